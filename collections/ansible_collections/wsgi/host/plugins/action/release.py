@@ -1,0 +1,69 @@
+"""Ship a bundle to a host that lacks it, and have the module of the same name install it.
+
+The options are documented in plugins/modules/release.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+NEEDED = ("name", "id", "python", "architecture", "archive", "built", "sha256", "unpacked_bytes")
+MODULE = "wsgi.host.release"
+
+
+class ActionModule(ActionBase):
+    """The action behind wsgi.host.release: one trip if the host has the release."""
+
+    _supports_check_mode = True
+    TRANSFERS_FILES = False
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return the module's result, after shipping the archive if the module asks for it."""
+        result = super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        if "archive" in arguments:
+            raise AnsibleActionFail("archive is set by wsgi.host.release itself. Leave it out")
+        bundle = arguments.get("bundle")
+        if not isinstance(bundle, dict) or any(key not in bundle for key in NEEDED):
+            raise AnsibleActionFail(
+                "bundle is not what wsgi.host.bundle returns. "
+                'Register its result, for example as x, and give "{{ x.bundle }}"'
+            )
+        arguments["bundle"] = {key: bundle[key] for key in NEEDED}
+        outcome = self._execute_module(MODULE, module_args=arguments, task_vars=task_vars)
+        if outcome.pop("archive_needed", False):
+            archive = self._checked_archive(bundle)
+            directory = self._make_tmp_path()
+            remote = self._connection._shell.join_path(directory, "bundle.tar.gz")
+            self._transfer_file(str(archive), remote)
+            self._fixup_perms2((directory, remote))
+            arguments["archive"] = remote
+            outcome = self._execute_module(MODULE, module_args=arguments, task_vars=task_vars)
+        result.update(outcome)
+        result.pop("invocation", None)
+        return result
+
+    @staticmethod
+    def _checked_archive(bundle: dict[str, Any]) -> Path:
+        """Return the archive's path; raise AnsibleActionFail if it is not the one that was built."""
+        archive = Path(bundle["archive"])
+        try:
+            with archive.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise AnsibleActionFail(
+                f"The bundle {archive} cannot be read: {error.strerror}. Run again to build it"
+            ) from error
+        if found != bundle["sha256"]:
+            raise AnsibleActionFail(
+                f"{archive} is damaged: its SHA-256 is {found} in place of {bundle['sha256']}. "
+                f"Remove it and run again"
+            )
+        return archive

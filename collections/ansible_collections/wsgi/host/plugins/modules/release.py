@@ -1,0 +1,475 @@
+"""Install a bundle as an immutable release and make it the current one."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: release
+short_description: Install a bundle as an immutable release and make it the current one
+description:
+  - Ships an archive that M(wsgi.host.bundle) built, if the host does not have that release yet,
+    and unpacks it to C(<root>/releases/<id>), a virtual environment of its own with the
+    application in C(app/), compiled, owned by root and readable by all.
+  - The archive's hash and each file's hash are verified. A release appears under its name only
+    when it is complete and on disk, so that an interrupted run leaves nothing that counts.
+  - O(activate) points the symbolic link C(<root>/current) at the release, in one step.
+  - A release that is there is not looked at again, except with O(verify).
+options:
+  root:
+    description: Directory of the releases and of C(current).
+    type: path
+    required: true
+  bundle:
+    description: What M(wsgi.host.bundle) returned as RV(wsgi.host.bundle#module:bundle).
+    type: dict
+    required: true
+  activate:
+    description: Make the release the current one.
+    type: bool
+    default: true
+  verify:
+    description:
+      - Compare every file of a release that is there with its manifest, and fail if one differs,
+        is missing or was added.
+    type: bool
+    default: false
+  archive:
+    description: Path of the archive on the host. The action plugin sets it; leave it out.
+    type: path
+notes:
+  - The host needs the bundle's Python version, with nothing but its standard library.
+  - Contexts of SELinux are those that the files inherit.
+attributes:
+  check_mode:
+    support: full
+    description: Says whether the release would be installed or made current.
+  diff_mode:
+    support: full
+    description: Shows the current release before and after.
+seealso:
+  - module: wsgi.host.bundle
+author:
+  - The maintainers of this project
+"""
+
+EXAMPLES = r"""
+- name: release | Install the release
+  wsgi.host.release:
+    root: /opt/toll-app
+    bundle: "{{ __toll_app_bundle.bundle }}"
+    activate: false
+
+- name: release | Find out whether somebody has edited the live release
+  wsgi.host.release:
+    root: /opt/toll-app
+    bundle: "{{ __toll_app_bundle.bundle }}"
+    verify: true
+  check_mode: true
+"""
+
+RETURN = r"""
+id:
+  description: Id of the release.
+  returned: success
+  type: str
+path:
+  description: Directory of the release.
+  returned: success
+  type: str
+installed:
+  description: Whether the release was (or in check mode, would be) installed by this task.
+  returned: success
+  type: bool
+activated:
+  description: Whether C(current) was (or in check mode, would be) moved by this task.
+  returned: success
+  type: bool
+current:
+  description: Id of the release that was current before, null if there was none.
+  returned: success
+  type: str
+"""
+
+import contextlib  # noqa: E402 - Ansible's documentation comes first
+import ctypes  # noqa: E402
+import fcntl  # noqa: E402
+import hashlib  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import shutil  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+import tarfile  # noqa: E402
+import tempfile  # noqa: E402
+import time  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+TEMPORARY = ".new-"
+# Compiled files are about as large as their sources.
+SPACE_FACTOR = 2.2
+SPACE_MARGIN = 20 * 1024 * 1024
+
+
+class ReleaseError(Exception):
+    """The release cannot be installed; the message names the cause and the remedy."""
+
+
+def find_python(version: str) -> str:
+    """Return the path of the host's interpreter of that version, outside any environment."""
+    if "{}.{}".format(*sys.version_info) == version:
+        beside = os.path.join(sys.base_prefix, "bin", "python" + version)
+        return beside if os.access(beside, os.X_OK) else os.path.realpath(sys.executable)
+    found = shutil.which("python" + version)
+    if found:
+        return os.path.realpath(found)
+    raise ReleaseError(
+        "The bundle is built for Python {}, which this host does not have (the module runs on "
+        "{}.{}). Install it, or build the bundle for this host's version.".format(
+            version, *sys.version_info
+        )
+    )
+
+
+def free_bytes(path: str) -> int:
+    """Return the free bytes of the file system that holds path, or will hold it."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def check_space(root: str, unpacked: int | None) -> None:
+    """Raise ReleaseError if the release will not fit."""
+    needed = int((unpacked or 0) * SPACE_FACTOR) + SPACE_MARGIN
+    free = free_bytes(root)
+    if free < needed:
+        raise ReleaseError(
+            f"{root} has {free >> 20} MiB free, and the release needs {needed >> 20} MiB. Remove "
+            f"releases that are no longer needed, or enlarge the file system."
+        )
+
+
+def read_manifest(path: str) -> dict | None:
+    """Return the manifest of an installed release, or None if there is no complete release."""
+    try:
+        with open(os.path.join(path, MANIFEST), encoding="utf-8") as file:
+            manifest = json.load(file)
+        complete = "archive_sha256" in manifest and os.path.lexists(path + "/bin/python")
+        return manifest if complete else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def member_path(name: str, python: str) -> str:
+    """Return where a file of the archive goes in the release; raise ReleaseError if nowhere.
+
+    Only plain relative paths below app/ and site-packages/ have a place, so that no archive can
+    write outside its release or replace its interpreter.
+    """
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\0" in name or len(parts) < 2:
+        raise ReleaseError(f"The archive holds an unsafe path: {name!r}. Build the bundle anew.")
+    if parts[0] == "app":
+        return name
+    if parts[0] == "site-packages":
+        return f"lib/python{python}/{name}"
+    raise ReleaseError(f"The archive holds an unexpected path: {name!r}. Build the bundle anew.")
+
+
+def unpack(archive: str, target: str, python: str) -> dict:
+    """Unpack the archive below target, checking each file's hash; return its manifest."""
+    with tarfile.open(archive, "r|gz") as members:
+        entries = iter(members)
+        first = next(entries, None)
+        if first is None or first.name != MANIFEST or not first.isreg():
+            raise ReleaseError("The archive does not begin with a manifest: it is not a bundle.")
+        manifest = json.loads(members.extractfile(first).read())
+        if manifest.get("format") != FORMAT:
+            raise ReleaseError(
+                f"The bundle's format is {manifest.get('format')}, and this module knows "
+                f"{FORMAT}. Build the bundle with the same version of the project."
+            )
+        missing = dict(manifest["files"])
+        made = {target}
+        for member in entries:
+            if not member.isreg():
+                raise ReleaseError(f"The archive holds something not a file: {member.name!r}.")
+            path = os.path.join(target, member_path(member.name, python))
+            content = members.extractfile(member).read()
+            if hashlib.sha256(content).hexdigest() != missing.pop(member.name, None):
+                raise ReleaseError(f"{member.name} in the archive is not what the manifest says.")
+            folder = os.path.dirname(path)
+            if folder not in made:
+                os.makedirs(folder, exist_ok=True)
+                made.add(folder)
+            with open(path, "xb") as file:
+                file.write(content)
+    if missing:
+        raise ReleaseError(f"The archive lacks {sorted(missing)[0]} of its manifest.")
+    return manifest
+
+
+def make_environment(target: str, interpreter: str, python: str) -> None:
+    """Make target a virtual environment.
+
+    This is what `python -m venv --without-pip --symlinks` makes, without the activation scripts,
+    which would hold the temporary path.
+    """
+    os.makedirs(f"{target}/bin")
+    os.makedirs(f"{target}/lib/python{python}/site-packages", exist_ok=True)
+    os.symlink("lib", f"{target}/lib64")
+    os.symlink(interpreter, f"{target}/bin/python")
+    for name in ("python3", "python" + python):
+        os.symlink("python", f"{target}/bin/{name}")
+    with open(f"{target}/pyvenv.cfg", "w", encoding="utf-8") as file:
+        file.write(
+            f"home = {os.path.dirname(interpreter)}\n"
+            f"include-system-site-packages = false\n"
+            f"version = {python}\n"
+            f"executable = {interpreter}\n"
+        )
+
+
+def compile_files(target: str, final: str, python: str) -> None:
+    """Compile all Python files; raise ReleaseError if one of the application has no valid syntax.
+
+    Unchecked: the files never change, so Python need not look at the sources at each start.
+    """
+    command = [
+        *(f"{target}/bin/python", "-I", "-m", "compileall", "-q", "-j", "0"),
+        *("--invalidation-mode", "unchecked-hash", "-s", target, "-p", final),
+    ]
+    if os.path.isdir(f"{target}/app"):
+        done = subprocess.run([*command, f"{target}/app"], capture_output=True, text=True)
+        if done.returncode != 0:
+            words = (done.stdout + done.stderr).strip().replace(target + "/", "")
+            raise ReleaseError(f"The application cannot be compiled by Python {python}:\n{words}")
+    # Packages may ship files for other Python versions, which nobody imports here.
+    subprocess.run([*command, f"{target}/lib/python{python}/site-packages"], capture_output=True)
+
+
+def set_permissions(target: str) -> None:
+    """Give all below target to root, readable by all and writable by root, whatever the umask."""
+    for folder, _directories, files in os.walk(target):
+        os.chown(folder, 0, 0)
+        os.chmod(folder, 0o755)
+        for name in files:
+            path = os.path.join(folder, name)
+            if not os.path.islink(path):
+                os.chown(path, 0, 0)
+                os.chmod(path, 0o644)
+
+
+def sync(path: str) -> None:
+    """Write the file system that holds path to disk; raise OSError if that fails."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        # Python has no os.syncfs, and one fsync per file costs seconds.
+        syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+        if syncfs is None:
+            os.sync()
+        elif syncfs(descriptor) != 0:
+            raise OSError(ctypes.get_errno(), "syncfs failed", path)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: str) -> None:
+    """Make a directory that is root's and readable by all, unless it is there."""
+    if not os.path.isdir(path):
+        os.makedirs(path)
+        os.chown(path, 0, 0)
+        os.chmod(path, 0o755)
+
+
+@contextlib.contextmanager
+def locked(releases: str):
+    """Hold the lock of the releases; raise ReleaseError if another run holds it for a minute."""
+    with open(os.path.join(releases, ".lock"), "w", encoding="utf-8") as file:
+        for attempt in range(600):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == 599:
+                    raise ReleaseError(
+                        f"Another run has been installing a release in {releases} for a minute. "
+                        f"Wait for it to end, then run again."
+                    ) from None
+                time.sleep(0.1)
+        yield
+
+
+def install(releases: str, bundle: dict, archive: str, interpreter: str) -> None:
+    """Make the release from the archive, under a temporary name until it is complete."""
+    with open(archive, "rb") as file:
+        digest = hashlib.sha256()
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    if digest.hexdigest() != bundle["sha256"]:
+        raise ReleaseError(
+            f"The archive arrived with SHA-256 {digest.hexdigest()} in place of "
+            f"{bundle['sha256']}. Run again."
+        )
+    final = os.path.join(releases, bundle["id"])
+    # The lock makes any of these a leftover.
+    for name in os.listdir(releases):
+        if name.startswith(TEMPORARY):
+            shutil.rmtree(os.path.join(releases, name))
+    target = tempfile.mkdtemp(prefix=f"{TEMPORARY}{bundle['id']}-", dir=releases)
+    try:
+        manifest = unpack(archive, target, bundle["python"])
+        for key in ("id", "python", "architecture"):
+            if manifest[key] != bundle[key]:
+                raise ReleaseError(
+                    f"The archive's {key} is {manifest[key]!r} in place of {bundle[key]!r}."
+                )
+        make_environment(target, interpreter, bundle["python"])
+        compile_files(target, final, bundle["python"])
+        manifest["archive_sha256"] = bundle["sha256"]
+        manifest["installed_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        with open(os.path.join(target, MANIFEST), "w", encoding="utf-8") as file:
+            json.dump(manifest, file, indent=1)
+            file.write("\n")
+        set_permissions(target)
+        sync(target)
+        if os.path.lexists(final):
+            # Not complete, or we would not be here: somebody has removed a part of it.
+            os.rename(final, tempfile.mkdtemp(prefix=TEMPORARY, dir=releases) + "/damaged")
+        os.rename(target, final)
+        sync(releases)
+    finally:
+        for name in os.listdir(releases):
+            if name.startswith(TEMPORARY):
+                shutil.rmtree(os.path.join(releases, name), ignore_errors=True)
+
+
+def differences(path: str, manifest: dict) -> list[str]:
+    """Return what differs between an installed release and its manifest, one line each."""
+    expected = {
+        member_path(name, manifest["python"]): digest for name, digest in manifest["files"].items()
+    }
+    found: list[str] = []
+    for top in ("app", f"lib/python{manifest['python']}/site-packages"):
+        for folder, _directories, files in os.walk(os.path.join(path, top)):
+            for name in files:
+                relative = os.path.relpath(os.path.join(folder, name), path)
+                # Compiled here, so that the manifest cannot name them.
+                if os.path.basename(folder) == "__pycache__" and name.endswith(".pyc"):
+                    continue
+                digest = expected.pop(relative, None)
+                if digest is None:
+                    found.append(f"added: {relative}")
+                    continue
+                with open(os.path.join(folder, name), "rb") as file:
+                    if hashlib.sha256(file.read()).hexdigest() != digest:
+                        found.append(f"changed: {relative}")
+    return sorted(found + [f"missing: {name}" for name in expected])
+
+
+def current_release(root: str) -> str | None:
+    """Return the id that `current` points at, or None."""
+    link = os.path.join(root, "current")
+    try:
+        return os.path.basename(os.readlink(link))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ReleaseError(
+            f"{link} is not a symbolic link. Move what is there away, then run again."
+        ) from error
+
+
+def activate(root: str, name: str) -> None:
+    """Point `current` at a release in one step."""
+    temporary = os.path.join(root, ".current")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    os.symlink(os.path.join("releases", name), temporary)
+    os.rename(temporary, os.path.join(root, "current"))
+    sync(root)
+
+
+def run(module: AnsibleModule) -> dict:
+    """Do what the options ask for; return the result."""
+    root, bundle = module.params["root"], module.params["bundle"]
+    archive = module.params["archive"]
+    releases = os.path.join(root, "releases")
+    path = os.path.join(releases, bundle["id"])
+    before = current_release(root)
+    manifest = read_manifest(path)
+    install_it = manifest is None or manifest.get("id") != bundle["id"]
+    if install_it:
+        interpreter = find_python(bundle["python"])
+        check_space(root, bundle["unpacked_bytes"])
+        if not module.check_mode:
+            if archive is None:
+                return {"changed": False, "archive_needed": True}
+            make_directory(root)
+            make_directory(releases)
+            with locked(releases):
+                # Another run may have installed it while this one waited.
+                if read_manifest(path) is None:
+                    install(releases, bundle, archive, interpreter)
+    elif module.params["verify"]:
+        found = differences(path, manifest)
+        if found:
+            more = f"\n... and {len(found) - 20} more" if len(found) > 20 else ""
+            listed = "\n".join(found[:20])
+            raise ReleaseError(
+                f"{path} is not what was installed:\n{listed}{more}\n"
+                f"Find out who changed it. To install it anew, remove its {MANIFEST} and run again."
+            )
+    activate_it = module.params["activate"] and before != bundle["id"]
+    if activate_it and not module.check_mode:
+        activate(root, bundle["id"])
+    after = bundle["id"] if activate_it else before
+
+    def state(installed: bool, current: str | None) -> str:
+        lines = [f"release {bundle['id']}: {'installed' if installed else 'absent'}"]
+        return "\n".join([*lines, f"current: {current or 'none'}", ""])
+
+    return {
+        "changed": install_it or activate_it,
+        "id": bundle["id"],
+        "path": path,
+        "installed": install_it,
+        "activated": activate_it,
+        "current": before,
+        "diff": {
+            "before_header": root,
+            "after_header": root,
+            "before": state(not install_it, before),
+            "after": state(True, after),
+        },
+    }
+
+
+def main() -> None:
+    """Run as an Ansible module."""
+    module = AnsibleModule(
+        argument_spec={
+            "root": {"type": "path", "required": True},
+            "bundle": {"type": "dict", "required": True},
+            "activate": {"type": "bool", "default": True},
+            "verify": {"type": "bool", "default": False},
+            "archive": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = run(module)
+    except ReleaseError as error:
+        module.fail_json(msg=str(error))
+    except (OSError, tarfile.TarError, EOFError, ValueError, KeyError) as error:
+        root = module.params["root"]
+        module.fail_json(msg=f"The release cannot be installed in {root}: {error!r}")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
