@@ -1,0 +1,207 @@
+"""Control node's half of `wsgi.host.config_tree`: renders every file, then makes one trip.
+
+What the options mean is documented with the module, `plugins/modules/config_tree.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.template import trust_as_template
+
+MANAGED = "This file is managed by Ansible: a change made by hand is reported and replaced."
+
+FILE_KEYS = {
+    "dest",
+    "template",
+    "content",
+    "random",
+    "each",
+    "as",
+    "mode",
+    "owner",
+    "group",
+    "secret",
+}
+SOURCE_KEYS = {"source", "dest", "mode", "owner", "group", "secret"}
+SOURCE_OF_CONTENT = ("template", "content", "random")
+
+
+class ActionModule(ActionBase):
+    """Renders the tree here and sends it whole; the module compares, checks and swaps."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = True
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        _, args = self.validate_argument_spec(
+            argument_spec={
+                "name": {"type": "str", "required": True},
+                "state": {
+                    "type": "str",
+                    "default": "present",
+                    "choices": ["present", "settled", "absent"],
+                },
+                "sources": {"type": "list", "elements": "dict", "default": []},
+                "files": {"type": "list", "elements": "dict", "default": []},
+                "directories": {"type": "list", "elements": "dict", "default": []},
+                "inputs": {"type": "dict", "default": {}},
+                "stage": {"type": "list", "elements": "str", "default": []},
+                "checks": {"type": "list", "elements": "dict", "default": []},
+                "settle": {"type": "bool", "default": False},
+            }
+        )
+        entries = [
+            *(
+                entry
+                for source in args["sources"]
+                for entry in self._entries_of_source(source, task_vars)
+            ),
+            *(entry for file in args["files"] for entry in self._entries_of_file(file, task_vars)),
+        ]
+        _refuse_duplicates(entries)
+        return self._execute_module(
+            module_name="wsgi.host.config_tree",
+            module_args={
+                "name": args["name"],
+                "state": args["state"],
+                "payload": base64.b64encode(zlib.compress(json.dumps(entries).encode())).decode(),
+                "directories": args["directories"],
+                "inputs": args["inputs"],
+                "stage": args["stage"],
+                "checks": args["checks"],
+                "settle": args["settle"],
+            },
+            task_vars=task_vars,
+        )
+
+    def _entries_of_source(
+        self, source: Mapping[str, Any], task_vars: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """Every file below templates/<source>, at the same place below `dest`."""
+        _refuse_unknown_keys("sources", source, SOURCE_KEYS, required={"source", "dest"})
+        root = Path(self._find("templates", source["source"]))
+        if not root.is_dir():
+            raise AnsibleActionFail(
+                f"sources: {source['source']} is not a directory of templates ({root}); "
+                "name a directory below templates/, or list the file under `files`"
+            )
+        for path in sorted(root.rglob("*")):
+            if not path.is_file() or path.name.endswith("~"):
+                continue
+            relative = path.relative_to(root)
+            if path.suffix == ".j2":
+                content = self._render(path, task_vars).encode()
+                relative = relative.with_suffix("")
+            else:
+                content = path.read_bytes()
+            yield _entry(source, dest=str(Path(source["dest"]) / relative), content=content)
+
+    def _entries_of_file(
+        self, file: Mapping[str, Any], task_vars: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """The file itself, or one per element of `each`."""
+        _refuse_unknown_keys("files", file, FILE_KEYS, required={"dest"})
+        given = [key for key in SOURCE_OF_CONTENT if file.get(key) is not None]
+        if len(given) != 1:
+            raise AnsibleActionFail(
+                f"files: {file['dest']} has {' and '.join(given) or 'no content'}; "
+                f"give exactly one of {', '.join(SOURCE_OF_CONTENT)}"
+            )
+        if "each" not in file:
+            yield self._single(file, str(file["dest"]), task_vars)
+            return
+        name = file.get("as", "item")
+        for element in file["each"]:
+            variables = {**task_vars, name: element}
+            try:
+                dest = str(file["dest"]).format_map({name: element})
+            except (KeyError, IndexError, AttributeError, TypeError) as error:
+                raise AnsibleActionFail(
+                    f"files: dest {file['dest']} cannot be filled from an element of `each`: "
+                    f"{error!r}"
+                ) from error
+            yield self._single(file, dest, variables)
+
+    def _single(
+        self, file: Mapping[str, Any], dest: str, variables: dict[str, Any]
+    ) -> dict[str, Any]:
+        if file.get("random") is not None:
+            return _entry(file, dest=dest, random=int(file["random"]))
+        if file.get("content") is not None:
+            return _entry(file, dest=dest, content=str(file["content"]).encode())
+        path = Path(self._find("templates", file["template"]))
+        return _entry(file, dest=dest, content=self._render(path, variables).encode())
+
+    def _find(self, directory: str, name: str) -> str:
+        try:
+            return self._find_needle(directory, name)
+        except AnsibleError as error:
+            raise AnsibleActionFail(f"{directory}/{name} was not found: {error}") from error
+
+    def _render(self, path: Path, variables: dict[str, Any]) -> str:
+        """The template as `ansible.builtin.template` renders it; includes are found beside it."""
+        search: list[str] = [str(path.parent)]
+        for folder in variables.get("ansible_search_path", []):
+            search += [os.path.join(folder, "templates"), folder]
+        available = {"ansible_managed": MANAGED, **variables}
+        templar = self._templar.copy_with_new_env(searchpath=search, available_variables=available)
+        text = self._loader.get_text_file_contents(str(path))
+        try:
+            result = templar.template(
+                trust_as_template(text),
+                escape_backslashes=False,
+                overrides={"trim_blocks": True, "lstrip_blocks": True},
+            )
+        except AnsibleError as error:
+            raise AnsibleActionFail(f"{path.name} cannot be rendered: {error}") from error
+        return "" if result is None else str(result)
+
+
+def _entry(options: Mapping[str, Any], *, dest: str, **kind: Any) -> dict[str, Any]:
+    """What the module reads of one file. Raises where the destination is not an absolute path."""
+    if not dest.startswith("/") or os.path.normpath(dest) != dest:
+        raise AnsibleActionFail(f"dest {dest!r} is not an absolute, plain path")
+    if "content" in kind:
+        kind["content"] = base64.b64encode(kind["content"]).decode()
+    mode = options.get("mode", "0644")
+    if not isinstance(mode, str):
+        raise AnsibleActionFail(f'mode {mode!r} of {dest} must be quoted, four digits: "0644"')
+    return {
+        "dest": dest,
+        "mode": str(mode),
+        "owner": str(options.get("owner", "root")),
+        "group": str(options.get("group", "root")),
+        "secret": bool(options.get("secret", False)) or "random" in kind,
+        **kind,
+    }
+
+
+def _refuse_unknown_keys(
+    option: str, value: Mapping[str, Any], known: set[str], *, required: set[str]
+) -> None:
+    unknown = sorted(set(value) - known)
+    missing = sorted(required - set(value))
+    if unknown or missing:
+        found = f"unknown: {', '.join(unknown)}" if unknown else f"missing: {', '.join(missing)}"
+        raise AnsibleActionFail(f"{option}: {found}; an entry takes {', '.join(sorted(known))}")
+
+
+def _refuse_duplicates(entries: list[dict[str, Any]]) -> None:
+    seen: set[str] = set()
+    for entry in entries:
+        if entry["dest"] in seen:
+            raise AnsibleActionFail(f"two entries write {entry['dest']}; a path has one source")
+        seen.add(entry["dest"])
