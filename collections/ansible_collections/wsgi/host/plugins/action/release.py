@@ -52,7 +52,7 @@ class ActionModule(ActionBase):
 
     @staticmethod
     def _checked_archive(bundle: dict[str, Any]) -> Path:
-        """Return the archive's path; raise AnsibleActionFail if it is not the one that was built."""
+        """Return the archive's path; raise AnsibleActionFail if it is not what was built."""
         archive = Path(bundle["archive"])
         try:
             with archive.open("rb") as file:

@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
+import configparser
+import contextlib
+import ctypes
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+
 DOCUMENTATION = r"""
 ---
 module: release
@@ -9,7 +27,8 @@ short_description: Install a bundle as an immutable release and make it the curr
 description:
   - Ships an archive that M(wsgi.host.bundle) built, if the host does not have that release yet,
     and unpacks it to C(<root>/releases/<id>), a virtual environment of its own with the
-    application in C(app/), compiled, owned by root and readable by all.
+    application in C(app/) and the packages' commands in C(bin/), compiled, owned by root and
+    readable by all.
   - The archive's hash and each file's hash are verified. A release appears under its name only
     when it is complete and on disk, so that an interrupted run leaves nothing that counts.
   - O(activate) points the symbolic link C(<root>/current) at the release, in one step.
@@ -89,21 +108,6 @@ current:
   returned: success
   type: str
 """
-
-import contextlib  # noqa: E402 - Ansible's documentation comes first
-import ctypes  # noqa: E402
-import fcntl  # noqa: E402
-import hashlib  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import shutil  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
-import tarfile  # noqa: E402
-import tempfile  # noqa: E402
-import time  # noqa: E402
-
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -233,6 +237,28 @@ def make_environment(target: str, interpreter: str, python: str) -> None:
         )
 
 
+def make_scripts(target: str, final: str, python: str) -> None:
+    """Write the packages' commands to bin/, as an installer would, for the release's Python."""
+    packages = f"{target}/lib/python{python}/site-packages"
+    for path in glob.glob(f"{packages}/*.dist-info/entry_points.txt"):
+        parser = configparser.RawConfigParser(delimiters=("=",))
+        parser.optionxform = str
+        parser.read(path, encoding="utf-8")
+        commands = parser.items("console_scripts") if parser.has_section("console_scripts") else []
+        for name, reference in commands:
+            match = re.fullmatch(r"([\w.]+)\s*:\s*(\w+)([\w.]*)(\s*\[.*\])?", reference)
+            if match is None or not re.fullmatch(r"[\w.-]+", name) or name.startswith("python"):
+                raise ReleaseError(f"{os.path.basename(os.path.dirname(path))}: bad command {name}")
+            script = f"{target}/bin/{name}"
+            with open(script, "w", encoding="utf-8") as file:
+                file.write(
+                    f"#!{final}/bin/python\n"
+                    f"import sys\n"
+                    f"from {match[1]} import {match[2]}\n\n"
+                    f"sys.exit({match[2]}{match[3]}())\n"
+                )
+
+
 def compile_files(target: str, final: str, python: str) -> None:
     """Compile all Python files; raise ReleaseError if one of the application has no valid syntax.
 
@@ -253,6 +279,7 @@ def compile_files(target: str, final: str, python: str) -> None:
 
 def set_permissions(target: str) -> None:
     """Give all below target to root, readable by all and writable by root, whatever the umask."""
+    scripts = os.path.join(target, "bin")
     for folder, _directories, files in os.walk(target):
         os.chown(folder, 0, 0)
         os.chmod(folder, 0o755)
@@ -260,7 +287,7 @@ def set_permissions(target: str) -> None:
             path = os.path.join(folder, name)
             if not os.path.islink(path):
                 os.chown(path, 0, 0)
-                os.chmod(path, 0o644)
+                os.chmod(path, 0o755 if folder == scripts else 0o644)
 
 
 def sync(path: str) -> None:
@@ -290,6 +317,8 @@ def make_directory(path: str) -> None:
 def locked(releases: str):
     """Hold the lock of the releases; raise ReleaseError if another run holds it for a minute."""
     with open(os.path.join(releases, ".lock"), "w", encoding="utf-8") as file:
+        # Nobody else may hold it and so keep deploys from happening.
+        os.fchmod(file.fileno(), 0o600)
         for attempt in range(600):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -329,6 +358,7 @@ def install(releases: str, bundle: dict, archive: str, interpreter: str) -> None
                     f"The archive's {key} is {manifest[key]!r} in place of {bundle[key]!r}."
                 )
         make_environment(target, interpreter, bundle["python"])
+        make_scripts(target, final, bundle["python"])
         compile_files(target, final, bundle["python"])
         manifest["archive_sha256"] = bundle["sha256"]
         manifest["installed_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
