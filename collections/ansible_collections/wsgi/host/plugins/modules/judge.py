@@ -1,0 +1,232 @@
+#!/usr/bin/python
+"""Asks a service over HTTP until its answers are good, or says what was wrong with the last one."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: judge
+short_description: Ask a service over HTTP until its answers are good
+version_added: "1.0.0"
+description:
+  - That a unit is active says only that a process exists. This asks the service itself, from its host,
+    over a unix socket or TCP, with or without TLS, and wants O(count) good answers in a row.
+  - A failure names the last answer and ends with the journal of O(unit).
+  - Never changes anything. In check mode nothing is asked, since what would answer may not be there yet.
+options:
+  connect:
+    description: Where to connect, C(unix:/path), C(address:port) or C([address]:port).
+    type: str
+    required: true
+  path:
+    description: Path and query to ask for.
+    type: str
+    default: /
+  name:
+    description: Name of the site, sent as C(Host) and, with O(tls), as the server name of the handshake.
+    type: str
+    default: localhost
+  tls:
+    description: >-
+      Speak TLS. The certificate is not verified: this judges the service, and a first certificate may be
+      a placeholder.
+    type: bool
+    default: false
+  status:
+    description: The status that a good answer has.
+    type: int
+    default: 200
+  json:
+    description: Members that the JSON object of a good answer has, with their values.
+    type: dict
+    default: {}
+  count:
+    description: How many good answers in a row are wanted.
+    type: int
+    default: 1
+  interval:
+    description: Seconds between two questions.
+    type: float
+    default: 0.2
+  time_limit:
+    description: Seconds after which the service is judged to be bad.
+    type: float
+    default: 30
+  unit:
+    description: The systemd unit whose journal is shown with a failure.
+    type: str
+  journal_lines:
+    description: How many lines of that journal are shown.
+    type: int
+    default: 30
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: none}
+author: [toll-app maintainers]
+"""
+
+EXAMPLES = r"""
+- name: check | Ask for the new release through nginx
+  wsgi.host.judge:
+    connect: 127.0.0.1:443
+    tls: true
+    name: app.example.com
+    path: /readyz
+    json: {release: "{{ release_id }}"}
+    unit: toll-app.service
+"""
+
+RETURN = r"""
+answer:
+  description: The last answer, C(status) and the first 2000 characters of C(body).
+  type: dict
+  returned: always
+asked:
+  description: How many questions were asked.
+  type: int
+  returned: always
+seconds:
+  description: How long it took until the verdict.
+  type: float
+  returned: always
+"""
+
+import http.client
+import json
+import socket
+import ssl
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+ANSWER_TIMEOUT = 10.0  # seconds that one answer may take before it counts as bad
+BODY_LIMIT = 2000  # characters of an answer that are shown
+
+
+class Connection(http.client.HTTPConnection):
+    """HTTP to an address that is chosen apart from the name that is asked for."""
+
+    def __init__(self, connect: str, name: str, *, tls: bool, timeout: float) -> None:
+        super().__init__(name, timeout=timeout)
+        self._connect = connect
+        self._tls = tls
+
+    def connect(self) -> None:
+        if self._connect.startswith("unix:"):
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(self._connect.removeprefix("unix:"))
+        else:
+            address, _, port = self._connect.rpartition(":")
+            self.sock = socket.create_connection((address.strip("[]"), int(port)), self.timeout)
+        if self._tls:
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
+
+
+def ask(connect: str, name: str, path: str, *, tls: bool, timeout: float) -> tuple[int, str]:
+    """One question. Returns status and body; raises OSError or HTTPException."""
+    connection = Connection(connect, name, tls=tls, timeout=timeout)
+    try:
+        connection.request("GET", path, headers={"User-Agent": "judge", "Connection": "close"})
+        response = connection.getresponse()
+        return response.status, response.read().decode(errors="replace")
+    finally:
+        connection.close()
+
+
+def fault(status: int, body: str, wanted_status: int, wanted: dict[str, Any]) -> str | None:
+    """What is wrong with an answer, or None."""
+    if status != wanted_status:
+        return f"answered {status}, not {wanted_status}"
+    if not wanted:
+        return None
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return "did not answer with JSON"
+    if not isinstance(found, dict):
+        return "did not answer with a JSON object"
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            return f"answered with {key} {found.get(key)!r}, not {value!r}"
+    return None
+
+
+def judge(params: dict[str, Any]) -> dict[str, Any]:
+    """Asks until `count` good answers in a row or the time limit. The result has `fault` if bad."""
+    start = time.monotonic()
+    good = asked = 0
+    status, body, wrong = 0, "", "was not asked"
+    while True:
+        left = params["time_limit"] - (time.monotonic() - start)
+        asked += 1
+        try:
+            status, body = ask(
+                params["connect"],
+                params["name"],
+                params["path"],
+                tls=params["tls"],
+                timeout=max(0.1, min(ANSWER_TIMEOUT, left)),
+            )
+            wrong = fault(status, body, params["status"], params["json"]) or ""
+        except (OSError, http.client.HTTPException) as error:
+            status, body = 0, ""
+            wrong = f"could not be asked: {error or type(error).__name__}"
+        good = 0 if wrong else good + 1
+        seconds = time.monotonic() - start
+        if good >= params["count"] or seconds + params["interval"] > params["time_limit"]:
+            break
+        time.sleep(params["interval"])
+    result: dict[str, Any] = {
+        "changed": False,
+        "asked": asked,
+        "seconds": round(seconds, 3),
+        "answer": {"status": status, "body": body[:BODY_LIMIT]},
+    }
+    if good < params["count"]:
+        result["fault"] = wrong or f"gave {good} good answers of {params['count']}"
+    return result
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "connect": {"type": "str", "required": True},
+            "path": {"type": "str", "default": "/"},
+            "name": {"type": "str", "default": "localhost"},
+            "tls": {"type": "bool", "default": False},
+            "status": {"type": "int", "default": 200},
+            "json": {"type": "dict", "default": {}},
+            "count": {"type": "int", "default": 1},
+            "interval": {"type": "float", "default": 0.2},
+            "time_limit": {"type": "float", "default": 30.0},
+            "unit": {"type": "str"},
+            "journal_lines": {"type": "int", "default": 30},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    if module.check_mode:
+        module.exit_json(changed=False, skipped=True, msg="Nothing is asked in check mode.")
+    result = judge(params)
+    wrong = result.pop("fault", None)
+    if wrong is None:
+        module.exit_json(**result)
+    lines = [
+        f"{params['path']} at {params['connect']} {wrong}, after {result['asked']} questions "
+        f"in {result['seconds']} s."
+    ]
+    if result["answer"]["body"]:
+        lines.append(f"The last answer: {result['answer']['body'][:300]}")
+    if params["unit"]:
+        journalctl = ["journalctl", "--no-pager", "-o", "short-iso", "-u", params["unit"]]
+        _, journal, _ = module.run_command([*journalctl, "-n", str(params["journal_lines"])])
+        lines.append(f"The end of the journal of {params['unit']}:\n{journal.strip()}")
+    module.fail_json(msg="\n".join(lines), **result)
+
+
+if __name__ == "__main__":
+    main()
