@@ -1,0 +1,68 @@
+"""JSON log lines on standard error, each naming the request that it belongs to.
+
+nginx's access log has a line for each request; this one has what needs somebody's attention.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import uuid
+from datetime import UTC, datetime
+
+from flask import Flask, Response, g, has_request_context, request
+
+from toll.settings import Settings
+
+# What nginx and load balancers send. Anything else could forge lines in somebody's log.
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object for each record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record with its time (UTC), its request and its traceback."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if has_request_context():
+            line |= {
+                "request_id": request_id(),
+                "method": request.method,
+                "path": request.path,
+                "client": request.remote_addr or "",
+            }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def request_id() -> str:
+    """Return the id that the proxy gave the request, or one made here."""
+    if "request_id" not in g:
+        given = request.headers.get("X-Request-Id", "")
+        g.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return g.request_id
+
+
+def init_app(app: Flask, settings: Settings) -> None:
+    """Send the package's records to standard error and name the request in each answer."""
+    handler = logging.StreamHandler(sys.stderr)
+    if settings.development:
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    else:
+        handler.setFormatter(JsonFormatter())
+    logger = logging.getLogger("toll")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+
+    @app.after_request
+    def name_request(response: Response) -> Response:
+        response.headers["X-Request-Id"] = request_id()
+        return response
