@@ -1,0 +1,305 @@
+"""`wsgi.host.config_tree`: what is compared, checked, swapped, put back and reported."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import stat
+import subprocess
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.wsgi.host.plugins.modules import config_tree
+
+
+class Host:
+    """The module's view of a host: a folder for the tree, records and the answers of the checks."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.warnings: list[str] = []
+        self.check_mode = False
+        self.params: dict[str, Any] = {}
+
+    def path(self, name: str) -> Path:
+        return self.root / "etc" / name
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+    def selinux_enabled(self) -> bool:
+        return False
+
+    def run_command(
+        self, argv: list[str], environ_update: dict[str, str] | None = None
+    ) -> tuple[int, str, str]:
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **(environ_update or {})},
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def apply(self, files: dict[str, Any], **options: Any) -> dict[str, Any]:
+        """Puts `files` (name: text, or name: options) in place as the module would."""
+        wanted = []
+        for name, given in files.items():
+            entry = dict(given) if isinstance(given, dict) else {"content": given}
+            if "content" in entry:
+                entry["content"] = base64.b64encode(entry["content"].encode()).decode()
+            me = {"owner": str(os.getuid()), "group": str(os.getgid())}
+            base = {"dest": str(self.path(name)), "mode": "0644", "secret": False, **me}
+            wanted.append({**base, **entry})
+        payload = base64.b64encode(zlib.compress(json.dumps(wanted).encode())).decode()
+        self.params = {
+            "name": "tree",
+            "directories": [],
+            "inputs": {},
+            "stage": [],
+            "checks": [],
+            "settle": False,
+            **options,
+        }
+        return config_tree.put_in_place(self, config_tree.decode(payload))  # type: ignore[arg-type]
+
+    def settle(self) -> None:
+        config_tree.settle(self, "tree")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    monkeypatch.setattr(config_tree, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(config_tree, "DPKG_STATUS", tmp_path / "status")
+    return Host(tmp_path)
+
+
+def contents(host: Host) -> dict[str, str]:
+    folder = host.root / "etc"
+    return {p.name: p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_second_run_changes_nothing(host: Host) -> None:
+    assert host.apply({"a": "1", "b": "2"})["changed"]
+    result = host.apply({"a": "1", "b": "2"})
+    assert not result["changed"]
+    assert result["files"] == {}
+    assert result["diff"] == []
+
+
+def test_check_mode_reports_and_writes_nothing(host: Host) -> None:
+    host.check_mode = True
+    result = host.apply({"a": "1"})
+    assert result["changed"]
+    assert result["files"] == {str(host.path("a")): "created"}
+    assert not host.path("a").exists()
+    assert not config_tree.RECORDS.exists()
+
+
+def test_permissions_alone_are_a_change_and_are_mended(host: Host) -> None:
+    host.apply({"a": "1"})
+    host.path("a").chmod(0o666)
+    result = host.apply({"a": "1"})
+    assert result["files"] == {str(host.path("a")): "permissions"}
+    assert stat.S_IMODE(host.path("a").stat().st_mode) == 0o644
+
+
+def test_file_that_is_no_longer_wanted_goes(host: Host) -> None:
+    """Otherwise a site that left the inventory would be served for ever."""
+    host.apply({"a": "1", "b": "2"})
+    result = host.apply({"a": "1"})
+    assert result["files"] == {str(host.path("b")): "removed"}
+    assert contents(host) == {"a": "1"}
+
+
+def test_file_of_somebody_else_stays(host: Host) -> None:
+    host.apply({"a": "1"})
+    host.path("foreign").write_text("mine")
+    assert not host.apply({"a": "1"})["changed"]
+    assert contents(host) == {"a": "1", "foreign": "mine"}
+
+
+def test_edit_by_hand_is_reported_and_kept(host: Host) -> None:
+    """An emergency change at night must not vanish without a trace."""
+    host.apply({"a": "1"})
+    host.path("a").write_text("emergency")
+    result = host.apply({"a": "1"})
+    copy = Path(result["edited"][str(host.path("a"))])
+    assert copy.read_text() == "emergency"
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert "had been written by somebody else" in host.warnings[0]
+    assert str(copy) in host.warnings[0]
+
+
+def test_distributions_own_file_is_replaced_without_a_word(host: Host, tmp_path: Path) -> None:
+    host.path("a").parent.mkdir()
+    host.path("a").write_text("stock\n")
+    md5 = hashlib.md5(b"stock\n", usedforsecurity=False).hexdigest()
+    (tmp_path / "status").write_text(f"Package: x\nConffiles:\n {host.path('a')} {md5}\n")
+    assert host.apply({"a": "1"})["edited"] == {}
+    assert host.warnings == []
+
+
+def test_failed_check_changes_nothing_and_names_the_file(host: Host) -> None:
+    host.apply({"a": "good", "b": "good"})
+    check = {"argv": ["grep", "-rL", "good", "{stage}" + str(host.root / "etc")]}
+    fails = {"argv": ["sh", "-c", f"! {' '.join(check['argv'])} | grep ."]}
+    with pytest.raises(config_tree.TreeError) as error:
+        host.apply({"a": "good", "b": "broken", "c": "good"}, checks=[fails])
+    assert str(host.path("b")) in str(error.value)
+    assert "nothing was changed" in str(error.value)
+    assert "config-tree-" not in str(error.value)
+    assert contents(host) == {"a": "good", "b": "good"}
+
+
+def test_checks_see_foreign_files_and_not_the_removed(host: Host) -> None:
+    """One foreign file that is broken breaks the service as surely as one of ours."""
+    host.apply({"a": "1", "gone": "2"})
+    host.path("foreign").write_text("mine")
+    listing = host.root / "listing"
+    etc = str(host.root / "etc")
+    host.apply(
+        {"a": "2"},
+        stage=[etc],
+        checks=[{"argv": ["sh", "-c", f"ls {{stage}}{etc} > {listing}"]}],
+    )
+    assert listing.read_text().split() == ["a", "foreign"]
+
+
+def test_missing_program_of_a_check(host: Host) -> None:
+    checks = [{"argv": ["/nowhere/nginx", "-t"]}]
+    with pytest.raises(config_tree.TreeError, match="/nowhere/nginx is not installed"):
+        host.apply({"a": "1"}, checks=checks)
+    assert not host.path("a").exists()
+    host.check_mode = True
+    assert host.apply({"a": "1"}, checks=checks)["changed"]
+    assert "not installed yet" in host.warnings[0]
+
+
+def test_needs_of_a_check_matter_in_check_mode_only(host: Host) -> None:
+    """A certificate that the run itself would make must not fail the dry run."""
+    checks = [{"argv": ["false"], "needs": [str(host.root / "certificate")]}]
+    with pytest.raises(config_tree.TreeError, match="false refused"):
+        host.apply({"a": "1"}, checks=checks)
+    host.check_mode = True
+    assert host.apply({"a": "1"}, checks=checks)["changed"]
+    (host.root / "certificate").touch()
+    with pytest.raises(config_tree.TreeError, match="false refused"):
+        host.apply({"a": "1"}, checks=checks)
+
+
+def test_failed_write_puts_everything_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.apply({"a": "1", "b": "1", "c": "1"})
+    write = config_tree.replace
+
+    def full_disk(path: Path, *rest: Any) -> None:
+        if path.name == "c" and rest[0] == b"2":
+            raise OSError(28, "No space left on device")
+        write(path, *rest)
+
+    monkeypatch.setattr(config_tree, "replace", full_disk)
+    with pytest.raises(config_tree.TreeError, match="No space left on device"):
+        host.apply({"a": "2", "c": "2", "d": "2"})
+    assert contents(host) == {"a": "1", "b": "1", "c": "1"}
+
+
+def test_lost_handlers_run_in_the_next_run(host: Host) -> None:
+    """A run that was cut off after writing leaves a service that runs with the old files."""
+    assert host.apply({"a": "1"}, settle=True)["changed"]
+    again = host.apply({"a": "1"}, settle=True)
+    assert again["changed"]
+    assert again["pending"]
+    assert "did not finish" in again["msg"]
+    host.settle()
+    assert not host.apply({"a": "1"}, settle=True)["changed"]
+
+
+def test_interrupted_swap_is_not_taken_for_an_edit(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.apply({"a": "1", "b": "1"}, settle=True)
+    host.settle()
+
+    class PowerCut(BaseException):
+        pass
+
+    write = config_tree.replace
+
+    def cut(path: Path, *rest: Any) -> None:
+        if path.name == "b":
+            raise PowerCut
+        write(path, *rest)
+
+    monkeypatch.setattr(config_tree, "replace", cut)
+    with pytest.raises(PowerCut):
+        host.apply({"a": "2", "b": "2"}, settle=True)
+    monkeypatch.setattr(config_tree, "replace", write)
+    assert contents(host) == {"a": "2", "b": "1"}
+    result = host.apply({"a": "3", "b": "3"}, settle=True)
+    assert result["edited"] == {}
+    assert contents(host) == {"a": "3", "b": "3"}
+
+
+def test_changed_input_is_a_change_of_the_tree(host: Host) -> None:
+    host.apply({"a": "1"}, inputs={"release": "x"})
+    result = host.apply({"a": "1"}, inputs={"release": "y"})
+    assert result["changed"]
+    assert not host.apply({"a": "1"}, inputs={"release": "y"})["changed"]
+
+
+def test_random_file_is_made_once(host: Host) -> None:
+    entry = {"random": 32, "mode": "0600", "secret": True}
+    host.apply({"key": entry})
+    key = host.path("key").read_text()
+    assert len(key) == 64
+    assert not host.apply({"key": entry})["changed"]
+    assert host.path("key").read_text() == key
+
+
+def test_no_diff_shows_a_secret(host: Host) -> None:
+    """Neither when it is written, nor when it changes, nor when it goes."""
+    said = ""
+    for files in (
+        {"s": {"content": "hunter2-old", "secret": True}},
+        {"s": {"content": "hunter2-new", "secret": True}},
+        {},
+    ):
+        result = host.apply(files)
+        assert result["changed"]
+        said += json.dumps(result)
+    assert "hunter2" not in said
+
+
+def test_link_is_replaced_by_a_file(host: Host) -> None:
+    target = host.root / "target"
+    target.write_text("theirs")
+    host.path("a").parent.mkdir()
+    host.path("a").symlink_to(target)
+    host.apply({"a": "1"})
+    assert not host.path("a").is_symlink()
+    assert target.read_text() == "theirs"
+
+
+def test_unknown_owner_is_named_before_anything_changes(host: Host) -> None:
+    with pytest.raises(config_tree.TreeError, match="there is no user 'nobody-here'"):
+        host.apply({"a": "1", "b": {"content": "2", "owner": "nobody-here"}})
+    assert not host.path("a").exists()
+
+
+def test_directory_in_the_way_is_named(host: Host) -> None:
+    host.path("a").mkdir(parents=True)
+    with pytest.raises(config_tree.TreeError, match="is not a file"):
+        host.apply({"a": "1"})
+
+
+def test_unreadable_record_is_named(host: Host) -> None:
+    config_tree.RECORDS.mkdir()
+    (config_tree.RECORDS / "tree.json").write_text("{")
+    with pytest.raises(config_tree.TreeError, match=r"tree\.json cannot be read"):
+        host.apply({"a": "1"})

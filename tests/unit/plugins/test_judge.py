@@ -1,0 +1,105 @@
+"""`wsgi.host.judge`: against a real server on the loopback."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from ansible_collections.wsgi.host.plugins.modules import judge
+
+
+class Service(ThreadingHTTPServer):
+    """Answers with what `answers` holds, the last one for ever."""
+
+    answers: list[tuple[int, str]]
+    hosts: list[str]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Service
+
+    def do_GET(self) -> None:
+        self.server.hosts.append(self.headers["Host"])
+        answers = self.server.answers
+        status, body = answers.pop(0) if len(answers) > 1 else answers[0]
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    server = Service(("127.0.0.1", 0), Handler)
+    server.hosts = []
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def ready(release: str) -> tuple[int, str]:
+    return 200, json.dumps({"status": "ok", "release": release})
+
+
+def ask(server: Service, **options: Any) -> dict[str, Any]:
+    return judge.judge(
+        {
+            "connect": f"127.0.0.1:{server.server_address[1]}",
+            "name": "app.example.com",
+            "path": "/readyz",
+            "tls": False,
+            "status": 200,
+            "json": {},
+            "count": 1,
+            "interval": 0.01,
+            "time_limit": 0.5,
+            **options,
+        }
+    )
+
+
+def test_waits_until_the_named_release_answers(service: Service) -> None:
+    service.answers = [(503, ""), ready("old"), ready("new")]
+    result = ask(service, json={"release": "new"})
+    assert "fault" not in result
+    assert result["asked"] == 3
+    assert service.hosts == ["app.example.com"] * 3
+
+
+def test_good_answers_must_be_in_a_row(service: Service) -> None:
+    service.answers = [ready("x"), (500, ""), ready("x"), ready("x")]
+    assert ask(service, count=2)["asked"] == 4
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ((503, "no database"), "answered 503, not 200"),
+        (ready("old"), "answered with release 'old', not 'new'"),
+        ((200, "<html>"), "did not answer with JSON"),
+        ((200, "[]"), "did not answer with a JSON object"),
+    ],
+)
+def test_bad_answer_is_described(service: Service, answer: tuple[int, str], message: str) -> None:
+    service.answers = [answer]
+    assert ask(service, json={"release": "new"})["fault"] == message
+
+
+def test_nobody_listens() -> None:
+    server = Service(("127.0.0.1", 0), Handler)
+    server.server_close()
+    assert "Connection refused" in ask(server)["fault"]
+
+
+def test_missing_unix_socket(service: Service) -> None:
+    assert "No such file" in ask(service, connect="unix:/nowhere.sock")["fault"]
