@@ -26,11 +26,13 @@ def create_app(settings: Settings | None = None) -> Flask:
         SESSION_COOKIE_SAMESITE="Lax",
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    logs.init_app(app, settings)
+    for warning in settings.warnings():
+        app.logger.warning(warning)
     app.extensions["toll.settings"] = settings
     app.extensions["toll.release"] = read_release()
     app.extensions["toll.tariffs"] = load_tariffs(settings.tariffs)
 
-    logs.init_app(app, settings)
     problems.init_app(app)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(api.blueprint)

@@ -48,7 +48,7 @@ def request_id() -> str:
     if "request_id" not in g:
         given = request.headers.get("X-Request-Id", "")
         g.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-    return g.request_id
+    return str(g.request_id)
 
 
 def init_app(app: Flask, settings: Settings) -> None:

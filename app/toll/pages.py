@@ -29,10 +29,14 @@ def calculator() -> tuple[str, int]:
             result = quote(tariffs, request.args)
         except InvalidParameters as error:
             errors = {each.field: each for each in error.errors}
+    given = {field: request.args.get(field, "") for field in FIELDS}
+    if result and given["at"]:
+        # The field knows only local times, whatever form the address had.
+        given["at"] = result.at.strftime("%Y-%m-%dT%H:%M")
     page = render_template(
         "calculator.html",
         tariffs=tariffs,
-        given={field: request.args.get(field, "") for field in FIELDS},
+        given=given,
         quote=result,
         errors=errors,
     )

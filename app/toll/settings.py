@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import os
 import secrets
 from collections.abc import Mapping
@@ -14,6 +13,8 @@ from pathlib import Path
 SECRET_KEY_CHARACTERS = 32
 GENERATE = "python3 -c 'import secrets; print(secrets.token_hex(32))'"
 
+TARIFFS = Path(__file__).with_name("tariffs.toml")
+
 VARIABLES = {
     "TOLL_ENVIRONMENT": "production (the default) or development",
     "TOLL_SECRET_KEY": "secret that signs cookies; else the credential secret_key is read",
@@ -21,8 +22,6 @@ VARIABLES = {
     "TOLL_TARIFFS": "path of the tariff table; the package's own by default",
     "TOLL_BIND": "address:port for gunicorn_config.py and app.py",
 }
-
-logger = logging.getLogger(__name__)
 
 
 class SettingsError(Exception):
@@ -36,7 +35,8 @@ class Settings:
     development: bool = False
     secret_key: str = field(repr=False)
     proxies: int = 0
-    tariffs: Path = Path(__file__).with_name("tariffs.toml")
+    tariffs: Path = TARIFFS
+    unknown: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -66,16 +66,26 @@ class Settings:
 
         if problems:
             raise SettingsError("toll-app cannot start:\n" + "\n".join(f"- {p}" for p in problems))
-        for variable in sorted(environment):
-            # A warning only: the release before this one may know other settings than this.
-            if variable.startswith("TOLL_") and variable not in VARIABLES:
-                near = difflib.get_close_matches(variable, VARIABLES, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                logger.warning("%s is not a setting of toll-app%s", variable, hint)
-        paths = (
-            {"tariffs": Path(environment["TOLL_TARIFFS"])} if "TOLL_TARIFFS" in environment else {}
+        ours = {name for name in environment if name.startswith("TOLL_")}
+        return cls(
+            development=development,
+            secret_key=secret_key,
+            proxies=int(proxies),
+            tariffs=Path(environment.get("TOLL_TARIFFS") or TARIFFS),
+            unknown=tuple(sorted(ours - VARIABLES.keys())),
         )
-        return cls(development=development, secret_key=secret_key, proxies=int(proxies), **paths)
+
+    def warnings(self) -> list[str]:
+        """Return what looks like a mistake but does not hinder a start.
+
+        A variable that this release does not know may be one of the next, or of the last.
+        """
+        lines = []
+        for name in self.unknown:
+            near = difflib.get_close_matches(name, VARIABLES, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            lines.append(f"{name} is not a setting of toll-app{hint}")
+        return lines
 
 
 def _secret_key(environment: Mapping[str, str], development: bool) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+MIDNIGHT = time(0)
 
 
 class TariffError(Exception):
@@ -30,7 +31,9 @@ class Tariff:
         if self.days and DAYS[local.weekday()] not in self.days:
             return False
         clock = local.time()
-        return not self.windows or any(start <= clock < end for start, end in self.windows)
+        return not self.windows or any(
+            start <= clock and (clock < end or end == MIDNIGHT) for start, end in self.windows
+        )
 
     @property
     def hours(self) -> str:
@@ -39,16 +42,13 @@ class Tariff:
             return "At all other times"
         days = "Every day"
         if self.days:
-            first, last = DAYS.index(self.days[0]), DAYS.index(self.days[-1])
-            whole = len(self.days) > 2 and self.days == DAYS[first : last + 1]
-            days = (
-                f"{self.days[0]} to {self.days[-1]}"
-                if whole
-                else " and ".join(
-                    part for part in (", ".join(self.days[:-1]), self.days[-1]) if part
-                )
-            )
-        windows = " and ".join(f"{start:%H:%M} to {end:%H:%M}" for start, end in self.windows)
+            first, last = self.days[0], self.days[-1]
+            span = DAYS[DAYS.index(first) : DAYS.index(last) + 1]
+            whole = self.days == span and len(span) > 2
+            days = f"{first} to {last}" if whole else ", ".join(self.days)
+        windows = " and ".join(
+            f"{start:%H:%M}\N{EN DASH}{end:%H:%M}" for start, end in self.windows
+        )
         return f"{days}, {windows}" if windows else days
 
 
@@ -144,7 +144,8 @@ def _known(entry: Any, where: str, **types: type) -> dict[str, Any]:
         if key not in entry and kind is not tuple:
             raise TariffError(f"{where} has no {key}: add it")
         if key in entry and not isinstance(entry[key], expected):
-            raise TariffError(f"{where}: {key} is {entry[key]!r}, not a {expected.__name__}")
+            found = type(entry[key]).__name__
+            raise TariffError(f"{where}: {key} has the type {found}: give it {expected.__name__}")
     return entry
 
 
@@ -183,7 +184,7 @@ def _tariff(entry: Any, plaza: str, classes: dict[str, str]) -> Tariff:
     windows = []
     for window in entry.get("windows", []):
         times = isinstance(window, list) and all(isinstance(each, time) for each in window)
-        if not times or len(window) != 2 or window[0] >= window[1]:
+        if not times or len(window) != 2 or (window[0] >= window[1] != MIDNIGHT):
             raise TariffError(
                 f"{where}: a window is not two times of one day, the earlier first: write "
                 f"[07:00:00, 10:00:00], and two windows for one that passes midnight"
