@@ -1,0 +1,998 @@
+#!/usr/bin/python
+"""Puts a certificate behind each name: a placeholder first, then the authority's."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: certificate
+short_description: Put a certificate behind each name, from an ACME authority or a placeholder
+version_added: "1.0.0"
+description:
+  - A web server always reads C(<links_directory>/<name>/fullchain.pem) and C(privkey.pem). This
+    module decides what that link leads to, for all certificates in one trip.
+  - Until the authority has issued, it is a self-signed placeholder, so that the web server can
+    start and answer the challenge. From then on it is certbot's C(live/<name>), so that a renewal
+    needs no further step than a reload.
+  - certbot is run only for a certificate that is missing, has expired, or differs from what is
+    wanted in its names, its authority, its kind of key or the directory of its challenges. What
+    is merely due is left to the renewal timer.
+  - Before the authority is asked, each name's challenge path is fetched from the host, because an
+    authorisation that fails counts against a limit of the authority.
+  - A certificate that cannot be obtained leaves what is served as it was. The others are still
+    obtained; the module fails at the end and says why for each.
+  - Nothing below O(configuration_directory) is ever removed. A link for a certificate that is no
+    longer listed is reported and left.
+options:
+  certificates:
+    description: What is wanted, each with C(name) and C(domains), the list of names in it.
+    type: list
+    elements: dict
+    required: true
+  obtain:
+    description: Obtain what is missing or differs. V(false) leads each link to what there is,
+      without asking the authority, as before the web server starts.
+    type: bool
+    default: true
+  links_directory:
+    description: Directory of the links, one per certificate.
+    type: path
+    required: true
+  challenge_directory:
+    description: Directory whose C(.well-known/acme-challenge) the web server serves on port 80
+      for every name.
+    type: path
+    required: true
+  directory_url:
+    description: URL of the authority's ACME directory.
+    type: str
+    required: true
+  email:
+    description: Address for the account at the authority, used when it is registered; empty for
+      none.
+    type: str
+    default: ""
+  key_type:
+    description: Kind of key of the certificates.
+    type: str
+    choices: [ecdsa-p256, ecdsa-p384, rsa-2048, rsa-4096]
+    default: ecdsa-p256
+  probe:
+    description: Fetch the challenge path of each name before the authority is asked. Not possible
+      where the host cannot reach its own public address.
+    type: bool
+    default: true
+  reload_argv:
+    description: Command after which the web server serves what the links lead to. Empty leaves
+      that to a later task, which finds RV(reload_pending).
+    type: list
+    elements: str
+    default: []
+  certbot:
+    description: The program.
+    type: str
+    default: certbot
+  configuration_directory:
+    description: certbot's own directory.
+    type: path
+    default: /etc/letsencrypt
+  reload_marker:
+    description: File that exists from the moment a link or certificate changes until the web
+      server has reloaded, so that an interrupted run is finished by the next one.
+    type: path
+    default: /run/certbot/reload-pending
+requirements:
+  - cryptography 38 or newer, for the Python that runs the module. Run it with certbot's own. In
+    check mode it is not needed.
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: full}
+author: [toll-app maintainers]
+"""
+
+EXAMPLES = r"""
+- name: placeholder | Put a certificate behind each name before the web server starts
+  wsgi.host.certificate:
+    obtain: false
+    certificates:
+      - {name: shop, domains: [shop.example.com, www.shop.example.com]}
+    links_directory: /etc/ssl/sites
+    challenge_directory: /var/www/acme-challenge
+    directory_url: https://acme-v02.api.letsencrypt.org/directory
+  vars:
+    ansible_python_interpreter: /opt/certbot/current/bin/python
+"""
+
+RETURN = r"""
+certificates:
+  description:
+    - By name, what is served after the task (V(placeholder), V(issued), or V(nothing) in check
+      mode), with C(domains), C(issuer), C(serial) in hexadecimal and C(not_after) in UTC as far
+      as they are known, and C(reason), why it is to be obtained, empty if it is as wanted.
+  type: dict
+  returned: success
+pending:
+  description: Names of the certificates that the authority has still to issue.
+  type: list
+  returned: success
+reload_pending:
+  description: Whether the web server has still to reload.
+  type: bool
+  returned: success
+unlisted:
+  description: Names that have a link and are not wanted. They stay, and certbot renews them.
+  type: list
+  returned: success
+failures:
+  description: By name, why a certificate could not be obtained.
+  type: dict
+  returned: failure
+"""
+
+import datetime
+import http.client
+import ipaddress
+import os
+import re
+import secrets
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+import urllib.parse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+try:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    HAS_CRYPTOGRAPHY = True
+except ImportError:
+    HAS_CRYPTOGRAPHY = False
+
+# Not datetime.UTC: a host may run Python 3.9 (certbot_install: package on RHEL 9).
+UTC = datetime.timezone.utc  # noqa: UP017
+
+# What certbot uses when the renewal settings name no authority.
+DEFAULT_DIRECTORY_URL = "https://acme-v02.api.letsencrypt.org/directory"
+
+# Nothing renews a placeholder between two runs, and no client is meant to trust it: a long life
+# does no harm, while an expired one would add a second error to the one that is expected.
+PLACEHOLDER_DAYS = 3650
+PLACEHOLDER_NAME = "Placeholder, not issued by any authority"
+PLACEHOLDER_MINIMUM_DAYS = 30
+
+KEY_OPTIONS = {
+    "ecdsa-p256": ("--key-type", "ecdsa", "--elliptic-curve", "secp256r1"),
+    "ecdsa-p384": ("--key-type", "ecdsa", "--elliptic-curve", "secp384r1"),
+    "rsa-2048": ("--key-type", "rsa", "--rsa-key-size", "2048"),
+    "rsa-4096": ("--key-type", "rsa", "--rsa-key-size", "4096"),
+}
+
+PROBE_TIMEOUT_SECONDS = 10
+# As many as Let's Encrypt follows.
+PROBE_REDIRECTS = 10
+# One certificate: every name's authorisation and the issuance, each of which certbot gives 90 s.
+CERTBOT_TIMEOUT_SECONDS = 900
+# The renewal timer may hold certbot's lock.
+LOCK_WAIT_SECONDS = 180
+LOCK_RETRY_SECONDS = 5
+LOGS_KEPT = 50
+
+CRON_FILES = ("/etc/crontab", "/var/spool/cron/crontabs/root", "/var/spool/cron/root")
+CRON_DIRECTORY = "/etc/cron.d"
+
+
+class CertificateError(Exception):
+    """Something an operator can mend; the text says what and how."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What matters of a certificate whose key was found beside it."""
+
+    domains: frozenset[str]
+    issuer: str
+    serial: str
+    not_after: datetime.datetime
+    key_type: str
+
+
+@dataclass
+class Lineage:
+    """What certbot has under one name. `certificate` is None where nothing can be served."""
+
+    settings: dict[str, str] = field(default_factory=dict)
+    webroots: frozenset[str] = frozenset()
+    certificate: Certificate | None = None
+    problem: str = ""
+
+
+@dataclass
+class Wanted:
+    """One certificate, and what has become of it."""
+
+    name: str
+    domains: list[str]
+    link: Path
+    live: Path
+    serves: str = "nothing"
+    certificate: Certificate | None = None
+    reason: str = ""
+    force: bool = False
+
+
+# --- Reading what is there ------------------------------------------------------------------
+
+
+def read_pair(directory: Path) -> Certificate:
+    """Reads fullchain.pem and privkey.pem. Raises where the web server could not use them."""
+    try:
+        leaf = x509.load_pem_x509_certificate((directory / "fullchain.pem").read_bytes())
+        key = serialization.load_pem_private_key(
+            (directory / "privkey.pem").read_bytes(), password=None
+        )
+    except OSError as error:
+        raise CertificateError(f"{error.filename}: {error.strerror}") from error
+    except (ValueError, TypeError) as error:
+        raise CertificateError(f"{directory} holds no certificate with its key: {error}") from error
+    if public_bytes(leaf.public_key()) != public_bytes(key.public_key()):
+        raise CertificateError(f"the key in {directory} is not the certificate's")
+    return Certificate(
+        domains=frozenset(subject_names(leaf)),
+        issuer=leaf.issuer.rfc4514_string(),
+        serial=f"{leaf.serial_number:x}",
+        not_after=end_of_validity(leaf),
+        key_type=key_type(key),
+    )
+
+
+def public_bytes(key: Any) -> bytes:
+    return key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def subject_names(certificate: Any) -> list[str]:
+    """Domains in lower case, and addresses, of the subject's alternative names."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [str(name.value).lower() for name in names]
+
+
+def end_of_validity(certificate: Any) -> datetime.datetime:
+    """With its time zone, which cryptography has given since version 42 only."""
+    if hasattr(certificate, "not_valid_after_utc"):
+        return certificate.not_valid_after_utc
+    return certificate.not_valid_after.replace(tzinfo=UTC)
+
+
+def key_type(key: Any) -> str:
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return {"secp256r1": "ecdsa-p256", "secp384r1": "ecdsa-p384"}.get(
+            key.curve.name, key.curve.name
+        )
+    if isinstance(key, rsa.RSAPrivateKey):
+        return f"rsa-{key.key_size}"
+    return type(key).__name__
+
+
+def read_renewal(path: Path) -> tuple[dict[str, str], frozenset[str]]:
+    """certbot's settings for a renewal, and every directory that answers its challenges.
+
+    The file is an INI file with a nested section, [[webroot_map]], that configparser refuses.
+    """
+    settings: dict[str, str] = {}
+    webroots: set[str] = set()
+    section = ""
+    for line in path.read_text().splitlines():
+        text = line.strip()
+        if text.startswith("["):
+            section = text.strip("[] ")
+        elif "=" in text and not text.startswith("#"):
+            key, value = (part.strip() for part in text.split("=", 1))
+            if section == "webroot_map":
+                webroots.add(value.rstrip("/"))
+            elif key == "webroot_path":
+                webroots |= {part.strip().rstrip("/") for part in value.split(",") if part.strip()}
+            elif section == "renewalparams":
+                settings[key] = value
+    return settings, frozenset(webroots)
+
+
+def read_lineage(name: str, configuration: Path) -> Lineage:
+    """What certbot has under a name; nothing, if it was never asked for it."""
+    lineage = Lineage()
+    renewal = configuration / "renewal" / f"{name}.conf"
+    live = configuration / "live" / name
+    if renewal.exists():
+        lineage.settings, lineage.webroots = read_renewal(renewal)
+    if not live.exists():
+        if lineage.settings:
+            lineage.problem = f"{live} is missing"
+        return lineage
+    try:
+        lineage.certificate = read_pair(live)
+    except CertificateError as error:
+        lineage.problem = str(error)
+    else:
+        if not renewal.exists():
+            lineage.problem = f"certbot does not renew it: {renewal} is missing"
+    return lineage
+
+
+def reason_to_obtain(
+    lineage: Lineage,
+    domains: list[str],
+    *,
+    directory_url: str,
+    challenge_directory: str,
+    wanted_key: str,
+    now: datetime.datetime,
+) -> tuple[str, bool]:
+    """Why a certificate is to be obtained (empty: it is as wanted), and whether by force.
+
+    certbot acts of its own accord on changed names and on what is due. For the rest it would say
+    that nothing is due, and has to be forced.
+    """
+    certificate = lineage.certificate
+    if lineage.problem:
+        return lineage.problem, False
+    if certificate is None:
+        return "there is none yet", False
+    reasons = []
+    server = lineage.settings.get("server", DEFAULT_DIRECTORY_URL)
+    authenticator = lineage.settings.get("authenticator", "none")
+    if server != directory_url:
+        reasons.append(f"it is from {server}")
+    if certificate.key_type != wanted_key:
+        reasons.append(f"its key is {certificate.key_type}, not {wanted_key}")
+    if authenticator != "webroot":
+        reasons.append(f"it would be renewed through {authenticator}, not through the web server")
+    elif lineage.webroots != {challenge_directory.rstrip("/")}:
+        found = ", ".join(sorted(lineage.webroots)) or "no directory"
+        reasons.append(f"its challenges would go to {found}")
+    if certificate.not_after <= now:
+        reasons.append(f"it expired at {certificate.not_after:%Y-%m-%d %H:%M} UTC")
+    force = bool(reasons)
+    have, want = certificate.domains, {domain.lower() for domain in domains}
+    if want - have:
+        reasons.append(f"it lacks {', '.join(sorted(want - have))}")
+    if have - want:
+        reasons.append(f"it still has {', '.join(sorted(have - want))}")
+    return "; ".join(reasons), force
+
+
+def unlisted_links(links: Path, wanted: set[str]) -> list[str]:
+    """Names that have a link and are not wanted."""
+    if not links.is_dir():
+        return []
+    return sorted(
+        path.name
+        for path in links.iterdir()
+        if path.is_symlink() and path.name not in wanted and not path.name.startswith(".")
+    )
+
+
+def other_renewers(files: list[Path]) -> list[str]:
+    """Cron's files with a job for certbot; the packages' own, idle under systemd, not counted."""
+    found = []
+    for path in files:
+        try:
+            lines = path.read_text(errors="replace").splitlines()
+        except OSError:
+            continue
+        if any(
+            "certbot" in line
+            and not line.lstrip().startswith("#")
+            and "/run/systemd/system" not in line
+            for line in lines
+        ):
+            found.append(str(path))
+    return found
+
+
+# --- Placeholder and link -------------------------------------------------------------------
+
+
+def make_placeholder(directory: Path, domains: list[str], now: datetime.datetime) -> None:
+    """Writes a self-signed certificate for the domains and its key, readable by root alone."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, PLACEHOLDER_NAME),
+            # X.520 allows 64 characters; the names that count are the alternative ones.
+            x509.NameAttribute(NameOID.COMMON_NAME, domains[0][:64]),
+        ]
+    )
+    names = x509.SubjectAlternativeName([x509.DNSName(domain) for domain in domains])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        # A clock that is behind shall not make it invalid.
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=PLACEHOLDER_DAYS))
+        .add_extension(names, critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700)
+    files = {
+        "privkey.pem": key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+        "fullchain.pem": certificate.public_bytes(serialization.Encoding.PEM),
+    }
+    for name, content in files.items():
+        handle = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def point(link: Path, target: Path) -> None:
+    """Leads the link to the target in one step: a reader finds the old or the new one."""
+    temporary = link.with_name(f".{link.name}.{secrets.token_hex(4)}")
+    temporary.symlink_to(target)
+    try:
+        os.replace(temporary, link)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def link_target(link: Path) -> Path | None:
+    """Where the link leads, None if there is none. Raises where something else is in its place."""
+    if link.is_symlink():
+        return Path(os.readlink(link))
+    if link.exists():
+        raise CertificateError(
+            f"{link} is not a symbolic link; move it away, the link to the certificate goes there"
+        )
+    return None
+
+
+# --- Probing the challenge path -------------------------------------------------------------
+
+
+@dataclass
+class Answer:
+    """What came back over HTTP at the end of the redirects; at most the first 4 KiB of it."""
+
+    status: int
+    server: str
+    body: bytes
+    url: str
+
+
+def fetch(address: str, domain: str, path: str) -> Answer:
+    """Fetches http://domain/path from one address, following redirects as an authority does.
+
+    Raises OSError or http.client.HTTPException where no answer came.
+    """
+    url = f"http://{domain}{path}"
+    host = address
+    # The authority does not verify certificates behind a redirect either.
+    unverified = ssl.create_default_context()
+    unverified.check_hostname = False
+    unverified.verify_mode = ssl.CERT_NONE
+    for _ in range(PROBE_REDIRECTS + 1):
+        parts = urllib.parse.urlsplit(url)
+        connection: http.client.HTTPConnection
+        if parts.scheme == "https":
+            connection = http.client.HTTPSConnection(
+                host, parts.port or 443, timeout=PROBE_TIMEOUT_SECONDS, context=unverified
+            )
+        else:
+            connection = http.client.HTTPConnection(
+                host, parts.port or 80, timeout=PROBE_TIMEOUT_SECONDS
+            )
+        try:
+            query = f"?{parts.query}" if parts.query else ""
+            connection.request("GET", f"{parts.path or '/'}{query}", headers={"Host": parts.netloc})
+            response = connection.getresponse()
+            location = response.getheader("Location")
+            if response.status not in (301, 302, 303, 307, 308) or not location:
+                server = response.getheader("Server") or "unnamed server"
+                return Answer(response.status, server, response.read(4096), url)
+        finally:
+            connection.close()
+        url = urllib.parse.urljoin(url, location)
+        host = urllib.parse.urlsplit(url).hostname or host
+    raise http.client.HTTPException(f"more than {PROBE_REDIRECTS} redirects")
+
+
+def resolve(domain: str) -> list[str]:
+    """The domain's addresses as this host sees them. Raises OSError where it has none."""
+    found = socket.getaddrinfo(domain, 80, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def probe(
+    domain: str, path: str, token: bytes, challenge_directory: str
+) -> tuple[str, str, list[str]]:
+    """Whether each of the domain's addresses answers with the token.
+
+    Returns what is wrong (empty: nothing), how to mend it, and the addresses. An address that
+    cannot be connected to counts only if no other answers, as an authority tries the others too.
+    """
+    try:
+        addresses = resolve(domain)
+    except OSError as error:
+        return (
+            f"{domain} has no address ({error.strerror or error})",
+            "Create the name's A or AAAA record, pointing to this host.",
+            [],
+        )
+    silent, wrong, good = [], [], []
+    for address in addresses:
+        try:
+            answer = fetch(address, domain, path)
+        except (OSError, http.client.HTTPException) as error:
+            silent.append(f"{address} ({getattr(error, 'strerror', None) or error})")
+            continue
+        if answer.status == 200 and answer.body.strip() == token:
+            good.append(address)
+            continue
+        what = "with another content" if answer.status == 200 else "instead of the challenge"
+        where = "" if answer.url == f"http://{domain}{path}" else f" at {answer.url}"
+        wrong.append(f"{address} answered {answer.status} {what} ({answer.server}{where})")
+    if wrong:
+        return (
+            f"{domain}: {'; '.join(wrong)}",
+            "Either the name's record points to another host, or the web server does not serve "
+            f"{challenge_directory} at /.well-known/acme-challenge/ on port 80 for the name.",
+            addresses,
+        )
+    if not good:
+        return (
+            f"{domain}: no answer on port 80 from {'; '.join(silent)}",
+            "See that the name's record points to this host, that its web server runs and that no "
+            "firewall closes port 80; where a host cannot reach its own public address, set "
+            "certbot_probe: false.",
+            addresses,
+        )
+    return "", "", addresses
+
+
+def probe_all(domains: list[str], challenge_directory: str) -> list[str]:
+    """Every address of the domains. Raises where a challenge would not reach this web server."""
+    directory = Path(challenge_directory, ".well-known", "acme-challenge")
+    name, token = f"probe-{secrets.token_hex(8)}", secrets.token_hex(16).encode()
+    try:
+        for folder in (directory.parent, directory):
+            folder.mkdir(mode=0o755, exist_ok=True)
+        handle = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except OSError as error:
+        raise CertificateError(f"{directory} cannot be written: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(token)
+            os.fchmod(stream.fileno(), 0o644)
+        path = f"/.well-known/acme-challenge/{name}"
+        found = [probe(domain, path, token, challenge_directory) for domain in domains]
+    finally:
+        (directory / name).unlink(missing_ok=True)
+    problems = [problem for problem, _, _ in found if problem]
+    if problems:
+        remedies = dict.fromkeys(remedy for _, remedy, _ in found if remedy)
+        raise CertificateError(
+            f"{'. '.join(problems)}. {' '.join(remedies)} The authority was not asked."
+        )
+    return [address for _, _, addresses in found for address in addresses]
+
+
+# --- certbot --------------------------------------------------------------------------------
+
+
+def certbot_argv(wanted: Wanted, params: dict[str, Any]) -> list[str]:
+    """The command that obtains one certificate without asking anything."""
+    account = (
+        ["--email", params["email"], "--no-eff-email"]
+        if params["email"]
+        else ["--register-unsafely-without-email"]
+    )
+    domains = [part for domain in wanted.domains for part in ("--domain", domain)]
+    return [
+        *(params["certbot"], "certonly", "--non-interactive", "--agree-tos"),
+        *("--config-dir", params["configuration_directory"]),
+        *("--max-log-backups", str(LOGS_KEPT)),
+        *("--server", params["directory_url"], *account),
+        *("--webroot", "--webroot-path", params["challenge_directory"]),
+        *KEY_OPTIONS[params["key_type"]],
+        *("--cert-name", wanted.name, *domains, "--renew-with-new-domains"),
+        "--force-renewal" if wanted.force else "--keep-until-expiring",
+    ]
+
+
+def run_certbot(argv: list[str]) -> None:
+    """Runs certbot, waiting for its lock. Raises with its own words for what went wrong."""
+    deadline = time.monotonic() + LOCK_WAIT_SECONDS
+    while True:
+        try:
+            done = subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                timeout=CERTBOT_TIMEOUT_SECONDS,
+            )
+        except OSError as error:
+            raise CertificateError(f"{argv[0]} cannot be run: {error.strerror}") from error
+        except subprocess.TimeoutExpired as error:
+            raise CertificateError(
+                f"certbot had not finished after {CERTBOT_TIMEOUT_SECONDS} s and was stopped; "
+                "see /var/log/letsencrypt/letsencrypt.log for the step that it waited at"
+            ) from error
+        if done.returncode == 0:
+            return
+        locked = "Another instance of Certbot is already running" in done.stdout
+        if not locked or time.monotonic() > deadline:
+            raise CertificateError(f"certbot: {essence(done.stdout)}")
+        time.sleep(LOCK_RETRY_SECONDS)
+
+
+def essence(output: str) -> str:
+    """The lines of certbot's output that say what went wrong, as one."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    details = []
+    domain = ""
+    for line in lines:
+        label, _, value = line.partition(":")
+        if label in ("Domain", "Identifier"):
+            domain = value.strip()
+        elif label == "Detail":
+            details.append(f"{domain}: {value.strip()}" if domain else value.strip())
+    if details:
+        return "; ".join(details)
+    noise = (
+        "Saving debug log",
+        "Ask for help",
+        "See the logfile",
+        "Hint:",
+        "Requesting a certificate",
+        "Account registered",
+        "Renewing an existing certificate",
+    )
+    kept = [line for line in lines if not line.startswith(noise) and not set(line) <= set("- ")]
+    for index, line in enumerate(kept):
+        if line.startswith("An unexpected error occurred"):
+            return " ".join(kept[index + 1 :][:3]) or line
+    return " ".join(kept[-2:]) or "failed without a word; see /var/log/letsencrypt/letsencrypt.log"
+
+
+# --- The module -----------------------------------------------------------------------------
+
+
+class Run:
+    """One call of the module: decides for each certificate, acts, and keeps account."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.params: dict[str, Any] = module.params
+        self.configuration = Path(self.params["configuration_directory"])
+        self.links = Path(self.params["links_directory"])
+        self.placeholders = self.links / ".placeholder"
+        self.marker = Path(self.params["reload_marker"])
+        self.now = datetime.datetime.now(UTC)
+        self.wanted = [
+            Wanted(
+                name=entry["name"],
+                domains=entry["domains"],
+                link=self.links / entry["name"],
+                live=self.configuration / "live" / entry["name"],
+            )
+            for entry in self.params["certificates"]
+        ]
+        self.done: list[str] = []
+        self.failures: dict[str, str] = {}
+        self.before: list[str] = []
+
+    def look(self, wanted: Wanted) -> None:
+        """Reads what there is and decides, without changing anything."""
+        if not HAS_CRYPTOGRAPHY:
+            # Check mode on a host that has no certbot yet: what is there is taken for right.
+            wanted.serves = "issued" if wanted.live.exists() else "nothing"
+            wanted.reason = "" if wanted.live.exists() else "there is none yet"
+            return
+        lineage = read_lineage(wanted.name, self.configuration)
+        wanted.certificate = lineage.certificate
+        wanted.reason, wanted.force = reason_to_obtain(
+            lineage,
+            wanted.domains,
+            directory_url=self.params["directory_url"],
+            challenge_directory=self.params["challenge_directory"],
+            wanted_key=self.params["key_type"],
+            now=self.now,
+        )
+
+    def connect(self, wanted: Wanted) -> None:
+        """Leads the link to certbot's certificate if it can be served, else to a placeholder."""
+        found = link_target(wanted.link)
+        if not HAS_CRYPTOGRAPHY:
+            if found is None:
+                self.done.append(f"{wanted.name}: link to {wanted.serves}")
+            return
+        if wanted.certificate is not None:
+            wanted.serves = "issued"
+            if found != wanted.live:
+                self.move(wanted, wanted.live, f"{wanted.name}: serve the issued certificate")
+                for leftover in self.placeholders.glob(f"{wanted.name}@*"):
+                    if not self.module.check_mode:
+                        shutil.rmtree(leftover)
+            return
+        wanted.serves = "placeholder"
+        ours = found is not None and found.parent == self.placeholders
+        if ours and found is not None:
+            try:
+                current = read_pair(found)
+            except CertificateError:
+                pass
+            else:
+                minimum = self.now + datetime.timedelta(days=PLACEHOLDER_MINIMUM_DAYS)
+                if current.domains == set(wanted.domains) and current.not_after > minimum:
+                    wanted.certificate = current
+                    return
+        fresh = self.placeholders / f"{wanted.name}@{secrets.token_hex(4)}"
+        if not self.module.check_mode:
+            make_placeholder(fresh, wanted.domains, self.now)
+            if self.module.selinux_enabled():
+                for path in (self.placeholders, fresh, *fresh.iterdir()):
+                    self.module.set_default_selinux_context(str(path), False)
+            wanted.certificate = read_pair(fresh)
+        self.move(wanted, fresh, f"{wanted.name}: serve a placeholder for {names(wanted)}")
+        for old in self.placeholders.glob(f"{wanted.name}@*"):
+            if old != fresh and not self.module.check_mode:
+                shutil.rmtree(old)
+
+    def move(self, wanted: Wanted, target: Path, what: str) -> None:
+        """Points the link, and remembers that the web server reads it only after a reload."""
+        new = not wanted.link.is_symlink()
+        self.done.append(what)
+        if self.module.check_mode:
+            return
+        # No server reads a link that did not exist; whoever adds it to a server reloads that.
+        if not new:
+            self.remember_reload()
+        self.links.mkdir(mode=0o755, parents=True, exist_ok=True)
+        point(wanted.link, target)
+        if self.module.selinux_enabled():
+            self.module.set_default_selinux_context(str(wanted.link), False)
+
+    def remember_reload(self) -> None:
+        self.marker.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self.marker.touch()
+
+    def obtain(self, wanted: Wanted) -> None:
+        """Gets one certificate from the authority. Raises, with nothing changed, if it cannot."""
+        addresses: list[str] = []
+        if self.params["probe"]:
+            addresses = probe_all(wanted.domains, self.params["challenge_directory"])
+        before = self.marker.exists()
+        self.remember_reload()
+        try:
+            run_certbot(certbot_argv(wanted, self.params))
+        except CertificateError as error:
+            if not before:
+                self.marker.unlink(missing_ok=True)
+            local = addresses and all(ipaddress.ip_address(a).is_loopback for a in addresses)
+            note = (
+                f" On this host the names lead to {', '.join(sorted(set(addresses)))}, so it "
+                "could not be seen whether others reach them."
+                if local
+                else ""
+            )
+            raise CertificateError(f"{error}{note}") from error
+        reason = wanted.reason
+        self.look(wanted)
+        if wanted.certificate is None:
+            raise CertificateError(
+                f"certbot reported success, but {wanted.reason or f'{wanted.live} is missing'}; "
+                f"look at {self.configuration / 'renewal' / wanted.name}.conf"
+            )
+        if wanted.reason:
+            raise CertificateError(f"certbot reported success, but {wanted.reason}")
+        self.done.append(f"{wanted.name}: obtained for {names(wanted)}, because {reason}")
+        self.connect(wanted)
+
+    def reload(self) -> None:
+        """Has the web server read the certificates; forgets that it must only if it did."""
+        argv = self.params["reload_argv"]
+        try:
+            done = subprocess.run(
+                argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
+            )
+            said = "" if done.returncode == 0 else (done.stderr or done.stdout).strip()
+            failed = done.returncode != 0
+        except (OSError, subprocess.TimeoutExpired) as error:
+            failed, said = True, str(error)
+        if failed:
+            self.failures["reload"] = (
+                f"{' '.join(argv)} failed: {said or 'without a word'}. The certificates are in "
+                "place, but the web server does not serve them before it reloads; the next run "
+                "and the renewal timer try again."
+            )
+            return
+        self.marker.unlink(missing_ok=True)
+
+    def __call__(self) -> dict[str, Any]:
+        for wanted in self.wanted:
+            self.look(wanted)
+            self.before.append(f"{wanted.name}: {describe_link(wanted, self.placeholders)}")
+            self.connect(wanted)
+        if self.params["obtain"]:
+            for wanted in self.wanted:
+                if not wanted.reason:
+                    continue
+                if self.module.check_mode:
+                    self.done.append(
+                        f"{wanted.name}: obtain for {names(wanted)} from "
+                        f"{self.params['directory_url']}, because {wanted.reason}"
+                    )
+                    continue
+                try:
+                    self.obtain(wanted)
+                except CertificateError as error:
+                    self.failures[wanted.name] = str(error)
+        if self.params["reload_argv"] and self.marker.exists():
+            self.done.append("web server: reload")
+            if not self.module.check_mode:
+                self.reload()
+        unlisted = unlisted_links(self.links, {wanted.name for wanted in self.wanted})
+        self.warn(unlisted)
+        return self.result(unlisted)
+
+    def warn(self, unlisted: list[str]) -> None:
+        for name in unlisted:
+            self.module.warn(
+                f"Certificate {name!r} is no longer in certbot_certificates. It is left in place "
+                f"and is still renewed; once nothing uses it: certbot delete --cert-name {name}; "
+                f"rm {self.links / name}"
+            )
+        directory = Path(CRON_DIRECTORY)
+        jobs = sorted(directory.iterdir()) if directory.is_dir() else []
+        for path in other_renewers([*map(Path, CRON_FILES), *jobs]):
+            self.module.warn(
+                f"{path} runs certbot too. certbot.timer renews the certificates: remove the job, "
+                "or each of them runs into the other."
+            )
+
+    def result(self, unlisted: list[str]) -> dict[str, Any]:
+        after = [
+            f"{wanted.name}: "
+            + (
+                f"{self.params['key_type']} for {names(wanted)}, new"
+                if self.module.check_mode and self.params["obtain"] and wanted.reason
+                else describe(wanted)
+            )
+            for wanted in self.wanted
+        ]
+        return {
+            "changed": bool(self.done),
+            "msg": "\n".join([*self.done, *(f"{k}: {v}" for k, v in self.failures.items())]),
+            "actions": self.done,
+            "certificates": {
+                wanted.name: {
+                    "serves": wanted.serves,
+                    "reason": wanted.reason,
+                    **facts(wanted.certificate),
+                }
+                for wanted in self.wanted
+            },
+            "pending": [wanted.name for wanted in self.wanted if wanted.reason],
+            "reload_pending": self.marker.exists(),
+            "unlisted": unlisted,
+            "diff": {
+                "before": "".join(f"{line}\n" for line in self.before),
+                "after": "".join(f"{line}\n" for line in after),
+            },
+        }
+
+
+def names(wanted: Wanted) -> str:
+    return ", ".join(wanted.domains)
+
+
+def facts(certificate: Certificate | None) -> dict[str, Any]:
+    if certificate is None:
+        return {}
+    return {
+        "domains": sorted(certificate.domains),
+        "issuer": certificate.issuer,
+        "serial": certificate.serial,
+        "not_after": f"{certificate.not_after:%Y-%m-%dT%H:%M:%SZ}",
+        "key_type": certificate.key_type,
+    }
+
+
+def describe_link(wanted: Wanted, placeholders: Path) -> str:
+    """What the link led to before, for the diff."""
+    target = link_target(wanted.link)
+    if target is None:
+        return "nothing"
+    if target.parent == placeholders:
+        return "placeholder"
+    return describe(wanted) if wanted.certificate else str(target)
+
+
+def describe(wanted: Wanted) -> str:
+    certificate = wanted.certificate
+    if certificate is None or wanted.serves == "placeholder":
+        return wanted.serves
+    return (
+        f"{certificate.key_type} for {', '.join(sorted(certificate.domains))}, "
+        f"serial {certificate.serial}"
+    )
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "certificates": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "domains": {"type": "list", "elements": "str", "required": True},
+                },
+            },
+            "obtain": {"type": "bool", "default": True},
+            "links_directory": {"type": "path", "required": True},
+            "challenge_directory": {"type": "path", "required": True},
+            "directory_url": {"type": "str", "required": True},
+            "email": {"type": "str", "default": ""},
+            # Spelled out, or Ansible takes the name for a secret's.
+            "key_type": {
+                "type": "str",
+                "choices": sorted(KEY_OPTIONS),
+                "default": "ecdsa-p256",
+                "no_log": False,
+            },
+            "probe": {"type": "bool", "default": True},
+            "reload_argv": {"type": "list", "elements": "str", "default": []},
+            "certbot": {"type": "str", "default": "certbot"},
+            "configuration_directory": {"type": "path", "default": "/etc/letsencrypt"},
+            "reload_marker": {"type": "path", "default": "/run/certbot/reload-pending"},
+        },
+        supports_check_mode=True,
+    )
+    if not HAS_CRYPTOGRAPHY and not module.check_mode:
+        module.fail_json(msg=missing_required_lib("cryptography"))
+    run = Run(module)
+    try:
+        result = run()
+    except CertificateError as error:
+        module.fail_json(msg=str(error))
+    if run.failures:
+        lines = [f"{name}: {text}" for name, text in run.failures.items()]
+        obtained = [line for line in run.done if ": obtained for" in line]
+        kept = (
+            "What these names serve is as it was before." if set(run.failures) - {"reload"} else ""
+        )
+        module.fail_json(
+            **{**result, "msg": "\n".join([*lines, kept, *obtained]).strip()}, failures=run.failures
+        )
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
