@@ -1,0 +1,96 @@
+"""Renders a role's templates without a host, as `wsgi.host.config_tree` would for one.
+
+A role's variables are its defaults, then `vars/main.yml`, then `vars/<family>.yml`, then what a test
+overrides; facts are those of a host of that family, as `wsgi.host.probe` returns them.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+ROLES = Path(__file__).parents[3] / "roles"
+FAMILIES = ("Debian", "RedHat")
+
+# Facts of a host of each family; a test overrides what matters to it with `wsgi_host={...}`.
+FACTS: dict[str, dict[str, Any]] = {
+    "Debian": {
+        "family": "Debian",
+        "distribution": "debian",
+        "distribution_version": "13",
+        "pretty_name": "Debian GNU/Linux 13 (trixie)",
+        "architecture": "x86_64",
+        "python": {"version": "3.13", "executable": "/usr/bin/python3"},
+        "systemd": {"running": True, "version": 257},
+        "cpus": 2,
+        "memory_mib": 2048,
+        "selinux": False,
+        "ipv6": True,
+        "packages": {"libssl3t64": "3.5.9-1~deb13u1", "nginx": "1.26.3-3+deb13u10"},
+        "units": {},
+        "users": ["root", "www-data"],
+        "groups": ["root", "www-data"],
+        "listeners": [],
+        "mounts": {"/": 10000},
+    },
+    "RedHat": {
+        "family": "RedHat",
+        "distribution": "rocky",
+        "distribution_version": "9.6",
+        "pretty_name": "Rocky Linux 9.6 (Blue Onyx)",
+        "architecture": "x86_64",
+        "python": {"version": "3.9", "executable": "/usr/bin/python3"},
+        "systemd": {"running": True, "version": 252},
+        "cpus": 2,
+        "memory_mib": 2048,
+        "selinux": True,
+        "ipv6": True,
+        "packages": {"openssl-libs": "3.2.2-6.el9", "nginx": "1.20.1-22.el9"},
+        "units": {},
+        "users": ["root", "nginx"],
+        "groups": ["root", "nginx"],
+        "listeners": [],
+        "mounts": {"/": 10000},
+    },
+}
+
+
+def render(role: str, template: str, family: str, **overrides: Any) -> str:
+    """Return the text of `roles/<role>/templates/<template>` for a host of the family.
+
+    `overrides` are variables; `wsgi_host` among them is laid over the family's facts.
+    Raises `ansible.errors.AnsibleError` where the template cannot be rendered.
+    """
+    path = ROLES / role / "templates" / template
+    templar = _templar(role, family, overrides).copy_with_new_env(
+        searchpath=[str(path.parent), str(ROLES / role / "templates")]
+    )
+    rendered = templar.template(
+        trust_as_template(path.read_text()),
+        escape_backslashes=False,
+        overrides={"trim_blocks": True, "lstrip_blocks": True},
+    )
+    return "" if rendered is None else str(rendered)
+
+
+def evaluate(role: str, expression: str, family: str, **overrides: Any) -> Any:
+    """Return the value of a Jinja expression over the role's variables, as for `render`."""
+    template = trust_as_template("{{ " + expression + " }}")
+    return _templar(role, family, overrides).template(template)
+
+
+def _templar(role: str, family: str, overrides: dict[str, Any]) -> Templar:
+    loader = DataLoader()
+    loader.set_basedir(str(ROLES / role))
+    variables: dict[str, Any] = {"ansible_managed": "This file is managed by Ansible."}
+    for name in ("defaults/main.yml", "vars/main.yml", f"vars/{family}.yml"):
+        path = ROLES / role / name
+        if path.exists():
+            variables |= loader.load_from_file(str(path), trusted_as_template=True) or {}
+    facts = copy.deepcopy(FACTS[family]) | overrides.pop("wsgi_host", {})
+    variables |= {"ansible_facts": {"wsgi_host": facts}, **overrides}
+    return Templar(loader=loader, variables=variables)
