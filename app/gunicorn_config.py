@@ -6,8 +6,7 @@ A host's service has a configuration of its own, which the role gunicorn_systemd
 from __future__ import annotations
 
 import os
-
-import gunicorn.arbiter
+from typing import Any
 
 __development = "TOLL_ENVIRONMENT" not in os.environ
 if __development:
@@ -23,7 +22,7 @@ preload_app = True
 control_socket_disable = True
 
 
-def on_starting(server: gunicorn.arbiter.Arbiter) -> None:
+def on_starting(server: Any) -> None:
     """Say so when the environment was not chosen."""
     if __development:
         server.log.warning(

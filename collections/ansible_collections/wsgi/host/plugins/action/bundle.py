@@ -36,6 +36,7 @@ FORMAT = 1
 # manylinux_2_28: Debian 10, Ubuntu 20.04, RHEL 8 and everything newer.
 PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"}
 EXCLUDE = ["tests", "instance", "__pycache__", "*.pyc", "*.egg-info", "*.sqlite3", "*.log"]
+SYSTEM_PIP_FILES = (Path("/etc/xdg/pip/pip.conf"), Path("/etc/pip.conf"))
 UNUSED_SECONDS = 30 * 24 * 3600
 
 REQUIREMENT = re.compile(
@@ -192,7 +193,7 @@ def pip_settings(environment: dict[str, str]) -> dict[str, str]:
         files = []
     else:
         files = [
-            Path("/etc/pip.conf"),
+            *SYSTEM_PIP_FILES,
             home / ".pip/pip.conf",
             config / "pip/pip.conf",
             Path(sys.prefix, "pip.conf"),
@@ -227,6 +228,7 @@ def uv_environment(environment: dict[str, str]) -> dict[str, str]:
             ("index-url", "UV_DEFAULT_INDEX", " "),
             ("extra-index-url", "UV_INDEX", " "),
             ("find-links", "UV_FIND_LINKS", ","),
+            ("trusted-host", "UV_INSECURE_HOST", " "),
         ):
             if key in settings:
                 result[name] = separator.join(settings[key].split())
@@ -376,12 +378,15 @@ class Bundle:
         """Return the record of the built archive, or None if it is not (wholly) there."""
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
-            if self.archive.stat().st_size == record["bytes"] and record["id"] == self.id:
-                os.utime(self.record)
-                return record
+            complete = self.archive.stat().st_size == record["bytes"] and record["id"] == self.id
         except (OSError, ValueError, KeyError, TypeError):
-            pass
-        return None
+            return None
+        if not complete:
+            return None
+        # A cache that somebody else filled may be read-only here.
+        with contextlib.suppress(OSError):
+            os.utime(self.record)
+        return dict(record)
 
     def build(self) -> dict[str, Any]:
         """Build the archive if it is not there, under the cache's lock; return its record."""
@@ -459,6 +464,7 @@ class ActionModule(ActionBase):
     ) -> dict[str, Any]:
         """Return the bundle, built unless in check mode."""
         result = super().run(tmp, task_vars)
+        options: dict[str, Any]
         _, options = self.validate_argument_spec(
             argument_spec={
                 "name": {"type": "str", "required": True},

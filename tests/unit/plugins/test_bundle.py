@@ -1,0 +1,568 @@
+"""`wsgi.host.bundle`: refusals, what the id depends on, and real builds without a network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from ansible.errors import AnsibleActionFail
+from ansible_collections.wsgi.host.plugins.action import bundle as plugin
+from ansible_collections.wsgi.host.plugins.action.bundle import (
+    Bundle,
+    BundleError,
+    default_cache,
+    pip_settings,
+    read_lock,
+    revision,
+    uv_environment,
+)
+
+SHA = "0" * 64
+
+
+def wheel(folder: Path, name: str, version: str = "1.0", tag: str = "py3-none-any") -> str:
+    """Write a wheel with a module and a command; return its line for a lock file."""
+    files = {
+        f"{name}/__init__.py": f"def main():\n    print({version!r})\n",
+        f"{name}-{version}.dist-info/METADATA": (
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        ),
+        f"{name}-{version}.dist-info/WHEEL": (
+            f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n"
+        ),
+        f"{name}-{version}.dist-info/entry_points.txt": (
+            f"[console_scripts]\n{name}-run = {name}:main\n"
+        ),
+    }
+    record = f"{name}-{version}.dist-info/RECORD"
+    rows = [
+        "{},sha256={},{}".format(
+            path,
+            base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode(),
+            len(text),
+        )
+        for path, text in files.items()
+    ]
+    files[record] = "\n".join([*rows, f"{record},,", ""])
+    path = folder / f"{name}-{version}-{tag}.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, text in files.items():
+            archive.writestr(file, text)
+    return f"{name}=={version} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A project with an application and a lock file, whose index is a directory of wheels."""
+    for name in [*os.environ]:
+        if name.startswith(("UV_", "PIP_")):
+            monkeypatch.delenv(name)
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    monkeypatch.setenv("UV_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
+    (tmp_path / "requirements.txt").write_text(wheel(wheels, "alpha") + wheel(wheels, "beta"))
+    app = tmp_path / "app"
+    (app / "tests").mkdir(parents=True)
+    (app / "static").mkdir()
+    (app / "app.py").write_text("import alpha\n")
+    (app / "static" / "a.css").write_text("a {}\n")
+    (app / "tests" / "test_app.py").write_text("")
+    (app / ".env").write_text("SECRET=1\n")
+    return tmp_path
+
+
+def options(project: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": "demo",
+        "lock": str(project / "requirements.txt"),
+        "source": str(project / "app"),
+        "exclude": plugin.EXCLUDE,
+        "python": "3.13",
+        "architecture": "x86_64",
+        **changes,
+    }
+
+
+def bundle(project: Path, **changes: Any) -> Bundle:
+    return Bundle(options(project, **changes), project / "cache")
+
+
+def contents(archive: Path) -> dict[str, bytes]:
+    with tarfile.open(archive) as members:
+        return {m.name: members.extractfile(m).read() for m in members}  # type: ignore[union-attr]
+
+
+class TestLock:
+    @pytest.fixture
+    def read(self, tmp_path):
+        def read(text: str) -> dict[str, int]:
+            path = tmp_path / "lock.txt"
+            path.write_text(text)
+            return read_lock(path)
+
+        return read
+
+    def test_form_that_uv_and_pip_compile_write(self, read):
+        lock = f"""\
+# A comment.
+Foo_Bar==1.0 \\
+    --hash=sha256:{SHA} \\
+    --hash=sha256:{SHA}
+    # via something
+baz[extra]==2.0.post1 ; python_full_version < '3.13' \\
+    --hash=sha256:{SHA}  # trailing
+"""
+        assert read(lock) == {"foo-bar": 2, "baz": 6}
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("a==1\n", "line 1: a==1 has no hash"),
+            (f"a==1 --hash=sha256:{SHA}\nb==2 \\\n  # via a\n\n", "line 2: b==2 has no hash"),
+            (f"a>=1 --hash=sha256:{SHA}\n", "line 1: 'a>=1' is not of the form name==version"),
+            (f"\n./a --hash=sha256:{SHA}\n", "line 2: './a' is not of the form"),
+            ("a==1 --hash=md5:0\n", "line 1: 'md5:0' is not a SHA-256 hash"),
+            ("a==1 --hash=sha256:00\n", "line 1: 'sha256:00' is not a SHA-256 hash"),
+            ("-e ./a\n", "line 1: the option -e is not allowed"),
+            ("--index-url=https://x.example/\n", "line 1: the option --index-url is not allowed"),
+            (f"a==1 \\\n  --hash=sha256:{SHA} \\\n", "line 1: the file ends with a continued line"),
+            ("# nothing\n", "no requirement in this lock file"),
+        ],
+    )
+    def test_wrong_line_is_named_with_its_remedy(self, read, tmp_path, text, words):
+        with pytest.raises(BundleError) as refusal:
+            read(text)
+        assert str(refusal.value).startswith(str(tmp_path / "lock.txt"))
+        assert words in str(refusal.value)
+        remedy = "UV_DEFAULT_INDEX" if "option" in words else "uv pip compile"
+        assert remedy in str(refusal.value)
+
+    def test_missing_file_is_named(self, tmp_path):
+        with pytest.raises(BundleError, match=r"lock: .*/none cannot be read: No such file"):
+            read_lock(tmp_path / "none")
+
+    def test_the_applications_own_lock_file_is_accepted(self):
+        read_lock(Path(__file__).resolve().parents[3] / "app" / "requirements.txt")
+
+
+class TestId:
+    def test_is_the_same_for_the_same_content_elsewhere(self, project, tmp_path_factory):
+        """Two people, or CI and a laptop, deploy the same release."""
+        other = tmp_path_factory.mktemp("other") / "checkout"
+        shutil.copytree(project, other)
+        assert bundle(project).id == bundle(other).id
+
+    @pytest.mark.parametrize(
+        "path", ["app/tests/test_app.py", "app/.env", "app/a.pyc", "app/instance/x", "other.txt"]
+    )
+    def test_does_not_depend_on_what_is_not_shipped(self, project, path):
+        before = bundle(project).id
+        (project / path).parent.mkdir(exist_ok=True)
+        (project / path).write_text("changed")
+        assert bundle(project).id == before
+
+    @pytest.mark.parametrize("path", ["app/app.py", "app/new.txt", "requirements.txt"])
+    def test_depends_on_each_file(self, project, path):
+        before = bundle(project).id
+        with (project / path).open("a") as file:
+            file.write("# changed\n")
+        assert bundle(project).id != before
+
+    @pytest.mark.parametrize(
+        "change", [{"python": "3.11"}, {"architecture": "aarch64"}, {"source": None}]
+    )
+    def test_depends_on_the_target(self, project, change):
+        assert bundle(project, **change).id != bundle(project).id
+
+    def test_depends_on_where_one_file_ends_and_the_next_begins(self, project):
+        (project / "app/a").write_text("xb")
+        before = bundle(project).id
+        (project / "app/a").write_text("x")
+        (project / "app/b").write_text("")
+        assert bundle(project).id != before
+
+    def test_patch_level_of_python_does_not_matter(self, project):
+        """A security update of the host's Python is no reason for a new release."""
+        assert bundle(project, python="3.13.5").id == bundle(project, python="3.13").id
+
+
+class TestInputs:
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"name": "Demo App"}, "name: 'Demo App' is not made of lower-case letters"),
+            ({"python": "3"}, "python: '3' is not a Python version such as '3.13'"),
+            ({"python": "2.7"}, "python: '2.7' is not"),
+            ({"source": "/nonexistent"}, "source: /nonexistent is not a directory"),
+        ],
+    )
+    def test_wrong_option_is_named(self, project, change, words):
+        with pytest.raises(BundleError) as refusal:
+            bundle(project, **change)
+        assert words in str(refusal.value)
+
+    @pytest.mark.parametrize("target", ["app.py", "static", "/etc/passwd", "nowhere"])
+    def test_symbolic_link_is_refused(self, project, target):
+        (project / "app" / "link").symlink_to(target)
+        with pytest.raises(BundleError, match="app/link is a symbolic link"):
+            bundle(project)
+
+    def test_empty_application_is_refused(self, project):
+        with pytest.raises(BundleError, match="holds no file to ship"):
+            bundle(project, source=str(project / "app" / "tests"), exclude=["*"])
+
+
+class TestBuild:
+    def test_archive_holds_the_application_and_its_packages(self, project):
+        built = bundle(project)
+        record = built.build()
+        files = contents(built.archive)
+        assert next(iter(files)) == "manifest.json"
+        assert {"app/app.py", "app/static/a.css", "site-packages/alpha/__init__.py"} < set(files)
+        assert not [name for name in files if "tests" in name or ".env" in name]
+        manifest = json.loads(files.pop("manifest.json"))
+        assert manifest["id"] == built.id
+        assert (manifest["python"], manifest["architecture"]) == ("3.13", "x86_64")
+        assert manifest["packages"] == {"alpha": "1.0", "beta": "1.0"}
+        assert manifest["files"] == {
+            name: hashlib.sha256(content).hexdigest() for name, content in files.items()
+        }
+        assert manifest["unpacked_bytes"] == sum(map(len, files.values()))
+        assert record["sha256"] == hashlib.sha256(built.archive.read_bytes()).hexdigest()
+
+    def test_nothing_of_the_control_node_gets_in(self, project):
+        """Scripts name the control node's Python, and differ from machine to machine."""
+        built = bundle(project)
+        built.build()
+        files = contents(built.archive)
+        assert not [name for name in files if "/bin/" in name or ".lock" in name]
+        assert b"alpha-run," not in files["site-packages/alpha-1.0.dist-info/RECORD"]
+        assert b"alpha/__init__.py," in files["site-packages/alpha-1.0.dist-info/RECORD"]
+        for content in files.values():
+            assert sys.prefix.encode() not in content
+            assert str(project).encode() not in content
+
+    def test_is_reproducible(self, project):
+        """But for the note of who built it, and when."""
+        first, second = bundle(project), Bundle(options(project), project / "other")
+        first.build()
+        second.build()
+        one, other = contents(first.archive), contents(second.archive)
+        one.pop("manifest.json")
+        other.pop("manifest.json")
+        assert list(one.items()) == list(other.items())
+        with tarfile.open(first.archive) as archive:
+            for member in archive:
+                assert (member.mtime, member.uid, member.gid, member.mode) == (0, 0, 0, 0o644)
+
+    def test_second_time_starts_no_process(self, project, monkeypatch):
+        """A run that changes nothing must not pay for a build, nor for git."""
+        record = bundle(project).build()
+        monkeypatch.setattr(plugin.subprocess, "run", MagicMock(side_effect=AssertionError))
+        assert bundle(project).cached() == record
+        assert bundle(project).build() == record
+
+    @pytest.mark.parametrize("damage", ["truncate", "remove", "record"])
+    def test_damaged_cache_is_built_anew(self, project, damage):
+        built = bundle(project)
+        built.build()
+        if damage == "truncate":
+            os.truncate(built.archive, 10)
+        elif damage == "remove":
+            built.archive.unlink()
+        else:
+            built.record.write_text("{")
+        assert bundle(project).cached() is None
+        record = bundle(project).build()
+        assert hashlib.sha256(built.archive.read_bytes()).hexdigest() == record["sha256"]
+
+    def test_hosts_at_the_same_time_build_once(self, project, monkeypatch):
+        calls = []
+
+        def install(*arguments: Any) -> None:
+            calls.append(arguments)
+            time.sleep(0.2)
+            real(*arguments)
+
+        real = plugin.install
+        monkeypatch.setattr(plugin, "install", install)
+        records: list[Any] = []
+        threads = [
+            threading.Thread(target=lambda: records.append(bundle(project).build()))
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(calls) == 1
+        assert len(records) == 4
+        assert all(record == records[0] for record in records)
+
+    def test_failed_build_leaves_nothing(self, project, monkeypatch):
+        monkeypatch.setattr(plugin, "write_archive", MagicMock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            bundle(project).build()
+        assert [path.name for path in (project / "cache").iterdir()] == [".lock"]
+
+    def test_killed_build_is_taken_over(self, project):
+        """SIGKILL cleans up nothing: the lock goes with its process, the rest by the next build."""
+        script = (
+            "import json, sys, time\n"
+            "from pathlib import Path\n"
+            "from ansible_collections.wsgi.host.plugins.action import bundle\n"
+            "def hang(*_):\n"
+            "    print('hanging', flush=True)\n"
+            "    time.sleep(60)\n"
+            "bundle.install = hang\n"
+            "bundle.Bundle(json.loads(sys.argv[1]), Path(sys.argv[2])).build()\n"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", script, json.dumps(options(project)), str(project / "cache")],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"hanging\n"
+            process.send_signal(signal.SIGKILL)
+        assert list((project / "cache").glob(".build-*"))
+        built = bundle(project)
+        built.build()
+        names = {path.name for path in (project / "cache").iterdir()}
+        assert names == {".lock", built.archive.name, built.record.name}
+
+    def test_old_bundles_go_when_nobody_asked_for_them_in_a_month(self, project):
+        old = bundle(project)
+        old.build()
+        recent = bundle(project, python="3.12")
+        recent.build()
+        for each, days in ((old, 31), (recent, 29)):
+            stamp = time.time() - days * 24 * 3600
+            os.utime(each.record, (stamp, stamp))
+        bundle(project, python="3.11").build()
+        assert not old.record.exists()
+        assert not old.archive.exists()
+        assert recent.archive.exists()
+
+    def test_use_keeps_a_bundle_young(self, project):
+        built = bundle(project)
+        built.build()
+        os.utime(built.record, (0, 0))
+        assert bundle(project).cached()
+        assert time.time() - built.record.stat().st_mtime < 60
+
+
+class TestFailure:
+    def failure(self, project: Path, **changes: Any) -> str:
+        with pytest.raises(BundleError) as error:
+            bundle(project, **changes).build()
+        assert not list((project / "cache").glob("*.tar.gz"))
+        return str(error.value)
+
+    def test_other_file_than_the_locked_one(self, project):
+        lock = project / "requirements.txt"
+        alpha, _beta = lock.read_text().splitlines()
+        lock.write_text(f"{alpha}\nbeta==1.0 --hash=sha256:{SHA}\n")
+        words = self.failure(project)
+        assert words.startswith(f"{lock}, beta (line 2): uv could not install")
+        assert "serves another file than the one that was locked" in words
+
+    def test_package_that_the_index_lacks(self, project):
+        with (project / "requirements.txt").open("a") as lock:
+            lock.write(f"gamma==3.0 --hash=sha256:{SHA}\n")
+        words = self.failure(project)
+        assert "gamma (line 3)" in words
+        assert "Lock a version that has a wheel for Python 3.13 on x86_64-manylinux" in words
+
+    def test_package_without_a_wheel_for_the_host(self, project):
+        line = wheel(project / "wheels", "delta", tag="cp312-cp312-manylinux_2_28_x86_64")
+        (project / "requirements.txt").write_text(line)
+        assert bundle(project, python="3.12").build()
+        (project / "cache").rename(project / "old")
+        words = self.failure(project, python="3.13")
+        assert "delta (line 1)" in words
+        assert "Lock a version that has a wheel for Python 3.13" in words
+
+    def test_index_out_of_reach(self, project, monkeypatch):
+        monkeypatch.delenv("UV_NO_INDEX")
+        monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+        monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+        shutil.rmtree(project / "wheels")
+        (project / "wheels").mkdir()
+        assert "The package index was not reached: check" in self.failure(project)
+
+    def test_no_uv(self, project, monkeypatch):
+        monkeypatch.setattr(plugin.sys, "executable", str(project / "python"))
+        monkeypatch.setenv("PATH", str(project))
+        words = self.failure(project)
+        assert f"neither beside {project / 'python'} nor on PATH" in words
+        assert "pip install -r requirements.txt" in words
+
+    def test_uv_on_the_path_serves_too(self, project, monkeypatch):
+        uv = project / "uv"
+        uv.write_text("#!/bin/sh\n")
+        uv.chmod(0o755)
+        monkeypatch.setattr(plugin.sys, "executable", "/nonexistent/python")
+        monkeypatch.setenv("PATH", str(project))
+        assert plugin.find_uv() == str(uv)
+
+
+class TestIndexSettings:
+    @pytest.fixture
+    def home(self, tmp_path, monkeypatch) -> dict[str, str]:
+        (tmp_path / ".config/pip").mkdir(parents=True)
+        (tmp_path / ".config/pip/pip.conf").write_text(
+            "[global]\n"
+            "index-url = https://index.example/simple\n"
+            "extra-index-url =\n  https://one.example\n  https://two.example\n"
+            "[install]\n"
+            "trusted-host = index.example\n"
+        )
+        monkeypatch.setattr(plugin, "SYSTEM_PIP_FILES", ())
+        monkeypatch.setattr(plugin.sys, "prefix", str(tmp_path / "venv"))
+        return {"HOME": str(tmp_path)}
+
+    def test_pips_files_count(self, home):
+        result = uv_environment(home)
+        assert result["UV_DEFAULT_INDEX"] == "https://index.example/simple"
+        assert result["UV_INDEX"] == "https://one.example https://two.example"
+        assert result["UV_INSECURE_HOST"] == "index.example"
+
+    def test_pips_environment_goes_before_its_files(self, home):
+        result = uv_environment(home | {"PIP_INDEX_URL": "https://other.example"})
+        assert result["UV_DEFAULT_INDEX"] == "https://other.example"
+
+    def test_uvs_settings_go_before_pips(self, home):
+        result = uv_environment(home | {"UV_INDEX_URL": "https://uv.example"})
+        assert "UV_DEFAULT_INDEX" not in result
+        assert result["UV_INDEX_URL"] == "https://uv.example"
+
+    def test_named_file_and_none_at_all(self, home, tmp_path):
+        (tmp_path / "p.conf").write_text("[global]\nindex_url = https://named.example\n")
+        named = home | {"PIP_CONFIG_FILE": str(tmp_path / "p.conf")}
+        assert pip_settings(named)["index-url"] == "https://named.example"
+        assert "index-url" not in pip_settings(home | {"PIP_CONFIG_FILE": os.devnull})
+
+    def test_unreadable_file_does_no_harm(self, home, tmp_path):
+        (tmp_path / ".config/pip/pip.conf").write_text("index-url = x\n")
+        assert "UV_DEFAULT_INDEX" not in uv_environment(home | {"PIP_CONFIG_FILE": ""})
+
+    @pytest.mark.parametrize("name", ["PIP_CERT", "REQUESTS_CA_BUNDLE"])
+    def test_certificate_authority_counts(self, home, name):
+        assert uv_environment(home | {name: "/ca.pem"})["SSL_CERT_FILE"] == "/ca.pem"
+        own = home | {name: "/ca.pem", "SSL_CERT_FILE": "/own.pem"}
+        assert uv_environment(own)["SSL_CERT_FILE"] == "/own.pem"
+
+
+class TestRevision:
+    @pytest.fixture
+    def repository(self, project) -> Path:
+        def git(*arguments: str) -> None:
+            identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+            subprocess.run(["git", "-C", str(project), *identity, *arguments], check=True)
+
+        git("init", "--quiet")
+        git("add", "app", "requirements.txt")
+        git("commit", "--quiet", "--message", "x")
+        return project
+
+    def test_is_the_commit(self, repository):
+        found = bundle(repository).revision()
+        assert found is not None
+        assert len(found) == 40
+
+    def test_says_that_the_files_differ_from_it(self, repository):
+        (repository / "app" / "new.py").write_text("")
+        assert str(bundle(repository).revision()).endswith("-dirty")
+
+    def test_does_not_look_at_other_files(self, repository):
+        (repository / "elsewhere.txt").write_text("")
+        assert not str(bundle(repository).revision()).endswith("-dirty")
+
+    def test_is_unknown_outside_a_repository(self, project, monkeypatch):
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(project.parent))
+        assert revision(project, [project]) is None
+
+
+class TestAction:
+    """The plugin as Ansible calls it."""
+
+    @pytest.fixture
+    def run(self, project):
+        def run(*, check: bool = False, **changes: Any) -> dict[str, Any]:
+            arguments = {k: v for k, v in options(project, **changes).items() if v is not None}
+            task = MagicMock(args=arguments, check_mode=check, async_val=0, diff=False)
+            action = plugin.ActionModule(
+                task=task,
+                connection=MagicMock(),
+                play_context=MagicMock(),
+                loader=MagicMock(),
+                templar=MagicMock(),
+                shared_loader_obj=MagicMock(),
+            )
+            return action.run(task_vars={"playbook_dir": str(project / "playbooks")})
+
+        (project / "ansible.cfg").touch()
+        (project / "playbooks").mkdir()
+        return run
+
+    def test_check_mode_names_the_bundle_and_builds_nothing(self, run, project):
+        told = run(check=True)["bundle"]
+        assert (told["built"], told["sha256"]) == (False, None)
+        assert not (project / ".cache").exists()
+        assert run()["bundle"]["id"] == told["id"]
+        assert run(check=True)["bundle"]["built"] is True
+
+    def test_result_leads_to_the_archive_and_is_no_change(self, run, project):
+        result = run()
+        assert result["changed"] is False
+        archive = Path(result["bundle"]["archive"])
+        assert archive.parent == project / ".cache" / "bundles"
+        digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+        assert result["bundle"]["sha256"] == digest
+        lock = hashlib.sha256((project / "requirements.txt").read_bytes()).hexdigest()
+        assert result["bundle"]["lock_hash"] == lock
+
+    def test_failure_is_a_message_not_a_traceback(self, run):
+        with pytest.raises(AnsibleActionFail, match="is not a directory"):
+            run(source="/nonexistent")
+
+    def test_unknown_architecture_is_refused(self, run):
+        with pytest.raises(AnsibleActionFail, match="architecture must be one of"):
+            run(architecture="riscv64")
+
+    def test_documentation_and_plugin_agree(self, run):
+        """The options are documented in a file of their own, which nothing else compares."""
+        import yaml
+        from ansible_collections.wsgi.host.plugins.modules import bundle as documentation
+
+        documented = yaml.safe_load(documentation.DOCUMENTATION)["options"]
+        assert documented["exclude"]["default"] == plugin.EXCLUDE
+        assert documented["architecture"]["choices"] == list(plugin.PLATFORMS)
+        with pytest.raises(AnsibleActionFail) as refusal:
+            run(nonsense=1)
+        for name in documented:
+            assert name in str(refusal.value)
+
+
+def test_default_cache_is_in_the_project(tmp_path):
+    (tmp_path / "project/playbooks/x").mkdir(parents=True)
+    (tmp_path / "project/ansible.cfg").touch()
+    expected = tmp_path / "project/.cache/bundles"
+    assert default_cache(tmp_path / "project/playbooks/x") == expected

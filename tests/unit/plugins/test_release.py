@@ -1,0 +1,480 @@
+"""`wsgi.host.release`: real releases in a folder, with this machine's Python."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from ansible.errors import AnsibleActionFail
+from ansible_collections.wsgi.host.plugins.action import release as action
+from ansible_collections.wsgi.host.plugins.action.bundle import write_archive
+from ansible_collections.wsgi.host.plugins.modules import release
+from ansible_collections.wsgi.host.plugins.modules.release import ReleaseError
+
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+FILES = {
+    "app/app.py": "import alpha\n",
+    "app/static/a.css": "a {}\n",
+    "site-packages/alpha/__init__.py": "def main():\n    print('alpha runs')\n",
+    "site-packages/alpha/python2.py": "print 'for another Python'\n",
+    "site-packages/alpha-1.0.dist-info/entry_points.txt": (
+        "[console_scripts]\nalpha-run = alpha:main\n[gui_scripts]\nalpha-x = alpha:x\n"
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def owners(monkeypatch) -> list[tuple[str, int, int]]:
+    """Records who gets which file, so that these tests need not be root."""
+    given: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(release.os, "chown", lambda path, u, g: given.append((str(path), u, g)))
+    return given
+
+
+class Host:
+    """A folder for the releases, and the module as Ansible would start it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "opt"
+        self.archive = root / "bundle.tar.gz"
+
+    def bundle(
+        self, name: str = "a" * 12, contents: dict[str, str] | None = None, **manifest: Any
+    ) -> dict[str, Any]:
+        """Write an archive; return what the bundle task would."""
+        packed = {key: text.encode() for key, text in (contents or FILES).items()}
+        facts = {
+            "format": 1,
+            "id": name,
+            "name": "demo",
+            "python": PYTHON,
+            "architecture": "x86_64",
+            "files": {key: hashlib.sha256(text).hexdigest() for key, text in packed.items()},
+            **manifest,
+        }
+        return {
+            "name": "demo",
+            "id": name,
+            "python": PYTHON,
+            "architecture": "x86_64",
+            "archive": str(self.archive),
+            "built": True,
+            "sha256": write_archive(
+                self.archive, {"manifest.json": json.dumps(facts).encode(), **packed}
+            ),
+            "unpacked_bytes": sum(map(len, packed.values())),
+        }
+
+    def run(self, bundle: dict[str, Any], *, check: bool = False, **options: Any) -> dict[str, Any]:
+        parameters = {"activate": True, "verify": False, "archive": str(self.archive), **options}
+        module = MagicMock(check_mode=check)
+        module.params = {"root": str(self.root), "bundle": bundle, **parameters}
+        return release.run(module)
+
+    def left(self) -> list[str]:
+        """Names in the releases' folder."""
+        return sorted(path.name for path in (self.root / "releases").iterdir())
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+class TestInstall:
+    def test_release_runs(self, host):
+        result = host.run(host.bundle())
+        assert (result["changed"], result["installed"], result["activated"]) == (True, True, True)
+        current = host.root / "current"
+        assert os.readlink(current) == "releases/" + "a" * 12
+        script = "import alpha, sys; print(alpha.__file__, sys.prefix)"
+        command = [current / "bin/python", "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        module, prefix = done.stdout.split()
+        assert prefix == str(current)
+        assert module == f"{current}/lib/python{PYTHON}/site-packages/alpha/__init__.py"
+
+    def test_packages_commands_run(self, host):
+        """certbot, for one, has no other way to be started."""
+        path = Path(host.run(host.bundle())["path"])
+        command = [path / "bin/alpha-run"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout == "alpha runs\n"
+        assert not (path / "bin/alpha-x").exists()
+
+    def test_environment_is_isolated(self, host):
+        """Python packages of the distribution must not leak in."""
+        path = Path(host.run(host.bundle())["path"])
+        done = subprocess.run(
+            [path / "bin/python", "-c", "import sys; print(*sys.path, sep='\\n')"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PATH": os.environ["PATH"]},
+        )
+        packages = [line for line in done.stdout.splitlines() if line.endswith("-packages")]
+        assert packages == [f"{path}/lib/python{PYTHON}/site-packages"]
+
+    def test_files_are_roots_and_readable_by_all_whatever_the_umask(self, host, owners):
+        before = os.umask(0o077)
+        try:
+            path = Path(host.run(host.bundle())["path"])
+        finally:
+            os.umask(before)
+        for each in [path, *path.rglob("*")]:
+            if each.is_symlink():
+                continue
+            program = each.is_dir() or each.parent == path / "bin"
+            assert stat.S_IMODE(each.stat().st_mode) == (0o755 if program else 0o644), each
+        assert {(user, group) for _, user, group in owners} == {(0, 0)}
+        files = [each for each in path.rglob("*") if not each.is_symlink()]
+        assert len(owners) >= len(files)
+        for each in (host.root, host.root / "releases"):
+            assert stat.S_IMODE(each.stat().st_mode) == 0o755
+
+    def test_compiled_files_are_trusted_and_name_the_final_path(self, host):
+        """The service may not write, and a traceback must not name a path that is gone."""
+        path = Path(host.run(host.bundle())["path"])
+        [compiled] = (path / "app/__pycache__").glob("app.*.pyc")
+        content = compiled.read_bytes()
+        assert int.from_bytes(content[4:8], "little") == 0b01, "hash-based and unchecked"
+        assert f"{path}/app/app.py".encode() in content
+        assert release.TEMPORARY.encode() not in content
+        packages = path / f"lib/python{PYTHON}/site-packages"
+        assert list((packages / "alpha/__pycache__").glob("__init__.*.pyc"))
+
+    def test_manifest_stays_with_the_release(self, host):
+        bundle = host.bundle(revision="abc")
+        path = Path(host.run(bundle)["path"])
+        manifest = json.loads((path / "manifest.json").read_text())
+        assert (manifest["id"], manifest["revision"]) == (bundle["id"], "abc")
+        assert manifest["archive_sha256"] == bundle["sha256"]
+
+    def test_second_run_changes_nothing_and_needs_no_archive(self, host):
+        bundle = host.bundle()
+        host.run(bundle)
+        host.archive.unlink()
+        before = (host.root / "current").lstat()
+        result = host.run(bundle, archive=None)
+        assert result["changed"] is False
+        assert result["current"] == bundle["id"]
+        assert result["diff"]["before"] == result["diff"]["after"]
+        assert (host.root / "current").lstat() == before
+
+    def test_another_build_of_the_same_content_changes_nothing(self, host):
+        """CI starts without a cache: its archive has another hash and the same id."""
+        host.run(host.bundle(revision="one"))
+        assert host.run(host.bundle(revision="two"), archive=None)["changed"] is False
+
+    def test_without_activation_the_live_release_stays(self, host):
+        host.run(host.bundle("a" * 12))
+        result = host.run(host.bundle("b" * 12), activate=False)
+        assert (result["changed"], result["activated"]) == (True, False)
+        assert os.readlink(host.root / "current") == "releases/" + "a" * 12
+        result = host.run(host.bundle("b" * 12), archive=None)
+        assert (result["installed"], result["activated"]) == (False, True)
+        assert result["current"] == "a" * 12
+        assert "current: " + "a" * 12 in result["diff"]["before"]
+        assert "current: " + "b" * 12 in result["diff"]["after"]
+
+    def test_module_asks_for_the_archive_and_touches_nothing(self, host):
+        assert host.run(host.bundle(), archive=None) == {"changed": False, "archive_needed": True}
+        assert not host.root.exists()
+
+    def test_check_mode_tells_and_touches_nothing(self, host):
+        bundle = {**host.bundle(), "sha256": None, "built": False, "unpacked_bytes": None}
+        result = host.run(bundle, check=True, archive=None)
+        assert (result["changed"], result["installed"], result["activated"]) == (True, True, True)
+        assert "absent" in result["diff"]["before"]
+        assert not host.root.exists()
+
+    def test_check_mode_after_a_run_says_unchanged(self, host):
+        bundle = host.bundle()
+        host.run(bundle)
+        assert host.run(bundle, check=True, archive=None)["changed"] is False
+
+    def test_bundle_without_an_application(self, host):
+        files = {name: text for name, text in FILES.items() if not name.startswith("app/")}
+        path = Path(host.run(host.bundle(contents=files))["path"])
+        assert not (path / "app").exists()
+        assert (path / "bin/alpha-run").exists()
+
+
+class TestRefusal:
+    def refused(self, host: Host, bundle: dict[str, Any], **options: Any) -> str:
+        """Install, expect a refusal and nothing left of it; return the message."""
+        with pytest.raises(ReleaseError) as refusal:
+            host.run(bundle, **options)
+        if (host.root / "releases").exists():
+            assert host.left() == [".lock"]
+        assert not (host.root / "current").is_symlink()
+        return str(refusal.value)
+
+    def test_archive_that_arrived_damaged(self, host):
+        bundle = host.bundle()
+        os.truncate(host.archive, 50)
+        assert "The archive arrived with SHA-256" in self.refused(host, bundle)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "app/../../../etc/cron.d/x",
+            "../x",
+            "/etc/x",
+            "app//x",
+            "app/./x",
+            "app",
+            "bin/python",
+            "pyvenv.cfg",
+        ],
+    )
+    def test_path_that_leads_elsewhere(self, host, name):
+        """The archive comes from the control node, and still writes only where it may."""
+        bundle = host.bundle(contents={"app/app.py": "", name: "x"})
+        words = self.refused(host, bundle)
+        assert "unsafe path" in words or "unexpected path" in words
+        assert not (host.root.parent / "etc").exists()
+
+    @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE])
+    def test_member_that_is_no_file(self, host, kind):
+        """A link first and a file through it next would write anywhere."""
+        bundle = host.bundle()
+        with tarfile.open(host.archive) as source:
+            members = [(member, source.extractfile(member)) for member in source]
+            with tarfile.open(host.root.parent / "evil.tar.gz", "w:gz") as evil:
+                for member, content in members[:1]:
+                    evil.addfile(member, content)
+                link = tarfile.TarInfo("app/link")
+                link.type, link.linkname = kind, "/etc"
+                evil.addfile(link)
+        (host.root.parent / "evil.tar.gz").rename(host.archive)
+        bundle["sha256"] = hashlib.sha256(host.archive.read_bytes()).hexdigest()
+        assert "something not a file: 'app/link'" in self.refused(host, bundle)
+
+    @pytest.mark.parametrize(
+        ("digests", "words"),
+        [
+            ({"app/app.py": "0" * 64}, "app/app.py in the archive is not what the manifest says"),
+            ({}, "app/app.py in the archive is not what the manifest says"),
+            (
+                {"app/app.py": hashlib.sha256(b"").hexdigest(), "app/b.py": "0" * 64},
+                "lacks app/b.py",
+            ),
+        ],
+    )
+    def test_content_that_differs_from_the_manifest(self, host, digests, words):
+        bundle = host.bundle(contents={"app/app.py": ""}, files=digests)
+        assert words in self.refused(host, bundle)
+
+    def test_archive_that_is_no_bundle(self, host):
+        bundle = host.bundle()
+        bundle["sha256"] = write_archive(host.archive, {"app/app.py": b""})
+        assert "does not begin with a manifest" in self.refused(host, bundle)
+
+    @pytest.mark.parametrize(
+        ("manifest", "words"),
+        [
+            ({"format": 2}, "format is 2, and this module knows 1"),
+            ({"id": "b" * 12}, "id is 'bbbbbbbbbbbb' in place of 'aaaaaaaaaaaa'"),
+            ({"architecture": "aarch64"}, "architecture is 'aarch64'"),
+        ],
+    )
+    def test_bundle_for_something_else(self, host, manifest, words):
+        bundle = host.bundle(**manifest)
+        assert words in self.refused(host, bundle)
+
+    def test_syntax_error_in_the_application(self, host):
+        """Found before anything of the old release is touched."""
+        files = {**FILES, "app/views.py": "def f(:\n"}
+        words = self.refused(host, host.bundle(contents=files))
+        assert "The application cannot be compiled" in words
+        assert "app/views.py" in words
+        assert release.TEMPORARY not in words
+
+    def test_python_that_the_host_lacks(self, host):
+        bundle = {**host.bundle(), "python": "3.99"}
+        words = self.refused(host, bundle, check=True)
+        assert "built for Python 3.99, which this host does not have" in words
+
+    def test_disk_too_small(self, host, monkeypatch):
+        """Before the archive is even sent."""
+        monkeypatch.setattr(release, "free_bytes", lambda _: 30 * 1024 * 1024)
+        bundle = {**host.bundle(), "unpacked_bytes": 50 * 1024 * 1024}
+        words = self.refused(host, bundle, archive=None)
+        assert "has 30 MiB free, and the release needs 130 MiB" in words
+
+    def test_current_that_is_no_link(self, host):
+        (host.root / "current").mkdir(parents=True)
+        words = self.refused(host, host.bundle())
+        assert "current is not a symbolic link" in words
+
+    def test_command_with_an_unsafe_name(self, host):
+        files = {
+            "site-packages/e-1.dist-info/entry_points.txt": (
+                "[console_scripts]\n../../python = os:system\n"
+            )
+        }
+        assert "bad command" in self.refused(host, host.bundle(contents=files))
+
+    def test_another_run_at_work(self, host, monkeypatch):
+        """Two people who deploy at once wait for each other, but not for ever."""
+        (host.root / "releases").mkdir(parents=True)
+        monkeypatch.setattr(release.time, "sleep", lambda _: None)
+        with (host.root / "releases/.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            words = self.refused(host, host.bundle())
+        assert "Another run has been installing a release" in words
+        assert host.run(host.bundle())["changed"] is True
+
+
+class TestRecovery:
+    @pytest.mark.parametrize(
+        "step", ["unpack", "make_environment", "compile_files", "set_permissions", "sync"]
+    )
+    def test_interrupted_install_leaves_nothing(self, host, monkeypatch, step):
+        with monkeypatch.context() as patch:
+            patch.setattr(release, step, MagicMock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                host.run(host.bundle())
+        assert host.left() == [".lock"]
+        assert host.run(host.bundle())["installed"] is True
+
+    def test_leftovers_of_a_killed_run_are_removed(self, host):
+        leftover = host.root / "releases" / f"{release.TEMPORARY}{'a' * 12}-x"
+        (leftover / "app").mkdir(parents=True)
+        host.run(host.bundle())
+        assert host.left() == [".lock", "a" * 12]
+
+    def test_link_that_a_killed_run_left_is_no_obstacle(self, host):
+        host.root.mkdir()
+        (host.root / ".current").symlink_to("releases/nothing")
+        host.run(host.bundle())
+        assert os.readlink(host.root / "current") == "releases/" + "a" * 12
+
+    @pytest.mark.parametrize("part", ["manifest.json", "bin/python"])
+    def test_incomplete_release_is_replaced(self, host, part):
+        path = Path(host.run(host.bundle())["path"])
+        (path / part).unlink()
+        assert host.run(host.bundle())["installed"] is True
+        assert (path / part).exists()
+        assert host.left() == [".lock", "a" * 12]
+
+    def test_manifest_cut_short_counts_as_incomplete(self, host):
+        path = Path(host.run(host.bundle())["path"])
+        os.truncate(path / "manifest.json", 20)
+        assert host.run(host.bundle())["installed"] is True
+
+
+class TestVerify:
+    def test_untouched_release_passes(self, host):
+        bundle = host.bundle()
+        host.run(bundle)
+        assert host.run(bundle, verify=True, archive=None)["changed"] is False
+
+    @pytest.mark.parametrize(
+        ("change", "line"),
+        [
+            (lambda path: (path / "app/app.py").write_text("x"), "changed: app/app.py"),
+            (lambda path: (path / "app/static/a.css").unlink(), "missing: app/static/a.css"),
+            (lambda path: (path / "app/x.py").write_text("x"), "added: app/x.py"),
+            (
+                lambda path: (path / f"lib/python{PYTHON}/site-packages/sitecustomize.py").touch(),
+                f"added: lib/python{PYTHON}/site-packages/sitecustomize.py",
+            ),
+        ],
+    )
+    def test_edited_release_is_named(self, host, change: Callable[[Path], Any], line):
+        """Somebody fixes a bug on the host at night, and the next deploy brings it back."""
+        bundle = host.bundle()
+        change(Path(host.run(bundle)["path"]))
+        assert host.run(bundle, archive=None)["changed"] is False
+        with pytest.raises(ReleaseError) as refusal:
+            host.run(bundle, verify=True, archive=None)
+        assert line in str(refusal.value).splitlines()
+        assert "remove its manifest.json and run again" in str(refusal.value)
+
+
+class TestAction:
+    """The part on the control node: how often it talks to the host, and what it sends."""
+
+    @pytest.fixture
+    def plugin(self, host):
+        def make(**arguments: Any) -> action.ActionModule:
+            given = {"root": "/opt/x", "bundle": host.bundle(), **arguments}
+            plugin = action.ActionModule(
+                task=MagicMock(args=given, check_mode=False, async_val=0, diff=False),
+                connection=MagicMock(),
+                play_context=MagicMock(),
+                loader=MagicMock(),
+                templar=MagicMock(),
+                shared_loader_obj=MagicMock(),
+            )
+            plugin._make_tmp_path = MagicMock(return_value="/tmp/t")  # type: ignore[method-assign]
+            plugin._connection._shell.join_path = lambda *parts: "/".join(parts)
+            plugin._transfer_file = MagicMock()  # type: ignore[method-assign]
+            plugin._fixup_perms2 = MagicMock()  # type: ignore[method-assign]
+            plugin._execute_module = MagicMock()  # type: ignore[method-assign]
+            return plugin
+
+        return make
+
+    def test_release_that_is_there_costs_one_trip(self, plugin):
+        made = plugin()
+        made._execute_module.return_value = {"changed": False, "id": "a"}
+        assert made.run(task_vars={})["changed"] is False
+        assert made._execute_module.call_count == 1
+        made._transfer_file.assert_not_called()
+        made._make_tmp_path.assert_not_called()
+
+    def test_archive_is_sent_when_asked_for(self, plugin, host):
+        made = plugin()
+        made._execute_module.side_effect = [
+            {"changed": False, "archive_needed": True},
+            {"changed": True, "id": "a"},
+        ]
+        result = made.run(task_vars={})
+        assert result["changed"] is True
+        assert "archive_needed" not in result
+        made._transfer_file.assert_called_once_with(str(host.archive), "/tmp/t/bundle.tar.gz")
+        arguments = made._execute_module.call_args.kwargs["module_args"]
+        assert arguments["archive"] == "/tmp/t/bundle.tar.gz"
+
+    @pytest.mark.parametrize(
+        ("damage", "words"),
+        [
+            (lambda path: os.truncate(path, 10), "is damaged: its SHA-256 is"),
+            (lambda path: path.unlink(), "cannot be read: No such file"),
+        ],
+    )
+    def test_damaged_archive_is_not_sent(self, plugin, host, damage, words):
+        made = plugin()
+        damage(host.archive)
+        made._execute_module.return_value = {"changed": False, "archive_needed": True}
+        with pytest.raises(AnsibleActionFail, match=words):
+            made.run(task_vars={})
+        made._transfer_file.assert_not_called()
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            ({"bundle": "x"}, "bundle is not what wsgi.host.bundle returns"),
+            ({"bundle": {"id": "x"}}, "bundle is not what wsgi.host.bundle returns"),
+            ({"archive": "/x"}, "archive is set by wsgi.host.release itself"),
+        ],
+    )
+    def test_wrong_argument_is_refused_before_any_trip(self, plugin, arguments, words):
+        made = plugin(**arguments)
+        with pytest.raises(AnsibleActionFail, match=words):
+            made.run(task_vars={})
+        made._execute_module.assert_not_called()
