@@ -191,10 +191,10 @@ class TestId:
         assert bundle(project, **change).id != bundle(project).id
 
     def test_depends_on_where_one_file_ends_and_the_next_begins(self, project):
-        (project / "app/a").write_text("xb")
+        (project / "app/a").write_text("xaa")
         before = bundle(project).id
         (project / "app/a").write_text("x")
-        (project / "app/b").write_text("")
+        (project / "app/aa").write_text("")
         assert bundle(project).id != before
 
     def test_patch_level_of_python_does_not_matter(self, project):
@@ -267,6 +267,7 @@ class TestBuild:
         one.pop("manifest.json")
         other.pop("manifest.json")
         assert list(one.items()) == list(other.items())
+        assert first.archive.read_bytes()[4:8] == bytes(4), "no time in the header of gzip"
         with tarfile.open(first.archive) as archive:
             for member in archive:
                 assert (member.mtime, member.uid, member.gid, member.mode) == (0, 0, 0, 0o644)
