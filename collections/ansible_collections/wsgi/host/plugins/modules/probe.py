@@ -1,0 +1,360 @@
+#!/usr/bin/python
+"""Reads what the roles need to know about a host, in one process."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: probe
+short_description: Read what the roles need to know about a host
+version_added: "1.0.0"
+description:
+  - Returns the fact C(wsgi_host), in one trip. It reads files and starts no program but C(systemctl) and,
+    where packages are in an RPM database, C(rpm).
+  - Roles do not call this. M(wsgi.host.preflight) does, once in a play.
+  - Run it as root. Another user does not see which program holds a port.
+  - Never changes anything, in check mode or out of it.
+options: {}
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: none}
+  facts: {support: full}
+author: [toll-app maintainers]
+"""
+
+EXAMPLES = r"""
+- name: Read what the host is
+  wsgi.host.probe:
+
+- name: Say how many processors it has
+  ansible.builtin.debug:
+    msg: "{{ ansible_facts['wsgi_host'].cpus }}"
+"""
+
+RETURN = r"""
+ansible_facts:
+  description: The facts.
+  returned: always
+  type: dict
+  contains:
+    wsgi_host:
+      description: What the host is, and what it has.
+      type: dict
+      returned: always
+      contains:
+        family:
+          description: >-
+            C(Debian) for Debian and what derives from it, C(RedHat) for Red Hat Enterprise Linux, Fedora
+            and what derives from them, C(ID) of C(/etc/os-release) otherwise.
+          type: str
+        distribution: {description: C(ID) of C(/etc/os-release)., type: str, sample: debian}
+        distribution_version: {description: C(VERSION_ID) of C(/etc/os-release)., type: str, sample: "13"}
+        pretty_name: {description: The distribution's name for people., type: str}
+        architecture: {description: Machine as C(uname -m) says it., type: str, sample: x86_64}
+        python:
+          description: C(version), such as 3.13, and C(executable) of the interpreter that ran this.
+          type: dict
+        systemd:
+          description: >-
+            C(running), whether systemd is the system manager, and C(version), its major number, or 0 if it
+            is not running.
+          type: dict
+        root: {description: Whether this ran as root., type: bool}
+        cpus: {description: Processors that a process may be scheduled on., type: int}
+        memory_mib: {description: Memory in MiB., type: int}
+        selinux: {description: Whether SELinux is enabled., type: bool}
+        ipv6: {description: Whether a socket can listen on an IPv6 address., type: bool}
+        packages: {description: Version of each installed package by name., type: dict}
+        units:
+          description: >-
+            C(active) and C(enabled) of each service, socket and timer that systemd has loaded or that is
+            enabled.
+          type: dict
+        users: {description: Names in C(/etc/passwd)., type: list}
+        groups: {description: Names in C(/etc/group)., type: list}
+        listeners:
+          description: >-
+            TCP sockets that listen, each with C(protocol), C(address), C(port), C(program) and C(pid) of
+            the first process that holds it, and the C(unit) that it belongs to. Program and unit are empty
+            and the pid is 0 where they cannot be seen.
+          type: list
+        mounts:
+          description: >-
+            MiB that an unprivileged process may still write, by mount point. Network file systems are left
+            out, since asking one whose server is gone blocks.
+          type: dict
+"""
+
+import ipaddress
+import os
+import re
+import socket
+import subprocess
+import sys
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DPKG_STATUS = "/var/lib/dpkg/status"
+LISTENING = "0A"  # TCP_LISTEN in the kernel's include/net/tcp_states.h
+UNIT_TYPES = "service,socket,timer"
+ACTIVE_STATES = frozenset({"active", "reloading"})
+ENABLED_STATES = frozenset({"enabled", "enabled-runtime"})
+# File systems that hold nothing of a role's, or that block when their server is gone.
+PASSED_OVER = re.compile(
+    r"9p|autofs|binfmt_misc|bpf|ceph|cgroup2?|cifs|configfs|debugfs|devpts|efivarfs|fuse\..*|fusectl"
+    r"|hugetlbfs|mqueue|nfs4?|nfsd|nsfs|proc|pstore|ramfs|rpc_pipefs|securityfs|selinuxfs|smb3"
+    r"|squashfs|sysfs|tracefs"
+)
+
+
+def read(path: str) -> str:
+    """A file's text, empty if there is none that can be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def os_release(text: str) -> dict[str, str]:
+    """The values of os-release(5), without their quotation marks."""
+    pairs = (line.split("=", 1) for line in text.splitlines() if re.match(r"[A-Z_0-9]+=", line))
+    return {key: value.strip().strip("\"'") for key, value in pairs}
+
+
+def family(release: dict[str, str]) -> str:
+    """The name that `vars/<family>.yml` of a role goes by."""
+    ids = {release.get("ID", ""), *release.get("ID_LIKE", "").split()}
+    if ids & {"debian", "ubuntu"}:
+        return "Debian"
+    if ids & {"rhel", "fedora", "centos"}:
+        return "RedHat"
+    return release.get("ID", "unknown")
+
+
+def dpkg_packages(status: str) -> dict[str, str]:
+    """Version by name of what the text of dpkg's status file calls installed."""
+    packages = {}
+    name = ""
+    installed = False
+    for line in status.splitlines():
+        if line.startswith("Package: "):
+            name, installed = line[9:], False
+        elif line.startswith("Status: "):
+            installed = line.endswith(" installed")
+        elif installed and line.startswith("Version: "):
+            packages[name] = line[9:]
+    return packages
+
+
+def rpm_packages(listed: str) -> dict[str, str]:
+    """Version by name, from lines of `name version`."""
+    return dict(line.split(" ", 1) for line in listed.splitlines() if " " in line)
+
+
+def unit_states(listed: str, files: str) -> dict[str, dict[str, bool]]:
+    """Units by name, from `systemctl list-units` and `systemctl list-unit-files`."""
+    units = {}
+    for line in listed.splitlines():
+        columns = line.split(None, 4)
+        if len(columns) >= 4 and columns[1] != "not-found":
+            units[columns[0]] = {"active": columns[2] in ACTIVE_STATES, "enabled": False}
+    for line in files.splitlines():
+        columns = line.split()
+        if len(columns) >= 2 and columns[1] in ENABLED_STATES:
+            units.setdefault(columns[0], {"active": False})["enabled"] = True
+    return units
+
+
+def socket_units(listed: str) -> dict[int, str]:
+    """Socket unit by TCP port, from `systemctl list-sockets`: `[::]:5000 a.socket a.service`."""
+    units = {}
+    for line in listed.splitlines():
+        columns = line.split()
+        port = columns[0].rpartition(":")[2] if len(columns) >= 2 else ""
+        if port.isdigit():
+            units[int(port)] = columns[1]
+    return units
+
+
+def address(text: str) -> str:
+    """An address of /proc/net/tcp, hexadecimal in the machine's order per 32 bits."""
+    words = [bytes.fromhex(text[start : start + 8]) for start in range(0, len(text), 8)]
+    if sys.byteorder == "little":
+        words = [word[::-1] for word in words]
+    return str(ipaddress.ip_address(b"".join(words)))
+
+
+def listening(table: str) -> list[tuple[str, int, str]]:
+    """Address, port and inode of each socket that listens, from the text of /proc/net/tcp."""
+    found = []
+    for line in table.splitlines()[1:]:
+        columns = line.split()
+        if len(columns) > 9 and columns[3] == LISTENING:
+            host, port = columns[1].split(":")
+            found.append((address(host), int(port, 16), columns[9]))
+    return found
+
+
+def holders(inodes: set[str]) -> dict[str, int]:
+    """First process, by its id, that holds each of these sockets: a master before its workers."""
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    found: dict[str, int] = {}
+    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+        if len(found) == len(inodes):
+            break
+        try:
+            for descriptor in os.listdir(f"/proc/{pid}/fd"):
+                inode = wanted.get(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
+                if inode is not None:
+                    found.setdefault(inode, pid)
+        except OSError:  # the process has ended, or is not ours to look into
+            continue
+    return found
+
+
+def unit_of(cgroup: str) -> str:
+    """The unit of a process, from the text of its /proc/<pid>/cgroup."""
+    names = re.findall(r"/([^/\n]+\.(?:service|scope))(?=/|$)", cgroup, re.MULTILINE)
+    return names[-1] if names else ""
+
+
+def free_mib(mounts: str) -> dict[str, int]:
+    """MiB left for an unprivileged process by mount point, from the text of /proc/self/mounts."""
+    free = {}
+    for line in mounts.splitlines():
+        columns = line.split()
+        if len(columns) < 3 or PASSED_OVER.fullmatch(columns[2]):
+            continue
+        # The kernel writes a blank in a path as \040.
+        path = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), columns[1])
+        try:
+            state = os.statvfs(path)
+        except OSError:
+            continue
+        if state.f_blocks and os.path.isdir(path):
+            free[path] = state.f_bavail * state.f_frsize // 2**20
+    return free
+
+
+def names(database: str) -> list[str]:
+    """First column of a text such as /etc/passwd's."""
+    return [line.split(":", 1)[0] for line in database.splitlines() if ":" in line]
+
+
+def has_ipv6() -> bool:
+    """Whether a socket can listen on the loopback's IPv6 address."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as attempt:
+            attempt.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+class Command:
+    """A program that runs while the rest is read."""
+
+    def __init__(self, *argv: str) -> None:
+        self._process: subprocess.Popen[str] | None
+        try:
+            self._process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env={**os.environ, "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0"},
+            )
+        except OSError:
+            self._process = None
+
+    def output(self) -> str:
+        """What it wrote, once it has ended; empty if it is not installed."""
+        return self._process.communicate()[0] if self._process else ""
+
+
+def systemctl(verb: str, *arguments: str) -> Command:
+    """`systemctl`, in the form that is made for programs."""
+    return Command("systemctl", verb, "--no-legend", "--no-pager", "--plain", *arguments)
+
+
+def systemd_version(packages: dict[str, str]) -> int:
+    """Major version of systemd: of its package, or else as it says itself."""
+    text = packages.get("systemd") or Command("systemctl", "--version").output()
+    match = re.match(r"(?:\d+:|systemd )?(\d+)", text)
+    return int(match.group(1)) if match else 0
+
+
+def listeners() -> list[dict[str, Any]]:
+    """Every TCP socket that listens, with the program and the unit behind it."""
+    found = listening(read("/proc/net/tcp")) + listening(read("/proc/net/tcp6"))
+    pids = holders({inode for _, _, inode in found})
+    # systemd itself holds the sockets of socket units, and only it knows which unit one belongs to.
+    sockets = socket_units(systemctl("list-sockets").output()) if 1 in pids.values() else {}
+    described = []
+    for host, port, inode in found:
+        pid = pids.get(inode, 0)
+        unit = sockets.get(port, "") if pid == 1 else unit_of(read(f"/proc/{pid}/cgroup"))
+        described.append(
+            {
+                "protocol": "tcp",
+                "address": host,
+                "port": port,
+                "program": read(f"/proc/{pid}/comm").strip(),
+                "pid": pid,
+                "unit": unit,
+            }
+        )
+    return sorted(described, key=lambda one: (one["port"], one["address"]))
+
+
+def probe() -> dict[str, Any]:
+    """The whole fact."""
+    running = os.path.isdir("/run/systemd/system")
+    if running:
+        unit_list = systemctl("list-units", "--all", f"--type={UNIT_TYPES}")
+        unit_files = systemctl("list-unit-files", f"--type={UNIT_TYPES}")
+    if os.path.exists(DPKG_STATUS):
+        packages = dpkg_packages(read(DPKG_STATUS))
+    else:
+        packages = rpm_packages(
+            Command("rpm", "-qa", "--qf", "%{NAME} %{VERSION}-%{RELEASE}\\n").output()
+        )
+    release = os_release(read("/etc/os-release") or read("/usr/lib/os-release"))
+    memory = re.search(r"MemTotal:\s+(\d+)", read("/proc/meminfo"))
+    return {
+        "family": family(release),
+        "distribution": release.get("ID", "unknown"),
+        "distribution_version": release.get("VERSION_ID", ""),
+        "pretty_name": release.get("PRETTY_NAME", release.get("ID", "an unknown system")),
+        "architecture": os.uname().machine,
+        "python": {
+            "version": f"{sys.version_info[0]}.{sys.version_info[1]}",
+            "executable": sys.executable,
+        },
+        "root": os.geteuid() == 0,
+        "cpus": len(os.sched_getaffinity(0)),
+        "memory_mib": int(memory.group(1)) // 1024 if memory else 0,
+        "selinux": os.path.exists("/sys/fs/selinux/enforce"),
+        "ipv6": has_ipv6(),
+        "packages": packages,
+        "users": names(read("/etc/passwd")),
+        "groups": names(read("/etc/group")),
+        "mounts": free_mib(read("/proc/self/mounts")),
+        "listeners": listeners(),
+        "units": unit_states(unit_list.output(), unit_files.output()) if running else {},
+        "systemd": {
+            "running": running,
+            "version": systemd_version(packages) if running else 0,
+        },
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    module.exit_json(changed=False, ansible_facts={"wsgi_host": probe()})
+
+
+if __name__ == "__main__":
+    main()
