@@ -132,7 +132,6 @@ import datetime
 import http.client
 import ipaddress
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -175,6 +174,8 @@ KEY_OPTIONS = {
     "rsa-4096": ("--key-type", "rsa", "--rsa-key-size", "4096"),
 }
 
+# HTTP-01 knows no other port.
+HTTP_PORT = 80
 PROBE_TIMEOUT_SECONDS = 10
 # As many as Let's Encrypt follows.
 PROBE_REDIRECTS = 10
@@ -254,9 +255,10 @@ def read_pair(directory: Path) -> Certificate:
 
 
 def public_bytes(key: Any) -> bytes:
-    return key.public_bytes(
+    encoded: bytes = key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+    return encoded
 
 
 def subject_names(certificate: Any) -> list[str]:
@@ -270,9 +272,12 @@ def subject_names(certificate: Any) -> list[str]:
 
 def end_of_validity(certificate: Any) -> datetime.datetime:
     """With its time zone, which cryptography has given since version 42 only."""
+    end: datetime.datetime
     if hasattr(certificate, "not_valid_after_utc"):
-        return certificate.not_valid_after_utc
-    return certificate.not_valid_after.replace(tzinfo=UTC)
+        end = certificate.not_valid_after_utc
+    else:
+        end = certificate.not_valid_after.replace(tzinfo=UTC)
+    return end
 
 
 def key_type(key: Any) -> str:
@@ -487,23 +492,22 @@ def fetch(address: str, domain: str, path: str) -> Answer:
     Raises OSError or http.client.HTTPException where no answer came.
     """
     url = f"http://{domain}{path}"
-    host = address
     # The authority does not verify certificates behind a redirect either.
     unverified = ssl.create_default_context()
     unverified.check_hostname = False
     unverified.verify_mode = ssl.CERT_NONE
-    for _ in range(PROBE_REDIRECTS + 1):
+    for redirects in range(PROBE_REDIRECTS + 1):
         parts = urllib.parse.urlsplit(url)
-        connection: http.client.HTTPConnection
-        if parts.scheme == "https":
-            connection = http.client.HTTPSConnection(
-                host, parts.port or 443, timeout=PROBE_TIMEOUT_SECONDS, context=unverified
-            )
-        else:
-            connection = http.client.HTTPConnection(
-                host, parts.port or 80, timeout=PROBE_TIMEOUT_SECONDS
-            )
+        name = parts.hostname or domain
+        tls = parts.scheme == "https"
+        port = parts.port or (443 if tls else HTTP_PORT)
+        # The domain itself is asked at the address in question, also behind a redirect.
+        host = address if name == domain.lower() else name
+        connection = http.client.HTTPConnection(name, port)
         try:
+            connection.sock = socket.create_connection((host, port), PROBE_TIMEOUT_SECONDS)
+            if tls:
+                connection.sock = unverified.wrap_socket(connection.sock, server_hostname=name)
             query = f"?{parts.query}" if parts.query else ""
             connection.request("GET", f"{parts.path or '/'}{query}", headers={"Host": parts.netloc})
             response = connection.getresponse()
@@ -511,16 +515,20 @@ def fetch(address: str, domain: str, path: str) -> Answer:
             if response.status not in (301, 302, 303, 307, 308) or not location:
                 server = response.getheader("Server") or "unnamed server"
                 return Answer(response.status, server, response.read(4096), url)
+        except OSError as error:
+            if redirects == 0:
+                raise
+            reason = error.strerror or str(error)
+            raise http.client.HTTPException(f"redirected to {url}: {reason}") from error
         finally:
             connection.close()
         url = urllib.parse.urljoin(url, location)
-        host = urllib.parse.urlsplit(url).hostname or host
     raise http.client.HTTPException(f"more than {PROBE_REDIRECTS} redirects")
 
 
 def resolve(domain: str) -> list[str]:
     """The domain's addresses as this host sees them. Raises OSError where it has none."""
-    found = socket.getaddrinfo(domain, 80, type=socket.SOCK_STREAM)
+    found = socket.getaddrinfo(domain, HTTP_PORT, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
@@ -800,6 +808,12 @@ class Run:
                 if local
                 else ""
             )
+            if "accountDoesNotExist" in str(error):
+                note += (
+                    " The authority does not know this host's account any more, as a test "
+                    "authority that has restarted: move the account's directory below "
+                    f"{self.configuration / 'accounts'} away, and the next run registers a new one."
+                )
             raise CertificateError(f"{error}{note}") from error
         reason = wanted.reason
         self.look(wanted)

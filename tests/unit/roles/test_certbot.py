@@ -1,0 +1,259 @@
+"""The certbot role's files, rendered for every family; its units as systemd reads them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .render import FAMILIES, ROLES, evaluate, render
+
+TEMPLATES = ROLES / "certbot" / "templates"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "changed": {
+        "certbot_install": "package",
+        "certbot_ca_file": "/control/authority.pem",
+        "certbot_https_proxy": "http://proxy.example.org:3128",
+        "certbot_challenge_directory": "/srv/challenges",
+        "certbot_renewal_calendar": "*-*-* 03:17:00",
+        "certbot_renewal_jitter_seconds": 600,
+        "certbot_reload_argv": ["systemctl", "reload", "it's.service"],
+    },
+}
+
+
+def write_units(folder: Path, family: str, **variables: Any) -> list[str]:
+    paths = []
+    for unit in ("certbot.service", "certbot.timer"):
+        path = folder / unit
+        path.write_text(render("certbot", f"{unit}.j2", family, **variables))
+        paths.append(str(path))
+    return paths
+
+
+def verify(paths: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *paths],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_systemd_accepts_the_units(tmp_path: Path, family: str, variant: str) -> None:
+    """A unit with a line that systemd does not know runs without what the line meant."""
+    done = verify(write_units(tmp_path, family, **VARIANTS[variant]))
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path) not in done.stderr, done.stderr
+
+
+def test_a_wrong_calendar_does_not_reach_the_host(tmp_path: Path) -> None:
+    """The tree's check refuses it; systemd alone would ignore the line and never renew."""
+    done = verify(write_units(tmp_path, "Debian", certbot_renewal_calendar="twice a day"))
+    assert done.returncode != 0
+    assert "certbot.timer" in done.stderr
+
+
+def test_the_tree_is_checked_with_the_units() -> None:
+    tasks = (ROLES / "certbot" / "tasks" / "configure.yml").read_text()
+    for unit in ("certbot.service", "certbot.timer"):
+        assert f"{{stage}}/etc/systemd/system/{unit}" in tasks
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("script", ["certbot.j2", "reload-web-server.j2"])
+def test_the_scripts_are_shell(tmp_path: Path, script: str, family: str, variant: str) -> None:
+    text = render("certbot", script, family, **VARIANTS[variant])
+    done = subprocess.run(
+        ["/bin/sh", "-n"], input=text, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert text.startswith("#!/bin/sh\n")
+
+
+class Script:
+    """A rendered script with its paths moved below a folder."""
+
+    def __init__(self, folder: Path, template: str, **variables: Any) -> None:
+        self.folder = folder
+        moved = {
+            "__certbot_runtime_directory": str(folder / "run"),
+            "__certbot_reload_marker": str(folder / "run" / "reload-pending"),
+            "__certbot_program": str(folder / "program"),
+            "__certbot_interpreter": str(folder / "python"),
+            "__certbot_authority_file": str(folder / "authority.pem"),
+        }
+        self.path = folder / "script"
+        self.path.write_text(render("certbot", template, "Debian", **{**moved, **variables}))
+        self.path.chmod(0o755)
+
+    def program(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["/bin/sh", str(self.path), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+            env={"PATH": f"{self.folder / 'bin'}:/usr/bin:/bin"},
+        )
+
+    @property
+    def marker(self) -> Path:
+        return self.folder / "run" / "reload-pending"
+
+
+def test_the_wrapper_hands_on_its_arguments(tmp_path: Path) -> None:
+    script = Script(tmp_path, "certbot.j2")
+    script.program("program", 'printf "%s|" "$@"; echo "${REQUESTS_CA_BUNDLE-}${HTTPS_PROXY-}"')
+    done = script("renew", "--cert-name", "two words")
+    assert done.stdout == "renew|--cert-name|two words|\n"
+
+
+def test_the_wrapper_adds_the_private_authority_to_the_public_ones(tmp_path: Path) -> None:
+    """REQUESTS_CA_BUNDLE by itself would replace them, and other authorities would fail."""
+    public = tmp_path / "public.pem"
+    # Without a newline at the end, two certificates would run into one line.
+    public.write_text("PUBLIC")
+    (tmp_path / "authority.pem").write_text("PRIVATE\n")
+    script = Script(tmp_path, "certbot.j2", certbot_ca_file="/control/authority.pem")
+    script.program("program", 'cat "$REQUESTS_CA_BUNDLE"')
+    # Root's part of the script, whoever runs the tests.
+    script.program("bin/id", "echo 0")
+    script.program("python", f"echo {public}")
+    assert script().stdout == "PUBLIC\nPRIVATE\n"
+    # An update of the public ones counts, and nothing is left behind.
+    public.write_text("NEWER\n")
+    assert "NEWER" in script().stdout
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["authorities.pem"]
+
+
+def test_the_wrapper_uses_the_proxy(tmp_path: Path) -> None:
+    proxy = "http://proxy.example.org:3128"
+    script = Script(tmp_path, "certbot.j2", certbot_https_proxy=proxy)
+    script.program("program", 'echo "$HTTPS_PROXY"')
+    assert script().stdout == f"{proxy}\n"
+
+
+def test_the_hook_reloads_and_forgets(tmp_path: Path) -> None:
+    script = Script(tmp_path, "reload-web-server.j2", certbot_reload_argv=["echo", "it's done"])
+    done = script()
+    assert (done.returncode, done.stdout) == (0, "it's done\n")
+    assert not script.marker.exists()
+
+
+def test_a_reload_that_fails_is_remembered_and_tried_again(tmp_path: Path) -> None:
+    """certbot counts a renewal as a success whatever its hook said."""
+    switch = tmp_path / "works"
+    script = Script(
+        tmp_path, "reload-web-server.j2", certbot_reload_argv=["test", "-e", str(switch)]
+    )
+    assert script("--pending").returncode == 0, "nothing is pending yet"
+    assert script().returncode != 0
+    assert script.marker.exists()
+    assert script("--pending").returncode != 0, "the unit must fail as long as it fails"
+    switch.touch()
+    assert script("--pending").returncode == 0
+    assert not script.marker.exists()
+
+
+def test_the_hook_never_restarts() -> None:
+    """A restart drops connections; a renewal is no reason for that."""
+    for value in ROLES.joinpath("certbot").rglob("*.j2"):
+        assert not re.search(r"systemctl\s+(try-)?restart", value.read_text())
+    assert evaluate("certbot", "certbot_reload_argv", "Debian")[1] == "reload"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_renewal_is_certbots_decision(family: str) -> None:
+    """Lifetimes shrink from 90 to 45 days and less: no number of days may stand in a unit."""
+    for template in ("certbot.service.j2", "certbot.timer.j2"):
+        assert not re.search(r"days|\b(30|60)\b", render("certbot", template, family))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_distributions_timers_are_known(family: str) -> None:
+    """Exactly one renewer: a timer of ours, and every other name switched off."""
+    others = evaluate("certbot", "__certbot_other_timers", family)
+    assert "snap.certbot.renew.timer" in others
+    assert "certbot.timer" not in others
+    if family == "RedHat":
+        assert "certbot-renew.timer" in others
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "/opt/certbot/current/bin/python"),
+        ({"certbot_install": "package"}, "/usr/bin/python3"),
+        ({"ansible_check_mode": True}, "/usr/bin/python3"),
+        (
+            {"ansible_check_mode": True, "__certbot_release": {"current": "abc"}},
+            "/opt/certbot/current/bin/python",
+        ),
+    ],
+    ids=["bundle", "package", "check on a bare host", "check later"],
+)
+def test_certificates_are_read_by_certbots_own_python(
+    variables: dict[str, Any], expected: str
+) -> None:
+    facts = {"ansible_check_mode": False, "__certbot_release": {"current": None}}
+    assert evaluate("certbot", "__certbot_python", "Debian", **{**facts, **variables}) == expected
+
+
+CERTIFICATES = [{"name": "shop", "domains": ["shop.example.org"]}]
+IN_ORDER = {"certificates": {"shop": {}}, "reload_pending": False, "pending": []}
+
+
+@pytest.mark.parametrize(
+    ("result", "obtain", "due"),
+    [
+        (IN_ORDER, True, False),
+        ({**IN_ORDER, "pending": ["shop"]}, True, True),
+        ({**IN_ORDER, "pending": ["shop"]}, False, False),
+        ({**IN_ORDER, "reload_pending": True}, False, True),
+        ({**IN_ORDER, "certificates": {"other": {}}}, True, True),
+        ({"skipped": True}, True, True),
+    ],
+    ids=["in order", "missing", "not wanted", "reload", "another call's result", "skipped"],
+)
+def test_the_second_stage_costs_a_trip_only_when_due(
+    result: dict[str, Any], obtain: bool, due: bool
+) -> None:
+    found = evaluate(
+        "certbot",
+        "__certbot_due",
+        "Debian",
+        __certbot_result=result,
+        certbot_obtain=obtain,
+        certbot_certificates=CERTIFICATES,
+    )
+    assert found is due
+
+
+def test_the_lock_is_whole() -> None:
+    """Every package pinned with hashes, and no host's name in the file."""
+    lock = (ROLES / "certbot" / "files" / "requirements.txt").read_text()
+    wanted = (ROLES / "certbot" / "files" / "requirements.in").read_text()
+    pin = re.search(r"^certbot==\S+", wanted, re.MULTILINE)
+    assert pin is not None
+    assert pin[0] in lock
+    entries = re.findall(r"^[a-z][^\n]*(?:\n    --hash[^\n]*)*", lock, re.MULTILINE)
+    assert len(entries) > 10
+    for entry in entries:
+        assert "==" in entry.splitlines()[0]
+        assert "--hash=sha256:" in entry
+    assert "://" not in lock
