@@ -302,6 +302,22 @@ class TestRefusal:
         assert "app/views.py" in words
         assert release.TEMPORARY not in words
 
+    @pytest.mark.parametrize(("signal", "words"), [(9, "status -9"), (None, "MemoryError")])
+    def test_compiler_that_is_killed(self, host, monkeypatch, signal, words):
+        """A release without compiled files would be slow for ever, and nobody would know."""
+        real = subprocess.run
+
+        def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+            if not command[-1].endswith("site-packages"):
+                return real(command, **options)
+            end = f"import os; os.kill(os.getpid(), {signal})" if signal else "raise MemoryError"
+            return real([sys.executable, "-c", end], **options)
+
+        monkeypatch.setattr(release.subprocess, "run", run)
+        refusal = self.refused(host, host.bundle())
+        assert "The packages were not compiled" in refusal
+        assert words in refusal
+
     def test_python_that_the_host_lacks(self, host):
         bundle = {**host.bundle(), "python": "3.99"}
         words = self.refused(host, bundle, check=True)

@@ -273,8 +273,15 @@ def compile_files(target: str, final: str, python: str) -> None:
         if done.returncode != 0:
             words = (done.stdout + done.stderr).strip().replace(target + "/", "")
             raise ReleaseError(f"The application cannot be compiled by Python {python}:\n{words}")
-    # Packages may ship files for other Python versions, which nobody imports here.
-    subprocess.run([*command, f"{target}/lib/python{python}/site-packages"], capture_output=True)
+    packages = f"{target}/lib/python{python}/site-packages"
+    done = subprocess.run([*command, packages], capture_output=True, text=True)
+    # Status 1 alone is no error: packages may ship files for other Python versions, which nobody
+    # imports here. A traceback is one: the compiler itself was stopped, by lack of memory perhaps.
+    if done.returncode not in (0, 1) or "Traceback (most recent call last)" in done.stderr:
+        raise ReleaseError(
+            f"The packages were not compiled (status {done.returncode}). Look for a lack of memory "
+            f"in the host's journal, then run again.\n{done.stderr.strip()[-1000:]}"
+        )
 
 
 def set_permissions(target: str) -> None:
