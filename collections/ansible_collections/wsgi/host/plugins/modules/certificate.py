@@ -876,10 +876,12 @@ class Run:
 
     def warn(self, unlisted: list[str]) -> None:
         for name in unlisted:
+            renewed = (self.configuration / "renewal" / f"{name}.conf").exists()
+            state = "is still renewed" if renewed else "was never issued"
+            command = f"certbot delete --cert-name {name} && " if renewed else ""
             self.module.warn(
-                f"Certificate {name!r} is no longer in certbot_certificates. It is left in place "
-                f"and is still renewed; once nothing uses it: certbot delete --cert-name {name}; "
-                f"rm {self.links / name}"
+                f"Certificate {name!r} is no longer in certbot_certificates. It {state} and is "
+                f"left in place; once no web server reads it: {command}rm {self.links / name}"
             )
         directory = Path(CRON_DIRECTORY)
         jobs = sorted(directory.iterdir()) if directory.is_dir() else []
