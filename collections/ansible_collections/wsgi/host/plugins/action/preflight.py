@@ -1,0 +1,361 @@
+"""Checks a role's variables and the host, and reports everything that is wrong at once.
+
+What the options mean is documented with the module, `plugins/modules/preflight.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible import constants as C
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.module_utils.common.yaml import yaml_load
+from ansible.parsing.vault import EncryptedString
+from ansible.plugins.action import ActionBase
+from ansible.template import Templar
+from ansible.utils.vars import get_unique_id
+from ansible_collections.wsgi.host.plugins.plugin_utils.variables import (
+    Checker,
+    covers,
+    is_secret,
+    shown,
+    walk,
+)
+
+FACT = "wsgi_host"
+# Templated here and not by Ansible, whose own error would come before the one that explains it.
+LATE = frozenset({"rules", "free_disk", "ports"})
+
+
+class ActionModule(ActionBase):
+    """Finds every problem with a role's variables and the host; changes nothing."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = True
+    _VALID_ARGS = frozenset({"role", "formats", "rules", "families", "free_disk", "ports"})
+
+    @classmethod
+    def finalize_task_arg(cls, name: str, value: Any, templar: Any, context: Any) -> Any:
+        if name in LATE:
+            return value
+        return super().finalize_task_arg(name, value, templar, context)
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        role = str(self._task.args.get("role") or "")
+        if not role:
+            raise AnsibleActionFail("role: name the role whose variables are to be checked")
+        directory = self._role_directory(role, task_vars)
+        try:
+            checker = Checker(role, _options(directory), self._task.args.get("formats") or {})
+        except ValueError as error:
+            raise AnsibleActionFail(f"formats: {error}") from error
+
+        host, result = self._host(task_vars)
+        if result.get("failed") or result.get("unreachable"):
+            return result
+        families = [str(family) for family in self._task.args.get("families") or []]
+        _check_host(checker, host, families)
+        variables = {
+            # The role reads these after the preflight, and its defaults may refer to them.
+            **self._family_variables(directory, str(host["family"])),
+            **task_vars,
+            "ansible_facts": {**task_vars.get("ansible_facts", {}), FACT: host},
+        }
+        templar = self._templar.copy_with_new_env(available_variables=variables)
+        self._check_variables(checker, templar, variables, directory)
+        for check in (self._check_rules, self._check_disk, self._check_ports):
+            check(checker, templar, host)
+        return _verdict(result, checker, str(task_vars.get("inventory_hostname", "the host")))
+
+    def _role_directory(self, role: str, task_vars: Mapping[str, Any]) -> Path:
+        """Where the role is: that of the task, or one beside it or in the roles path."""
+        own = task_vars.get("role_path")
+        candidates = [Path(str(own)), Path(str(own)).parent / role] if own else []
+        candidates += [Path(self._loader.get_basedir()) / "roles" / role]
+        places = C.config.get_config_value("DEFAULT_ROLES_PATH")
+        candidates += [Path(place) / role for place in places]
+        for candidate in candidates:
+            if candidate.name == role and candidate.is_dir():
+                return candidate
+        raise AnsibleActionFail(
+            f"role: there is no role {role} in {', '.join(str(path) for path in candidates)}"
+        )
+
+    def _family_variables(self, directory: Path, family: str) -> dict[str, Any]:
+        path = directory / "vars" / f"{os.path.basename(family)}.yml"
+        if not path.is_file():
+            return {}
+        return self._loader.load_from_file(str(path), trusted_as_template=True) or {}
+
+    def _play(self) -> str:
+        """What tells this play of this run from all others."""
+        play = getattr(self._task._role, "_play", None)
+        return str(getattr(play, "_uuid", None) or get_unique_id().rpartition("-")[0])
+
+    def _host(self, task_vars: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The host as probed in this play, and the result to build on.
+
+        A fact of an earlier play, or of an earlier run out of a fact cache, would describe a host
+        that has changed since.
+        """
+        known = task_vars.get("ansible_facts", {}).get(FACT)
+        if known and known.get("play") == self._play():
+            return known, {"changed": False}
+        probed = self._execute_module(
+            module_name="wsgi.host.probe", module_args={}, task_vars=task_vars
+        )
+        if probed.get("failed") or probed.get("unreachable"):
+            return {}, probed
+        host = {**probed["ansible_facts"][FACT], "play": self._play()}
+        # The list of packages is nothing to fill a screen with.
+        quiet = {"changed": False, "_ansible_verbose_override": True}
+        return host, {**quiet, "ansible_facts": {FACT: host}}
+
+    def _check_variables(
+        self, checker: Checker, templar: Templar, variables: Mapping[str, Any], directory: Path
+    ) -> None:
+        defaults = self._defaults(directory)
+
+        def is_set(name: str) -> bool:
+            return name in variables and not (
+                name in defaults and variables[name] == defaults[name]
+            )
+
+        checker.unknown(_names(variables), is_set, _roles_beside(directory))
+        for name, option in checker.spec.items():
+            if name not in variables:
+                checker.missing(name)
+                continue
+            raw = variables[name]
+            secret = isinstance(raw, EncryptedString)
+            try:
+                value = templar.template(raw)
+            except AnsibleError as error:
+                why = "" if secret or is_secret(option) else f" ({_reason(error)})"
+                checker.add(
+                    name, f"{name} cannot be computed{why}: define what it refers to, or correct it"
+                )
+            else:
+                checker.value(name, value, secret=secret)
+
+    def _defaults(self, directory: Path) -> dict[str, Any]:
+        path = directory / "defaults" / "main.yml"
+        return (self._loader.load_from_file(str(path)) or {}) if path.is_file() else {}
+
+    def _check_rules(self, checker: Checker, templar: Templar, host: Mapping[str, Any]) -> None:
+        rules = _listed(templar, "rules", self._task.args.get("rules"))
+        faulty = checker.faulty()
+        for rule in rules:
+            _refuse_keys("rules", rule, {"that", "variable", "problem", "remedy"}, optional=set())
+            variable = str(rule["variable"])
+            if _concerns(rule["that"], faulty) or variable in faulty:
+                continue
+            try:
+                holds = templar.evaluate_conditional(rule["that"])
+            except AnsibleError as error:
+                raise AnsibleActionFail(
+                    f"rules: the condition `{rule['that']}` cannot be evaluated ({_reason(error)})"
+                ) from error
+            if not holds:
+                problem, remedy = (
+                    str(templar.template(rule[key])).strip() for key in ("problem", "remedy")
+                )
+                checker.add(
+                    variable, f"{_named(checker, templar, variable)} {problem}: {remedy}"
+                )
+
+    def _check_disk(self, checker: Checker, templar: Templar, host: Mapping[str, Any]) -> None:
+        raw = self._task.args.get("free_disk") or {}
+        needed = _templated(templar, "free_disk", raw, checker.faulty())
+        by_mount: dict[str, list[str]] = defaultdict(list)
+        for path in needed or {}:
+            mount = _mount(str(path), host["mounts"])
+            if mount:
+                by_mount[mount].append(str(path))
+        for mount, paths in by_mount.items():
+            total = sum(int(needed[path]) for path in paths)
+            free = host["mounts"][mount]
+            if free < total:
+                where = " and ".join(paths)
+                checker.add(
+                    "",
+                    f"{where} has {free} MiB free on the file system {mount}; {total} MiB are "
+                    f"needed: remove what is not needed there, or enlarge the file system",
+                )
+
+    def _check_ports(self, checker: Checker, templar: Templar, host: Mapping[str, Any]) -> None:
+        faulty = checker.faulty()
+        for entry in _listed(templar, "ports", self._task.args.get("ports")):
+            _refuse_keys("ports", entry, {"port", "programs"}, optional={"programs"})
+            raw = entry["port"]
+            wanted = _templated(templar, "ports", raw, faulty)
+            programs = _templated(templar, "ports", entry.get("programs", []), faulty)
+            about = next((name for name in checker.spec if name in str(raw)), "")
+            for item in walk(wanted):
+                _check_port(checker, host, about, item, set(map(str, programs or [])))
+
+
+def _options(directory: Path) -> dict[str, dict[str, Any]]:
+    """Options of the role's entry point `main`."""
+    for name in ("argument_specs.yml", "argument_specs.yaml"):
+        path = directory / "meta" / name
+        if path.is_file():
+            specs = yaml_load(path.read_text(encoding="utf-8"))
+            return specs["argument_specs"]["main"].get("options") or {}
+    raise AnsibleActionFail(
+        f"role {directory.name} has no meta/argument_specs.yml to hold variables against"
+    )
+
+
+def _roles_beside(directory: Path) -> list[str]:
+    return [path.name for path in directory.parent.iterdir() if (path / "tasks").is_dir()]
+
+
+def _names(variables: Mapping[str, Any]) -> Iterator[str]:
+    """Variables that somebody set: without facts, Ansible's own and the roles' private ones."""
+    for name in sorted(variables):
+        if not name.startswith(("_", "ansible_")):
+            yield name
+
+
+def _reason(error: AnsibleError) -> str:
+    """What an error of a template says, in one line."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = getattr(cause, "message", None) or str(cause)
+    return " ".join(str(text).split()).rstrip(".")
+
+
+def _concerns(template: Any, names: set[str]) -> bool:
+    """Whether a template reads one of these variables; a private one may be made of any of them."""
+    words = {
+        word
+        for text in walk(template)
+        if isinstance(text, str)
+        for word in re.findall(r"\w+", text)
+    }
+    return bool(words & names) or any(names and word.startswith("__") for word in words)
+
+
+def _templated(templar: Templar, option: str, value: Any, faulty: set[str]) -> Any:
+    """A value of the task, None if it cannot be had because a variable in it is faulty."""
+    try:
+        return templar.template(value)
+    except AnsibleError as error:
+        if faulty:
+            return None
+        raise AnsibleActionFail(f"{option}: {_reason(error)}") from error
+
+
+def _listed(templar: Templar, option: str, value: Any) -> list[Mapping[str, Any]]:
+    """A list of the task, its items not templated yet."""
+    if isinstance(value, str):
+        value = templar.template(value)
+    if not isinstance(value or [], list):
+        raise AnsibleActionFail(f"{option}: a list is needed")
+    return value or []
+
+
+def _refuse_keys(
+    option: str, entry: Mapping[str, Any], known: set[str], *, optional: set[str]
+) -> None:
+    if not isinstance(entry, Mapping) or set(entry) - known or known - optional - set(entry):
+        raise AnsibleActionFail(
+            f"{option}: each entry has the keys {', '.join(sorted(known))}; found {shown(entry)}"
+        )
+
+
+def _named(checker: Checker, templar: Templar, variable: str) -> str:
+    """A variable for the start of a sentence, with its value where that is short and no secret."""
+    if is_secret(checker.spec.get(variable, {})):
+        return variable
+    raw = templar.available_variables.get(variable)
+    if isinstance(raw, EncryptedString):
+        return variable
+    value = templar.template(raw)
+    if value is None or isinstance(value, (list, dict)):
+        return variable
+    return f"{variable} ({shown(value)})"
+
+
+def _check_host(checker: Checker, host: Mapping[str, Any], families: list[str]) -> None:
+    name = f"{host['pretty_name']} (family {host['family']})"
+    if families and host["family"] not in families:
+        checker.add(
+            "",
+            f"the host runs {name}; role {checker.role} supports {', '.join(families)}: use such a "
+            f"system, or add roles/{checker.role}/vars/{host['family']}.yml and its name to "
+            f"`families` of the role's preflight",
+        )
+    if not host["systemd"]["running"]:
+        checker.add(
+            "",
+            "the host is not run by systemd: boot it with systemd as its first process; a "
+            "container needs an image that starts /sbin/init",
+        )
+    if not host["root"]:
+        checker.add(
+            "", "tasks do not run as root: set `become: true` in the play, or pass --become"
+        )
+
+
+def _mount(path: str, mounts: Mapping[str, int]) -> str:
+    """The mount point that a path, there or not yet there, is on."""
+    parents = [path, *map(str, Path(path).parents)]
+    return next((parent for parent in parents if parent in mounts), "")
+
+
+def _check_port(
+    checker: Checker, host: Mapping[str, Any], about: str, item: Any, programs: set[str]
+) -> None:
+    text = str(item)
+    if text.startswith("unix:"):
+        return
+    address, _, number = text.rpartition(":")
+    if not number.isdigit():  # not a port: its own check has said so
+        return
+    for listener in host["listeners"]:
+        if listener["port"] != int(number) or {listener["program"], listener["unit"]} & programs:
+            continue
+        if not covers(listener["address"], address.removeprefix("[").removesuffix("]")):
+            continue
+        checker.add(
+            about, f"{about or 'the role'} needs port {number}, but {_holder(listener)}"
+        )
+        return
+
+
+def _holder(listener: Mapping[str, Any]) -> str:
+    """Who listens and what to do about it."""
+    address = listener["address"]
+    where = f"[{address}]" if ":" in address else address
+    if not listener["pid"]:
+        return f"another program listens on {where}: run as root to see which, or use another port"
+    unit = listener["unit"]
+    if listener["program"] == "sshd":  # the way in to the host
+        return f"sshd listens on {where}: use another port"
+    who = f"{listener['program']} (pid {listener['pid']}{', ' + unit if unit else ''})"
+    stop = f"systemctl disable --now {unit}" if unit else f"kill {listener['pid']}"
+    return f"{who} listens on {where}: stop it with `{stop}`, or use another port"
+
+
+def _verdict(result: dict[str, Any], checker: Checker, host: str) -> dict[str, Any]:
+    problems = sorted(set(checker.problems))
+    if not problems:
+        return result
+    count = "One thing has" if len(problems) == 1 else f"{len(problems)} things have"
+    lines = [f"{count} to be set right before role {checker.role} can run:"]
+    lines += [f"- {problem.message}" for problem in problems]
+    lines += [f"Nothing was changed on {host}."]
+    # Without the facts, which would fill the screen below the message.
+    return {"changed": False, "failed": True, "msg": "\n".join(lines)}

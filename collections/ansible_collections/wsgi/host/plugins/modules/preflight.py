@@ -1,0 +1,103 @@
+#!/usr/bin/python
+"""Documentation of the action `wsgi.host.preflight`, which runs on the control node alone."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: preflight
+short_description: Check a role's variables and the host before anything is changed
+version_added: "1.0.0"
+description:
+  - Reports every problem at once, each with the variable, the value found and the remedy.
+  - The types, choices, required variables and keys come from C(meta/argument_specs.yml) of the role. A
+    value has to be of its type as it stands, since the role's templates get it as it stands. Text that
+    could be converted is refused with a remedy; Ansible's own validation would convert a copy.
+  - A variable that starts with the role's name and is not in the specification is refused with the
+    nearest real name. So is a name that is two typing errors at most from a variable that nobody has set,
+    such as C(ngnix_http_port).
+  - Values of options marked C(no_log), and what a vault holds, are never shown.
+  - Calls M(wsgi.host.probe) and sets its fact C(wsgi_host) unless this play has done so, and makes no
+    other trip to the host. Never changes anything, in check mode or out of it.
+options:
+  role:
+    description: The role. It is the one that the task belongs to, or lies beside it or in the roles path.
+    type: str
+    required: true
+  formats:
+    description: >-
+      Format by path. A C(*) in a path stands for each item of a list or each value of a dictionary. The
+      formats are C(absolute_path), C(address), C(domain), C(email), C(endpoint) (C(ip:port),
+      C([ip]:port) or C(unix:/path)), C(local_path) (on the control node), C(name), C(port), C(url) and
+      C(wildcard_domain). A value that equals the specification's default is not held against its format.
+    type: dict
+    default: {}
+  rules:
+    description: >-
+      What has to hold across variables. A rule is left out as long as a variable in it has a problem of
+      its own. Its texts are templates that may use the fact C(wsgi_host).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      that: {description: "The condition, written as for C(when).", type: raw, required: true}
+      variable: {description: The variable that the message is about., type: str, required: true}
+      problem: {description: "What is wrong, a clause such as C(is also nginx_http_port).", type: str, required: true}
+      remedy: {description: "What to do, in the imperative.", type: str, required: true}
+  families:
+    description: The families, as M(wsgi.host.probe) names them, that the role supports. Empty means all.
+    type: list
+    elements: str
+    default: []
+  free_disk:
+    description: >-
+      MiB that have to be free by path. What stands for paths on one file system is added up.
+    type: dict
+    default: {}
+  ports:
+    description: >-
+      Ports that the role is going to listen on. One that another program holds is refused.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      port:
+        description: >-
+          A port, an C(ip:port), or a list of them. With an address, only a listener on the same address or
+          on all addresses is in the way. Entries that start with C(unix:) are passed over.
+        type: raw
+        required: true
+      programs:
+        description: Names of programs or units that may hold the port, because they are the role's own.
+        type: list
+        elements: str
+        default: []
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: none}
+author: [toll-app maintainers]
+"""
+
+EXAMPLES = r"""
+- name: preflight | Check the variables and the host
+  wsgi.host.preflight:
+    role: nginx
+    families: [Debian, RedHat]
+    formats:
+      nginx_http_port: port
+      nginx_sites.*.domains.*: domain
+    rules:
+      - that: nginx_http_port != nginx_https_port
+        variable: nginx_https_port
+        problem: is also nginx_http_port
+        remedy: give HTTP and HTTPS a port each
+    free_disk: {/var: 200}
+    ports:
+      - {port: "{{ nginx_http_port }}", programs: [nginx]}
+"""
+
+RETURN = r"""
+ansible_facts:
+  description: The fact C(wsgi_host) of M(wsgi.host.probe).
+  type: dict
+  returned: when this play had not set it yet
+"""

@@ -1,0 +1,238 @@
+"""What a text or number must look like, and what to do when it does not.
+
+Each check takes a value and returns None if it is right, or what is wrong with it: a clause such as
+"starts with a scheme" that ends a sentence about the variable, and a remedy in the imperative.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+LABEL_LIMIT = 63  # octets, RFC 1035 section 2.3.4
+DOMAIN_LIMIT = 253  # characters without the root's dot: RFC 1035's 255 octets on the wire
+NAME_LIMIT = 64  # characters; a unit's name with its suffix must stay below systemd's 255
+
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.IGNORECASE)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+EMAIL_LOCAL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+")  # without quoting, as RFC 5321 allows
+
+
+class Fault(NamedTuple):
+    """What is wrong with a value, and what to do."""
+
+    problem: str
+    remedy: str
+
+
+Check = Callable[[object], "Fault | None"]
+
+DOMAIN_REMEDY = "write a name such as app.example.com"
+ENDPOINT_REMEDY = "write 127.0.0.1:5000, [::1]:5000 or unix:/run/name.sock"
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def domain(value: object, *, wildcard: bool = False) -> Fault | None:
+    """A host name as DNS and certificates take it (RFC 1123), `*.` in front only if asked for."""
+    text = _text(value)
+    if text is None:
+        return Fault("is not a domain", DOMAIN_REMEDY)
+    if not text:
+        return Fault("is empty", DOMAIN_REMEDY)
+    if "://" in text:
+        return Fault("starts with a scheme", "write the name alone, without https:// and path")
+    if "/" in text:
+        return Fault("has a path", "write the name alone, without / and what follows")
+    if re.search(r"\s", text):
+        return Fault("has a blank", "write one name per item of the list")
+    if text.startswith("*.") and wildcard:
+        text = text[2:]
+    if "*" in text:
+        return Fault(
+            "has a wildcard",
+            "write *. in front of a name, and nowhere else"
+            if wildcard
+            else "list each name by itself",
+        )
+    if _is_address(text):
+        return Fault("is an IP address", "write the name that leads to it")
+    if ":" in text:
+        return Fault("has a port", "write the name alone, without : and the port")
+    if text.endswith("."):
+        return Fault("ends with a dot", "leave the dot off")
+    if not text.isascii():
+        return Fault("has letters that DNS does not know", _punycode(text))
+    if "_" in text:
+        return Fault("has an underscore", "use hyphens; a host's name has no underscore")
+    if len(text) > DOMAIN_LIMIT:
+        return Fault(f"has {len(text)} characters", f"use a name of at most {DOMAIN_LIMIT}")
+    labels = text.split(".")
+    for label in labels:
+        if not label:
+            return Fault("has two dots in a row, or one in front", DOMAIN_REMEDY)
+        if len(label) > LABEL_LIMIT:
+            return Fault(
+                f"has a part of {len(label)} characters",
+                f"use at most {LABEL_LIMIT} between two dots",
+            )
+        if not LABEL.fullmatch(label):
+            return Fault(
+                f'has the part "{label}"',
+                "use letters, digits and, between them, hyphens in each part",
+            )
+    if labels[-1].isdigit():
+        return Fault("ends with a number", DOMAIN_REMEDY)
+    return None
+
+
+def wildcard_domain(value: object) -> Fault | None:
+    """A domain, or `*.` and a domain."""
+    return domain(value, wildcard=True)
+
+
+def _punycode(text: str) -> str:
+    """Remedy for an internationalised name."""
+    try:
+        encoded = text.encode("idna").decode()
+    except UnicodeError:
+        return "write it in punycode, with xn-- in front of each such part"
+    return f"write it in punycode: {encoded}"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
+
+
+def address(value: object) -> Fault | None:
+    """An IPv4 or IPv6 address, without brackets."""
+    text = _text(value)
+    try:
+        if text is None:
+            raise ValueError
+        ipaddress.ip_address(text)
+    except ValueError:
+        return Fault("is not an IP address", "write one such as 192.0.2.10 or 2001:db8::10")
+    return None
+
+
+def port(value: object) -> Fault | None:
+    """A TCP port, as a number or as its digits."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,5}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
+        return Fault("is not a port", "set it to a port number between 1 and 65535")
+    return None
+
+
+def endpoint(value: object) -> Fault | None:
+    """Where something listens: `ip:port`, `[ip]:port` or `unix:/path`."""
+    text = _text(value)
+    if text is None:
+        return Fault("is not an address with a port", ENDPOINT_REMEDY)
+    if text.startswith("unix:"):
+        fault = absolute_path(text.removeprefix("unix:"))
+        return fault and Fault(f"names a socket that {fault.problem}", ENDPOINT_REMEDY)
+    match = re.fullmatch(r"(?:\[(?P<six>[^\]]+)\]|(?P<four>[^:\[\]]*)):(?P<port>\d+)", text)
+    if not match:
+        return Fault("is not an address with a port", ENDPOINT_REMEDY)
+    host = match["six"] or match["four"]
+    if address(host) or (":" in host) != bool(match["six"]):
+        return Fault(f'has "{host}" where an IP address is needed', ENDPOINT_REMEDY)
+    fault = port(match["port"])
+    return fault and Fault(f"has {match['port']} for a port", "use a port between 1 and 65535")
+
+
+def absolute_path(value: object) -> Fault | None:
+    """An absolute path on the host, without `..` and what configuration files read as syntax."""
+    remedy = "write the whole path, such as /var/lib/name"
+    text = _text(value)
+    if text is None or not text.startswith("/"):
+        return Fault("is not an absolute path", remedy)
+    if re.search(r"[\s\x00-\x1f\"';{}$\\]", text):
+        return Fault(
+            "has a character that configuration files give a meaning to",
+            "use a path without blanks, quotation marks, ;, $, \\ and braces",
+        )
+    if ".." in text.split("/"):
+        return Fault("goes up with ..", remedy)
+    return None
+
+
+def local_path(value: object) -> Fault | None:
+    """An absolute path on the control node, which no configuration file will hold."""
+    text = _text(value)
+    if text is None or not text.startswith("/"):
+        return Fault("is not an absolute path", "write the whole path, such as /srv/toll-app")
+    return None
+
+
+def name(value: object) -> Fault | None:
+    """What files and units can be called."""
+    text = _text(value)
+    if text is None or not NAME.fullmatch(text):
+        return Fault(
+            "cannot name a file",
+            "use letters, digits, dots, hyphens and underscores, a letter or digit first",
+        )
+    if len(text) > NAME_LIMIT:
+        return Fault(f"has {len(text)} characters", f"use at most {NAME_LIMIT}")
+    return None
+
+
+def email(value: object) -> Fault | None:
+    """A mail address, without a person's name around it."""
+    remedy = "write one such as ops@example.com"
+    text = _text(value)
+    if text is None or text.count("@") != 1:
+        return Fault("is not a mail address", remedy)
+    local, host = text.split("@")
+    if not EMAIL_LOCAL.fullmatch(local):
+        return Fault("has no user, or a character that none has, before the @", remedy)
+    fault = domain(host)
+    return fault and Fault(f"has a domain that {fault.problem}", remedy)
+
+
+def url(value: object) -> Fault | None:
+    """A URL by HTTP or HTTPS."""
+    remedy = "write one such as https://acme.example.com/directory"
+    text = _text(value)
+    if text is None or not re.match(r"https?://", text):
+        return Fault("does not start with http:// or https://", remedy)
+    if re.search(r"\s", text):
+        return Fault("has a blank", remedy)
+    try:
+        parts = urlsplit(text)
+        host, number = parts.hostname, parts.port
+    except ValueError:
+        return Fault("is not a URL", remedy)
+    if not host or number == 0:
+        return Fault("names no host, or port 0", remedy)
+    fault = None if _is_address(host) else domain(host)
+    return fault and Fault(f"has a host that {fault.problem}", remedy)
+
+
+FORMATS: dict[str, Check] = {
+    check.__name__: check
+    for check in (
+        absolute_path,
+        address,
+        domain,
+        email,
+        endpoint,
+        local_path,
+        name,
+        port,
+        url,
+        wildcard_domain,
+    )
+}
