@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .render import FAMILIES, ROLES, evaluate, render
+from .render import FACTS, FAMILIES, ROLES, evaluate, render
 
 TEMPLATES = ROLES / "certbot" / "templates"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -257,3 +260,161 @@ def test_the_lock_is_whole() -> None:
         assert "==" in entry.splitlines()[0]
         assert "--hash=sha256:" in entry
     assert "://" not in lock
+
+
+# --- Guards ---------------------------------------------------------------------------------
+
+GOOD: dict[str, Any] = {
+    "certbot_certificates": [{"name": "shop", "domains": ["shop.example.org"]}],
+    "certbot_email": "ops@example.org",
+    "certbot_ca_file": __file__,
+}
+# Each with what the message must say: the variable, what was found, and the remedy.
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "a wildcard": (
+        {"certbot_certificates": [{"name": "shop", "domains": ["*.example.org"]}]},
+        "certbot_certificates has *.example.org, and the challenge over HTTP (HTTP-01) cannot "
+        "prove a wildcard: list each name by itself",
+    ),
+    "one name twice": (
+        {
+            "certbot_certificates": [
+                {"name": "shop", "domains": ["a.example.org"]},
+                {"name": "Shop", "domains": ["b.example.org"]},
+            ]
+        },
+        "certbot_certificates has two certificates of one name among shop, Shop: give each its own",
+    ),
+    "no domains": (
+        {"certbot_certificates": [{"name": "shop", "domains": []}]},
+        "certbot_certificates has no domains for shop: list the names that it is for",
+    ),
+    "no domain": (
+        {"certbot_certificates": [{"name": "shop", "domains": ["https://shop.example.org"]}]},
+        'certbot_certificates[0].domains[0] is "https://shop.example.org", which starts with a ',
+    ),
+    "a path for a name": (
+        {"certbot_certificates": [{"name": "../shop", "domains": ["shop.example.org"]}]},
+        'certbot_certificates[0].name is "../shop"',
+    ),
+    "an address without domain": ({"certbot_email": "ops"}, 'certbot_email is "ops", which is not'),
+    "no HTTPS": (
+        {"certbot_directory_url": "http://acme.example.org/directory"},
+        'certbot_directory_url ("http://acme.example.org/directory") is not an address by HTTPS',
+    ),
+    "no CA file": (
+        {"certbot_ca_file": "/nonexistent.pem"},
+        'certbot_ca_file ("/nonexistent.pem") is not a file on the control node: name a PEM file',
+    ),
+    "no reload": ({"certbot_reload_argv": []}, "certbot_reload_argv names no command"),
+    "negative jitter": (
+        {"certbot_renewal_jitter_seconds": -1},
+        "certbot_renewal_jitter_seconds (-1) is negative: give seconds, 0 for none",
+    ),
+    "a kind of key": (
+        {"certbot_key_type": "dsa"},
+        'certbot_key_type is "dsa" (text); use one of ecdsa-p256, ecdsa-p384, rsa-2048, rsa-4096',
+    ),
+    "a typing error": (
+        {"certbot_emial": "ops@example.org"},
+        "certbot_emial is not a variable of role certbot; did you mean certbot_email?",
+    ),
+    "an old Python": (
+        {"test_python": "3.9"},
+        'certbot_install ("bundle") needs Python 3.10 or newer on the host, which has 3.9: set '
+        "certbot_install: package",
+    ),
+}
+
+PLAYBOOK = """\
+- hosts: all
+  gather_facts: false
+  environment:
+    TEST_PYTHON: "{{ test_python | default('3.13') }}"
+  tasks:
+    - name: Each case, whatever the one before it found
+      include_role:
+        name: certbot
+        tasks_from: preflight
+        rolespec_validate: false
+"""
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What preflight says of each case, and of none: one run with a host per case."""
+    folder = tmp_path_factory.mktemp("guards")
+    # A host as the probe would find it, whatever machine runs the tests.
+    stub = folder / "collections/ansible_collections/wsgi/host"
+    real = ROLES.parent / "collections/ansible_collections/wsgi/host"
+    (stub / "plugins/modules").mkdir(parents=True)
+    for path in real.iterdir():
+        if path.name != "plugins":
+            (stub / path.name).symlink_to(path)
+    for path in (real / "plugins").iterdir():
+        if path.name != "modules":
+            (stub / "plugins" / path.name).symlink_to(path)
+    for path in (real / "plugins/modules").glob("*.py"):
+        if path.name != "probe.py":
+            (stub / "plugins/modules" / path.name).symlink_to(path)
+    facts = {**FACTS["Debian"], "root": True}
+    (stub / "plugins/modules/probe.py").write_text(
+        "from ansible.module_utils.basic import AnsibleModule\n"
+        "import os\n"
+        "def main():\n"
+        "    module = AnsibleModule({}, supports_check_mode=True)\n"
+        f"    facts = {facts!r}\n"
+        "    facts['python']['version'] = os.environ['TEST_PYTHON']\n"
+        "    module.exit_json(ansible_facts={'wsgi_host': facts})\n"
+        "main()\n"
+    )
+    hosts: dict[str, dict[str, Any]] = {"good": dict(GOOD)}
+    for name, (variables, _) in BAD.items():
+        hosts[name.replace(" ", "-")] = {**GOOD, **variables}
+    for variables in hosts.values():
+        variables["ansible_connection"] = "local"
+        variables["ansible_python_interpreter"] = sys.executable
+    inventory = folder / "inventory.json"
+    inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
+    playbook = folder / "playbook.yml"
+    playbook.write_text(PLAYBOOK)
+    settings = folder / "ansible.cfg"
+    settings.touch()
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), "--forks", "4"),
+            str(playbook),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={
+            **os.environ,
+            "ANSIBLE_ROLES_PATH": str(ROLES),
+            "ANSIBLE_COLLECTIONS_PATH": str(folder / "collections"),
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.jsonl",
+            "ANSIBLE_CONFIG": str(settings),
+        },
+    )
+    said = {}
+    for line in done.stdout.splitlines():
+        event = json.loads(line)
+        if event.get("_event", "").startswith("v2_runner_on_"):
+            for host, result in event["hosts"].items():
+                if result.get("action") == "wsgi.host.preflight":
+                    said[host] = result.get("msg", "")
+    assert set(said) == set(hosts), done.stdout + done.stderr
+    return said
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_mistake_is_refused_with_its_remedy(refusals: dict[str, str], case: str) -> None:
+    """Before anything is changed: the variable, what was found, what to do."""
+    message = refusals[case.replace(" ", "-")]
+    assert BAD[case][1] in message
+    assert message.startswith("One thing has to be set right")
+
+
+def test_good_variables_are_not_refused(refusals: dict[str, str]) -> None:
+    assert refusals["good"] == ""
