@@ -17,7 +17,7 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.parsing.vault import EncryptedString
 from ansible.plugins.action import ActionBase
-from ansible.template import Templar
+from ansible.template import Templar, trust_as_template
 from ansible.utils.vars import get_unique_id
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import (
     Checker,
@@ -131,21 +131,28 @@ class ActionModule(ActionBase):
             )
 
         checker.unknown(_names(variables), is_set, _roles_beside(directory))
-        for name, option in checker.spec.items():
+        values: dict[str, Any] = {}
+        errors: dict[str, AnsibleError] = {}
+        for name in checker.spec:
             if name not in variables:
                 checker.missing(name)
                 continue
-            raw = variables[name]
-            secret = isinstance(raw, EncryptedString)
             try:
-                value = templar.template(raw)
+                values[name] = templar.template(variables[name])
             except AnsibleError as error:
-                why = "" if secret or is_secret(option) else f" ({_reason(error)})"
-                checker.add(
-                    name, f"{name} cannot be computed{why}: define what it refers to, or correct it"
-                )
-            else:
-                checker.value(name, value, secret=secret)
+                errors[name] = error
+        for name, value in values.items():
+            checker.value(name, value, secret=isinstance(variables[name], EncryptedString))
+        for name, error in errors.items():
+            # A default that is made of a variable with a problem of its own says nothing new.
+            if not is_set(name) and _concerns(variables[name], checker.faulty() | set(errors)):
+                checker.doubtful.add(name)
+                continue
+            hidden = isinstance(variables[name], EncryptedString) or is_secret(checker.spec[name])
+            why = "" if hidden else f" ({_reason(error)})"
+            checker.add(
+                name, f"{name} cannot be computed{why}: define what it refers to, or correct it"
+            )
 
     def _defaults(self, directory: Path) -> dict[str, Any]:
         path = directory / "defaults" / "main.yml"
@@ -160,18 +167,20 @@ class ActionModule(ActionBase):
             if _concerns(rule["that"], faulty) or variable in faulty:
                 continue
             try:
-                holds = templar.evaluate_conditional(rule["that"])
-            except AnsibleError as error:
-                raise AnsibleActionFail(
-                    f"rules: the condition `{rule['that']}` cannot be evaluated ({_reason(error)})"
-                ) from error
-            if not holds:
+                if templar.evaluate_conditional(rule["that"]):
+                    continue
                 problem, remedy = (
-                    str(templar.template(rule[key])).strip() for key in ("problem", "remedy")
+                    " ".join(str(templar.template(rule[key])).split())
+                    for key in ("problem", "remedy")
                 )
-                checker.add(
-                    variable, f"{_named(checker, templar, variable)} {problem}: {remedy}"
-                )
+            except AnsibleError as error:
+                if checker.problems:  # which the condition may stumble over by a way of its own
+                    continue
+                raise AnsibleActionFail(
+                    f"rules: the one about {variable}, `{rule['that']}`, cannot be evaluated "
+                    f"({_reason(error)})"
+                ) from error
+            checker.add(variable, f"{_named(checker, templar, variable)} {problem}: {remedy}")
 
     def _check_disk(self, checker: Checker, templar: Templar, host: Mapping[str, Any]) -> None:
         raw = self._task.args.get("free_disk") or {}
@@ -195,11 +204,14 @@ class ActionModule(ActionBase):
     def _check_ports(self, checker: Checker, templar: Templar, host: Mapping[str, Any]) -> None:
         faulty = checker.faulty()
         for entry in _listed(templar, "ports", self._task.args.get("ports")):
-            _refuse_keys("ports", entry, {"port", "programs"}, optional={"programs"})
+            _refuse_keys(
+                "ports", entry, {"port", "programs", "variable"}, optional={"programs", "variable"}
+            )
             raw = entry["port"]
             wanted = _templated(templar, "ports", raw, faulty)
             programs = _templated(templar, "ports", entry.get("programs", []), faulty)
-            about = next((name for name in checker.spec if name in str(raw)), "")
+            words = set(re.findall(r"\w+", str(raw)))
+            about = str(entry.get("variable") or min(words & set(checker.spec), default=""))
             for item in walk(wanted):
                 _check_port(checker, host, about, item, set(map(str, programs or [])))
 
@@ -279,10 +291,12 @@ def _named(checker: Checker, templar: Templar, variable: str) -> str:
     """A variable for the start of a sentence, with its value where that is short and no secret."""
     if is_secret(checker.spec.get(variable, {})):
         return variable
-    raw = templar.available_variables.get(variable)
-    if isinstance(raw, EncryptedString):
+    if isinstance(templar.available_variables.get(variable), EncryptedString):
         return variable
-    value = templar.template(raw)
+    try:
+        value = templar.evaluate_expression(trust_as_template(variable))
+    except AnsibleError:
+        return variable
     if value is None or isinstance(value, (list, dict)):
         return variable
     return f"{variable} ({shown(value)})"
@@ -329,9 +343,7 @@ def _check_port(
             continue
         if not covers(listener["address"], address.removeprefix("[").removesuffix("]")):
             continue
-        checker.add(
-            about, f"{about or 'the role'} needs port {number}, but {_holder(listener)}"
-        )
+        checker.add(about, f"{about or 'the role'} needs port {number}, but {_holder(listener)}")
         return
 
 

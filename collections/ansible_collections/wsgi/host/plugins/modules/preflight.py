@@ -71,6 +71,9 @@ options:
         type: list
         elements: str
         default: []
+      variable:
+        description: The variable that the message is about; by default the one that O(ports[].port) reads.
+        type: str
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}

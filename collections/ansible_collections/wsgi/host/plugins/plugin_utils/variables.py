@@ -170,6 +170,8 @@ class Checker:
         self.spec = spec
         self.formats = formats
         self.problems: list[Problem] = []
+        # Variables without a value because of a problem that is reported elsewhere.
+        self.doubtful: set[str] = set()
         for path, format_ in formats.items():
             if format_ not in FORMATS:
                 raise ValueError(f"{format_} is not a format; there are {', '.join(FORMATS)}")
@@ -180,8 +182,8 @@ class Checker:
         self.problems.append(Problem(variable, message))
 
     def faulty(self) -> set[str]:
-        """Variables that a problem has been found with."""
-        return {problem.variable for problem in self.problems}
+        """Variables that cannot be relied on: with a problem, or made of one that has."""
+        return {problem.variable for problem in self.problems if problem.variable} | self.doubtful
 
     def value(self, name: str, value: object, *, secret: bool = False) -> None:
         """Check a variable that is set: its type, its formats and all below it.
