@@ -1,7 +1,7 @@
 """Renders a role's templates without a host, as `wsgi.host.config_tree` would for one.
 
-A role's variables are its defaults, then `vars/main.yml`, then `vars/<family>.yml`, then what a test
-overrides; facts are those of a host of that family, as `wsgi.host.probe` returns them.
+A role's variables are its defaults, then `vars/main.yml`, then `vars/<family>.yml`, then what a
+test overrides; facts are those of a host of that family, as `wsgi.host.probe` returns them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "selinux": False,
         "ipv6": True,
         "packages": {"libssl3t64": "3.5.9-1~deb13u1", "nginx": "1.26.3-3+deb13u10"},
+        "root": True,
         "units": {},
         "users": ["root", "www-data"],
         "groups": ["root", "www-data"],
@@ -50,6 +51,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "selinux": True,
         "ipv6": True,
         "packages": {"openssl-libs": "3.2.2-6.el9", "nginx": "1.20.1-22.el9"},
+        "root": True,
         "units": {},
         "users": ["root", "nginx"],
         "groups": ["root", "nginx"],

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from .render import FACTS, FAMILIES, ROLES, evaluate, render
+from .preflight import Case, preflight
+from .render import FAMILIES, ROLES, evaluate, render
 
 PROJECT = ROLES.parent
 TEMPLATES = ROLES / "nginx" / "templates"
@@ -129,7 +130,7 @@ def site_text(site: Mapping[str, Any], family: str = "Debian", **overrides: Any)
 
 @pytest.fixture(scope="session")
 def nginx_program() -> tuple[Path, Path]:
-    """nginx and its mime.types: those of this machine, else unpacked from the distribution's package.
+    """nginx and its mime.types: this machine's, else unpacked from the distribution's package.
 
     Unpacked and not installed, because an installed one would serve its welcome page on port 80.
     """
@@ -291,3 +292,343 @@ def test_the_analyser_finds_nothing(variant: str, lay_out: Callable[..., Path]) 
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("system", VERSIONS)
+def test_the_configuration_fits_the_versions_of_the_system(system: str) -> None:
+    """One directive too new and nginx does not start; one too old and it warns for ever."""
+    family, packages = VERSIONS[system]
+    files = configuration(family, nginx_sites=[SITE, BOTH], wsgi_host={"packages": packages})
+    site, tls = files["/etc/nginx/sites/toll-app.conf"], files["/etc/nginx/snippets/tls.conf"]
+    listens = re.findall(r"listen .*443.*;", "".join(files.values()))
+    if system in ("debian-13", "rhel-10"):  # nginx 1.26, OpenSSL 3.5
+        assert "    http2 on;\n" in site
+        assert not any("http2" in line for line in listens)
+        assert "ssl_ecdh_curve ?X25519MLKEM768:X25519:prime256v1:secp384r1;" in tls
+    else:
+        assert "http2 on" not in site
+        assert all(" ssl http2" in line for line in listens)
+        assert "ssl_ecdh_curve X25519:prime256v1:secp384r1;" in tls
+
+
+@pytest.mark.parametrize(
+    ("family", "version", "expected"),
+    [
+        ("Debian", "12", "1.22.1"),
+        ("Debian", "13", "1.26.3"),
+        ("Debian", "24.04", "1.24.0"),
+        ("RedHat", "9.6", "1.20.1"),
+        ("RedHat", "10.0", "1.26.3"),
+        ("Debian", "99", "1.20.1"),
+    ],
+)
+def test_a_bare_host_is_taken_for_what_its_system_ships(
+    family: str, version: str, expected: str
+) -> None:
+    """Check mode shows the files before anything is installed, so it must guess right."""
+    host = {"packages": {}, "distribution_version": version}
+    assert evaluate("nginx", "__nginx_version", family, wsgi_host=host) == expected
+
+
+def test_tls_is_the_profile_to_the_letter() -> None:
+    """The profile is a whole; one suite more is another profile, and nobody has reviewed it."""
+    tls = configuration("Debian")["/etc/nginx/snippets/tls.conf"]
+    directives = dict(re.findall(r"(?m)^(ssl_\w+) (.*);$", tls))
+    # https://ssl-config.mozilla.org/guidelines/6.0.json, intermediate
+    assert directives["ssl_protocols"] == "TLSv1.2 TLSv1.3"
+    assert directives["ssl_ciphers"].split(":") == [
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+        "ECDHE-RSA-CHACHA20-POLY1305",
+    ]
+    assert directives["ssl_prefer_server_ciphers"] == "off"
+    assert directives["ssl_session_tickets"] == "off"
+    assert "ssl_stapling" not in directives
+    assert "ssl_dhparam" not in directives
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_location_adds_a_header(variant: str) -> None:
+    """`add_header` in a location silently drops every header of the server around it."""
+    for dest, text in configuration("Debian", **VARIANTS[variant]).items():
+        if dest != "/etc/nginx/snippets/headers.conf":
+            assert "add_header" not in text, dest
+
+
+def test_every_server_of_a_site_has_the_headers() -> None:
+    """A server without them answers like one from before there were such headers."""
+    for site in (SITE, PLAIN, BOTH, FILES):
+        text = site_text(site)
+        servers = text.split("\nserver {")[1:]
+        redirects = [server for server in servers if "return 301" in server]
+        assert len(redirects) == (1 if site is SITE else 0)
+        for server in servers:
+            assert ("include snippets/headers.conf;" in server) != (server in redirects)
+
+
+def test_the_port_that_clients_see_is_in_the_redirect() -> None:
+    """Behind a mapped port a redirect to 443 leads to another host's site, or nowhere."""
+    assert "return 301 https://$host$request_uri;" in site_text(SITE)
+    assert "return 301 https://$host:8443$request_uri;" in site_text(
+        SITE, nginx_public_https_port=8443
+    )
+
+
+@pytest.mark.parametrize(
+    ("sites", "plain", "tls"),
+    [([SITE], True, True), ([{**SITE, "default": True}], False, False), ([FILES], False, True)],
+    ids=["none", "with-certificate", "without-certificate"],
+)
+def test_there_is_one_default_on_each_port(
+    sites: list[dict[str, Any]], plain: bool, tls: bool
+) -> None:
+    """Without one, nginx takes the first site that it reads for every unknown name."""
+    files = configuration("Debian", nginx_sites=sites)
+    text = files["/etc/nginx/catch-all.conf"]
+    assert ("listen 80 default_server;" in text) == plain
+    assert ("ssl_reject_handshake on;" in text) == tls
+    defaults = re.findall(r"listen (\S+) .*default_server;", "".join(files.values()))
+    assert sorted(defaults) == ["443", "80", "[::]:443", "[::]:80"]
+
+
+def test_only_listens_on_ipv6_where_the_host_has_it() -> None:
+    """nginx does not start on a host without IPv6 when it shall listen on [::]."""
+    everything = "".join(
+        configuration("Debian", nginx_sites=[SITE, PLAIN], wsgi_host={"ipv6": False}).values()
+    )
+    assert "listen 80" in everything
+    assert "[::]" not in everything
+
+
+def test_private_locations_are_closed_with_everything_below() -> None:
+    text = site_text(SITE)
+    for location in ("= /metrics", "^~ /metrics/"):
+        assert f"location {location} {{\n        return 404;" in text
+
+
+def test_an_alias_and_its_location_end_alike() -> None:
+    """`location /static` with `alias /dir/` gives out /dir's neighbours for /static../x."""
+    text = site_text(SITE)
+    found = re.findall(r"location \^~ (\S+) \{\n\s+alias (\S+);", text)
+    assert len(found) == len(SITE["static"])
+    for location, directory in found:
+        assert location.endswith("/")
+        assert directory.endswith("/")
+        assert not directory.endswith("//")
+
+
+def test_nothing_caches_open_files() -> None:
+    """With a cache of open files the release before is served after `current` has moved."""
+    directives = re.findall(r"(?m)^\s*(\w+)", "".join(configuration("Debian").values()))
+    assert "open_file_cache" not in directives
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rendering_twice_gives_the_same(family: str) -> None:
+    """A text that differs by itself reloads nginx with every run."""
+    variant = VARIANTS["everything-changed"]
+    assert configuration(family, **variant) == configuration(family, **variant)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_systemd_accepts_the_drop_in(family: str, tmp_path: Path) -> None:
+    """systemd ignores a directive that it cannot read, and starts the service without it."""
+    unit = tmp_path / "nginx.service"
+    unit.write_text("[Service]\nType=forking\nPIDFile=/run/nginx.pid\nExecStart=/bin/true\n")
+    drop_in = tmp_path / "nginx.service.d/10-role.conf"
+    drop_in.parent.mkdir()
+    text = configuration(family)["/etc/systemd/system/nginx.service.d/10-role.conf"]
+    drop_in.write_text(text.replace("/usr/local/libexec/nginx-reload", "/bin/true"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", unit], check=False, capture_output=True, text=True
+    )
+    assert str(tmp_path) not in done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_distributions_rule_rotates_what_is_logged() -> None:
+    """A log that nobody rotates fills the disk; both families rotate /var/log/nginx/*.log."""
+    everything = "".join(configuration("Debian", nginx_sites=[SITE]).values())
+    logs = re.findall(r"(?:access_log|error_log) (\S+)", everything)
+    assert logs
+    for log in logs:
+        assert re.fullmatch(r"/var/log/nginx/[a-z]+\.log;?", log)
+
+
+def test_the_reload_script_is_valid(tmp_path: Path) -> None:
+    script = tmp_path / "nginx-reload"
+    script.write_text(render("nginx", "libexec/nginx-reload.j2", "Debian"))
+    subprocess.run(["sh", "-n", script], check=True)
+
+
+APACHE = {
+    "protocol": "tcp",
+    "address": "0.0.0.0",
+    "port": 80,
+    "program": "apache2",
+    "unit": "apache2.service",
+    "pid": 42,
+}
+
+# What preflight finds, by guard: variables, and a part of the message.
+GUARDS: dict[str, tuple[dict[str, Any], str]] = {
+    "misspelt-variable": (
+        {"nginx_htpp_port": 81},
+        "nginx_htpp_port is not a variable of role nginx; did you mean nginx_http_port?",
+    ),
+    "wrong-type": ({"nginx_gzip": "sometimes"}, "nginx_gzip"),
+    "not-a-port": ({"nginx_http_port": 70000}, "nginx_http_port is 70000"),
+    "equal-ports": (
+        {"nginx_http_port": 8080, "nginx_https_port": 8080},
+        "nginx_https_port (8080) is also nginx_http_port: give HTTP and HTTPS a port each",
+    ),
+    "site-without-name": ({"nginx_sites": [{"domains": ["a.example.org"]}]}, "name"),
+    "unknown-key-of-a-site": (
+        {"nginx_sites": [{**PLAIN, "certificat": "/x"}]},
+        "certificat",
+    ),
+    "not-a-domain": (
+        {"nginx_sites": [{**PLAIN, "domains": ["https://a.example.org"]}]},
+        'nginx_sites[0].domains[0] is "https://a.example.org", which starts with a scheme',
+    ),
+    "not-an-upstream": (
+        {"nginx_sites": [{**PLAIN, "upstream": "localhost:5000"}]},
+        'nginx_sites[0].upstream is "localhost:5000"',
+    ),
+    "relative-directory": (
+        {"nginx_sites": [{**PLAIN, "static": [{"location": "/s/", "directory": "static"}]}]},
+        'nginx_sites[0].static[0].directory is "static", which is not an absolute path',
+    ),
+    "wrong-choice": ({"nginx_sites": [{**PLAIN, "http": "maybe"}]}, "redirect"),
+    "two-sites-of-one-name": (
+        {"nginx_sites": [PLAIN, {**PLAIN, "name": "PLAIN", "domains": ["b.example.org"]}]},
+        "nginx_sites has two sites of one name, among plain, PLAIN: give each site its own name",
+    ),
+    "repeated-domain": (
+        {"nginx_sites": [PLAIN, {**PLAIN, "name": "b", "domains": ["PLAIN.example.org"]}]},
+        "nginx_sites has a domain twice: plain.example.org: leave each domain with one site",
+    ),
+    "no-domains": (
+        {"nginx_sites": [{**PLAIN, "domains": []}]},
+        "nginx_sites has sites without domains: plain: list the names",
+    ),
+    "two-defaults": (
+        {"nginx_sites": [FILES, {**PLAIN, "default": True}]},
+        "nginx_sites has more than one default site: files, plain",
+    ),
+    "certificate-without-key": (
+        {"nginx_sites": [{**PLAIN, "certificate": "/etc/ssl/a.pem"}]},
+        "nginx_sites has only one of certificate and key in: plain",
+    ),
+    "key-without-certificate": (
+        {"nginx_sites": [{**PLAIN, "certificate_key": "/etc/ssl/a.pem"}]},
+        "nginx_sites has only one of certificate and key in: plain",
+    ),
+    "nothing-to-serve": (
+        {"nginx_sites": [{"name": "idle", "domains": ["a.example.org"]}]},
+        "nginx_sites has sites that serve nothing: idle",
+    ),
+    "not-a-size": (
+        {"nginx_max_body_size": "lots"},
+        'nginx_max_body_size ("lots") is not a size: write a number of bytes',
+    ),
+    "not-a-size-of-a-site": (
+        {"nginx_sites": [{**PLAIN, "max_body_size": "1g"}]},
+        "nginx_sites has a max_body_size that is not a size",
+    ),
+    "policy-with-quotation-marks": (
+        {"nginx_content_security_policy": 'default-src "self"'},
+        "has a quotation mark, a dollar, a backslash or a line break: leave them out",
+    ),
+    "policy-of-a-site-with-a-dollar": (
+        {"nginx_sites": [{**PLAIN, "content_security_policy": "default-src $host"}]},
+        "nginx_sites has a content_security_policy with a quotation mark, a dollar",
+    ),
+    "header-with-a-line-break": (
+        {"nginx_security_headers": {"X-Frame-Options": "DENY\nX-Other: 1"}},
+        "nginx_security_headers has a value with a quotation mark, a dollar",
+    ),
+    "header-that-is-none": (
+        {"nginx_security_headers": {"X Frame": "DENY"}},
+        "nginx_security_headers has a key that is not the name of a header",
+    ),
+    "header-of-another-variable": (
+        {"nginx_security_headers": {"Strict-Transport-Security": "max-age=1"}},
+        "nginx_security_headers has a header that another variable sets",
+    ),
+    "static-location-without-slash": (
+        {"nginx_sites": [{**PLAIN, "static": [{"location": "/s", "directory": "/srv/s"}]}]},
+        "nginx_sites has a static location that is not a path with a slash at both ends",
+    ),
+    "private-location-with-slash": (
+        {"nginx_sites": [{**PLAIN, "private_locations": ["/metrics/"]}]},
+        "nginx_sites has a private location that is not a path without a slash at the end",
+    ),
+    "hidden-directory": (
+        {"nginx_sites": [{**PLAIN, "static": [{"location": "/s/", "directory": "/home/s"}]}]},
+        "nginx_sites has static files in a place that the sandbox of nginx.service hides",
+    ),
+    "too-few-files": (
+        {"nginx_worker_connections": 9000},
+        "nginx_open_files (8192) is less than twice nginx_worker_connections",
+    ),
+    "not-a-number-of-workers": (
+        {"nginx_worker_processes": "many"},
+        'nginx_worker_processes ("many") is neither auto nor a number',
+    ),
+}
+
+
+# The same for what preflight finds on the host.
+HOSTS: dict[str, tuple[Case, str]] = {
+    "old-nginx": (
+        Case(host={"packages": {"nginx": "1.18.0-6ubuntu14"}, "pretty_name": "Ubuntu 22.04"}),
+        "nginx_sites cannot be served by nginx 1.18.0, which Ubuntu 22.04 has",
+    ),
+    "unsupported-system": (
+        Case(host={"family": "alpine", "pretty_name": "Alpine Linux 3.22", "packages": {}}),
+        "the host runs Alpine Linux 3.22 (family alpine); role nginx supports Debian, RedHat",
+    ),
+    "without-systemd": (
+        Case(host={"systemd": {"running": False, "version": 0}}),
+        "the host is not run by systemd",
+    ),
+    "port-of-another-program": (
+        Case(host={"listeners": [APACHE]}),
+        "nginx_http_port needs port 80, but apache2 (pid 42, apache2.service) listens on 0.0.0.0",
+    ),
+    "full-disk": (
+        Case(host={"mounts": {"/": 100}}),
+        "/usr and /var has 100 MiB free on the file system /; 250 MiB are needed",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What preflight says to each case."""
+    cases = {name: Case(variables) for name, (variables, _) in GUARDS.items()}
+    cases |= {name: case for name, (case, _) in HOSTS.items()}
+    cases |= {
+        "good": Case({"nginx_sites": [SITE, PLAIN, BOTH]}),
+        "good-and-changed": Case(VARIANTS["everything-changed"]),
+        "good-and-running": Case(host={"listeners": [{**APACHE, "program": "nginx"}]}),
+    }
+    return preflight("nginx", cases, tmp_path_factory.mktemp("preflight"))
+
+
+@pytest.mark.parametrize("guard", [*GUARDS, *HOSTS])
+def test_preflight_names_what_is_wrong(guard: str, findings: dict[str, str]) -> None:
+    """A bad value is to stop the run before anything is touched, and to say what to do."""
+    expected = (GUARDS | HOSTS)[guard][1]
+    assert expected in findings[guard]
+    assert "Nothing was changed on" in findings[guard]
+
+
+@pytest.mark.parametrize("case", ["good", "good-and-changed", "good-and-running"])
+def test_preflight_lets_good_variables_pass(case: str, findings: dict[str, str]) -> None:
+    """One that always complains would pass every test above."""
+    assert findings[case] == ""
