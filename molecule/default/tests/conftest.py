@@ -1,0 +1,105 @@
+"""What the tests of the whole stack share: a client that comes from outside, over HTTPS."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+
+@dataclass
+class Answer:
+    """What came back: the certificate is that of the connection, already verified."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+    certificate: dict[str, Any] = field(repr=False, default_factory=dict)
+    protocol: str = ""
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Site:
+    """The site on one host, asked at the host's address by the site's name."""
+
+    address: str
+    name: str
+    authority: str
+
+    def get(
+        self, path: str, *, tls: bool = True, name: str | None = None, **headers: str
+    ) -> Answer:
+        """One request on a connection of its own. Raises OSError where there is no answer."""
+        name = name or self.name
+        connection = http.client.HTTPConnection(name, timeout=20)
+        raw = socket.create_connection((self.address, 443 if tls else 80), 20)
+        certificate: dict[str, Any] = {}
+        protocol = ""
+        if tls:
+            context = ssl.create_default_context(cafile=self.authority)
+            secure = context.wrap_socket(raw, server_hostname=name)
+            certificate = dict(secure.getpeercert() or {})
+            protocol = secure.version() or ""
+            connection.sock = secure
+        else:
+            connection.sock = raw
+        try:
+            sent = {key.replace("_", "-"): value for key, value in headers.items()}
+            connection.request("GET", path, headers=sent)
+            response = connection.getresponse()
+            received = {key.lower(): value for key, value in response.getheaders()}
+            body = response.read().decode()
+        finally:
+            connection.close()
+        return Answer(response.status, received, body, certificate, protocol)
+
+    def wait_until_ready(self, seconds: float = 60) -> Answer:
+        """The first good answer of /readyz. Raises with the last one after so many seconds."""
+        end = time.monotonic() + seconds
+        last: object = None
+        while time.monotonic() < end:
+            try:
+                answer = self.get("/readyz")
+            except OSError as error:
+                last = error
+            else:
+                if answer.status == 200:
+                    return answer
+                last = answer
+            time.sleep(0.2)
+        raise AssertionError(f"not ready after {seconds} s; the last answer: {last}")
+
+
+@pytest.fixture
+def variables(host: Host) -> dict[str, Any]:
+    """The host's inventory variables."""
+    return dict(host.ansible.get_variables())
+
+
+@pytest.fixture
+def site(variables: dict[str, Any], acme_root: str) -> Site:
+    """The application as a client sees it that trusts only the ACME server's root."""
+    return Site(variables["ansible_host"], variables["toll_app_domains"][0], acme_root)
+
+
+@pytest.fixture
+def as_root(host: Host) -> Callable[[str], str]:
+    """Runs a command on the host and returns what it printed; fails where it fails."""
+
+    def run(command: str) -> str:
+        result = host.run(command)
+        assert result.rc == 0, f"{command}: {result.stderr or result.stdout}"
+        return str(result.stdout)
+
+    return run

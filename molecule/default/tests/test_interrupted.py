@@ -1,0 +1,115 @@
+"""A run that is cut off anywhere is finished by running the same command again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).parents[3]
+TESTHOSTS = [sys.executable, str(PROJECT / "testhosts" / "testhosts.py")]
+# The control process is killed when these tasks begin: files on disk but no reload, a release that
+# serves nothing yet, a service whose handler is still due.
+POINTS = (
+    "certbot : certificate | Put a certificate behind each link",
+    "reload | Reload, start or restart nginx",
+    "handover | Let systemd take the change",
+    "check | Ask the release through nginx",
+)
+
+
+def testhosts(*arguments: str) -> Any:
+    done = subprocess.run([*TESTHOSTS, *arguments], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+@pytest.fixture(scope="module")
+def bare_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A host of its own that nothing has touched. Gives the path of an inventory for it."""
+    checkout = subprocess.run(
+        [*TESTHOSTS, "checkout"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    scope = f"interrupted-{checkout}"
+    found = testhosts("up", "interrupted", "--image", "debian13", "--scope", scope)
+    host = found[0] if isinstance(found, list) else found
+    inventory = tmp_path_factory.mktemp("inventory") / "hosts.yml"
+    variables = {
+        "ansible_host": host["address"],
+        "ansible_port": host["port"],
+        "ansible_user": host["user"],
+        "ansible_ssh_private_key_file": host["identity_file"],
+        "ansible_ssh_common_args": (
+            "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "
+            "-o IdentitiesOnly=yes -o LogLevel=ERROR"
+        ),
+        "toll_app_domains": ["interrupted.toll.test"],
+        "certbot_obtain": False,
+    }
+    inventory.write_text(yaml.safe_dump({"toll_app": {"hosts": {"interrupted": variables}}}))
+    yield inventory
+    testhosts("down", "--scope", scope)
+
+
+def command(inventory: Path, *options: str) -> list[str]:
+    playbook = Path(sys.executable).with_name("ansible-playbook")
+    return [str(playbook), "-i", str(inventory), "site.yml", *options]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+
+
+def run_and_kill(inventory: Path, point: str) -> bool:
+    """Runs until a line names `point` and kills the control process and its workers there."""
+    process = subprocess.Popen(
+        command(inventory),
+        cwd=PROJECT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    killed = False
+    for line in process.stdout:
+        if point in line:
+            os.killpg(process.pid, signal.SIGKILL)
+            killed = True
+            break
+    process.stdout.close()
+    process.wait()
+    return killed
+
+
+def test_run_converges_after_being_killed_at_four_points(bare_host: Path) -> None:
+    """One host, cut off at one point after the other: each run starts where the last one died."""
+    for point in POINTS:
+        assert run_and_kill(bare_host, point), f"the run never came to: {point}"
+    finished = subprocess.run(
+        command(bare_host),
+        cwd=PROJECT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    again = subprocess.run(
+        command(bare_host),
+        cwd=PROJECT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert re.search(r"changed=0 .*failed=0", again.stdout), again.stdout + again.stderr
