@@ -143,13 +143,13 @@ class ActionModule(ActionBase):
                 errors[name] = error
         for name, value in values.items():
             checker.value(name, value, secret=isinstance(variables[name], EncryptedString))
-        for name, error in errors.items():
-            # A default that is made of a variable with a problem of its own says nothing new.
-            if not is_set(name) and _concerns(variables[name], checker.faulty() | set(errors)):
+        # What somebody set comes first: a default that is made of it has then nothing new to say.
+        for name in sorted(errors, key=lambda name: not is_set(name)):
+            if not is_set(name) and _concerns(variables[name], checker.faulty()):
                 checker.doubtful.add(name)
                 continue
             hidden = isinstance(variables[name], EncryptedString) or is_secret(checker.spec[name])
-            why = "" if hidden else f" ({_reason(error)})"
+            why = "" if hidden else f" ({_reason(errors[name])})"
             checker.add(
                 name, f"{name} cannot be computed{why}: define what it refers to, or correct it"
             )

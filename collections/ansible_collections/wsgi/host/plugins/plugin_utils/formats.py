@@ -43,6 +43,8 @@ def domain(value: object, *, wildcard: bool = False) -> Fault | None:
     text = _text(value)
     if text is None:
         return Fault("is not a domain", DOMAIN_REMEDY)
+    if wildcard:
+        text = text.removeprefix("*.")
     if not text:
         return Fault("is empty", DOMAIN_REMEDY)
     if "://" in text:
@@ -51,8 +53,6 @@ def domain(value: object, *, wildcard: bool = False) -> Fault | None:
         return Fault("has a path", "write the name alone, without / and what follows")
     if re.search(r"\s", text):
         return Fault("has a blank", "write one name per item of the list")
-    if text.startswith("*.") and wildcard:
-        text = text[2:]
     if "*" in text:
         return Fault(
             "has a wildcard",

@@ -110,7 +110,7 @@ def shown(value: object) -> str:
     """A value for a message: of a container only the outline, and the rest cut where it is long."""
     if isinstance(value, Mapping):
         return f"{{{', '.join(map(str, value))}}}" if value else "{}"
-    if _is_list(value):
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return f"[{len(value)} items]" if value else "[]"
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,79 @@
+"""Helpers of the offline tests: where the repository is, and playbooks run against this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `ansible-playbook` did."""
+
+    code: int
+    output: str
+
+    def problems(self) -> list[str]:
+        """What a preflight complained about, without the hyphens."""
+        lines = [line.strip() for line in self.output.splitlines()]
+        return list(dict.fromkeys(line[2:] for line in lines if line.startswith("- ")))
+
+
+Play = Callable[..., Run]
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Play:
+    """Runs tasks against this machine, without SSH, with roles of `tmp_path`/roles.
+
+    `extra` are extra variables, `inventory` those of the host, `arguments` go to ansible-playbook.
+    """
+
+    def run(
+        *tasks: dict[str, Any],
+        extra: dict[str, Any] | None = None,
+        inventory: dict[str, Any] | None = None,
+        arguments: tuple[str, ...] = (),
+    ) -> Run:
+        host = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            **(inventory or {}),
+        }
+        (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {"here": host}}}))
+        book = [{"name": "Test", "hosts": "all", "gather_facts": False, "tasks": list(tasks)}]
+        (tmp_path / "play.yml").write_text(yaml.safe_dump(book, sort_keys=False))
+        done = subprocess.run(
+            [
+                *(Path(sys.executable).with_name("ansible-playbook"), "play.yml"),
+                *("--inventory", "hosts.yml", "--extra-vars", json.dumps(extra or {})),
+                *arguments,
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            env={
+                **os.environ,
+                "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
+                "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / "collections"),
+                "ANSIBLE_ROLES_PATH": str(tmp_path / "roles"),
+                "ANSIBLE_HOME": str(tmp_path / "ansible"),
+                "ANSIBLE_NOCOLOR": "1",
+            },
+        )
+        return Run(done.returncode, done.stdout + done.stderr)
+
+    return run

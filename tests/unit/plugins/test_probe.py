@@ -1,0 +1,195 @@
+"""`wsgi.host.probe`: what is read from a host's files, and that this machine can be read."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from ansible_collections.wsgi.host.plugins.modules import probe
+
+
+@pytest.mark.parametrize(
+    ("release", "family"),
+    [
+        ("ID=debian\n", "Debian"),
+        ("ID=ubuntu\nID_LIKE=debian\n", "Debian"),
+        ('ID=raspbian\nID_LIKE="debian"\n', "Debian"),
+        ('ID=linuxmint\nID_LIKE="ubuntu debian"\n', "Debian"),
+        ('ID="rhel"\nID_LIKE="fedora"\n', "RedHat"),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "RedHat"),
+        ("ID=fedora\n", "RedHat"),
+        ("ID=alpine\n", "alpine"),
+        ("", "unknown"),
+    ],
+)
+def test_derivatives_belong_to_their_family(release: str, family: str) -> None:
+    assert probe.family(probe.os_release(release)) == family
+
+
+def test_os_release_without_quotation_marks_and_comments() -> None:
+    text = "# ID=other\nPRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\nVERSION_ID='13'\n\nX\n"
+    assert probe.os_release(text) == {
+        "PRETTY_NAME": "Debian GNU/Linux 13 (trixie)",
+        "VERSION_ID": "13",
+    }
+
+
+def test_only_installed_packages_count() -> None:
+    """A removed package leaves its settings, and its entry, behind."""
+    status = """\
+Package: nginx
+Status: install ok installed
+Version: 1.26.3-3
+Description: web server
+ Version: not this one
+
+Package: apache2
+Status: deinstall ok config-files
+Version: 2.4.1
+
+Package: held
+Status: hold ok installed
+Version: 1:2.0
+
+Package: broken
+Status: install ok half-configured
+Version: 3
+"""
+    assert probe.dpkg_packages(status) == {"nginx": "1.26.3-3", "held": "1:2.0"}
+
+
+def test_packages_of_an_rpm_database() -> None:
+    listed = "nginx 1.20.1-20.el9\ngpg-pubkey 8483c65d-5ccc5b19\n"
+    assert probe.rpm_packages(listed)["nginx"] == "1.20.1-20.el9"
+
+
+def test_units_are_active_and_enabled_apart_from_each_other() -> None:
+    listed = """\
+nginx.service loaded active running A high performance web server
+cron.service loaded inactive dead Cron
+broken.service loaded failed failed Broken
+gone.service not-found inactive dead gone.service
+busy.service loaded reloading reload Busy
+"""
+    assert probe.unit_states(listed, {"nginx.service", "certbot.timer"}) == {
+        "nginx.service": {"active": True, "enabled": True},
+        "cron.service": {"active": False, "enabled": False},
+        "broken.service": {"active": False, "enabled": False},
+        "busy.service": {"active": True, "enabled": False},
+        "certbot.timer": {"active": False, "enabled": True},
+    }
+
+
+def test_enabled_are_units_that_another_pulls_in(tmp_path: Path) -> None:
+    """The unit's own file, and a link to it under another name, enable nothing."""
+    for link in (
+        "multi-user.target.wants/nginx.service",
+        "sockets.target.requires/toll-app.socket",
+        "timers.target.upholds/certbot.timer",
+        "multi-user.target.wants/remote-fs.target",
+        "nginx.service.d/limits.conf",
+    ):
+        (tmp_path / link).parent.mkdir(exist_ok=True)
+        (tmp_path / link).symlink_to("/dev/null")
+    (tmp_path / "alias.service").symlink_to("/dev/null")
+    assert probe.enabled_units([str(tmp_path), str(tmp_path / "missing")]) == {
+        "nginx.service",
+        "toll-app.socket",
+        "certbot.timer",
+    }
+
+
+@pytest.mark.skipif(sys.byteorder != "little", reason="the samples come from such a machine")
+def test_listeners_of_the_kernels_tables() -> None:
+    table = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1388 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 111 1
+   1: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 222 1
+   2: 0100007F:1388 0100007F:D431 01 00000000:00000000 00:00000000 00000000     0        0 333 1
+"""
+    assert probe.listening(table) == [("127.0.0.1", 5000, "111"), ("0.0.0.0", 80, "222")]
+    assert probe.address("00000000000000000000000001000000") == "::1"
+    assert probe.address("B80D01200000000000000000100000AA") == "2001:db8::aa00:10"
+
+
+def test_a_listener_is_found_with_the_program_that_holds_it() -> None:
+    """What a message says about a port that is taken."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        found = [one for one in probe.listeners() if one["port"] == port]
+    comm = Path(f"/proc/{os.getpid()}/comm").read_text().strip()
+    assert [(one["address"], one["pid"], one["program"]) for one in found] == [
+        ("127.0.0.1", os.getpid(), comm)
+    ]
+
+
+def test_sockets_that_systemd_holds_are_known_by_their_unit() -> None:
+    listed = """\
+/run/systemd/private - -
+[::]:22 ssh.socket ssh.service
+127.0.0.1:5000 toll-app.socket toll-app.service
+/run/gunicorn/toll-app.sock toll-app.socket toll-app.service
+"""
+    assert probe.socket_units(listed) == {22: "ssh.socket", 5000: "toll-app.socket"}
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "unit"),
+    [
+        ("0::/system.slice/nginx.service\n", "nginx.service"),
+        ("0::/system.slice/system-getty.slice/getty@tty1.service\n", "getty@tty1.service"),
+        ("0::/user.slice/user-0.slice/session-1.scope\n", "session-1.scope"),
+        ("0::/user.slice/user@0.service/app.slice/web.service\n", "web.service"),
+        ("0::/init.scope\n", "init.scope"),
+        ("0::/\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_unit_of_a_process(cgroup: str, unit: str) -> None:
+    assert probe.unit_of(cgroup) == unit
+
+
+def test_free_space_of_file_systems_that_hold_files(tmp_path: Path) -> None:
+    """Network file systems are left out: asking one whose server is gone blocks the run."""
+    folder = tmp_path / "with blank"
+    folder.mkdir()
+    escaped = str(folder).replace(" ", "\\040")
+    table = f"""\
+/dev/sda1 {escaped} ext4 rw 0 0
+proc /proc proc rw 0 0
+server:/x {tmp_path} nfs4 rw 0 0
+/dev/sda1 /no/such/place ext4 rw 0 0
+/dev/sda1 /etc/hostname ext4 rw 0 0
+"""
+    state = os.statvfs(folder)
+    free = probe.free_mib(table)
+    assert list(free) == [str(folder)]
+    assert abs(free[str(folder)] - state.f_bavail * state.f_frsize // 2**20) < 64
+
+
+@pytest.mark.parametrize(
+    ("package", "version"), [("257.13-1~deb13u1", 257), ("252-46.el9_5.2", 252), ("1:255.4", 255)]
+)
+def test_systemd_version_of_its_package(package: str, version: int) -> None:
+    assert probe.systemd_version({"systemd": package}) == version
+
+
+def test_this_machine_can_be_read() -> None:
+    """Whatever it is: nothing may stop the preflight from saying what is wrong with it."""
+    facts = probe.probe()
+    assert facts["python"]["version"] == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert facts["architecture"] == os.uname().machine
+    assert facts["cpus"] >= 1
+    assert facts["memory_mib"] > 0
+    assert "root" in facts["users"]
+    assert "root" in facts["groups"]
+    assert facts["mounts"]["/"] >= 0
+    assert facts["systemd"]["running"] == Path("/run/systemd/system").is_dir()
+    assert facts["root"] == (os.geteuid() == 0)
+
+
+def test_a_program_that_is_missing_has_no_output() -> None:
+    assert probe.Command("/no/such/program").output() == ""
