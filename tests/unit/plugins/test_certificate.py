@@ -177,7 +177,7 @@ class Host:
             "reload_marker": str(self.marker),
             **options,
         }
-        call = certificate.Run(self)  # type: ignore[arg-type]
+        call = certificate.Run(self)
         return {**call(), "failures": call.failures}
 
     def prepare(self, *certificates: tuple[str, list[str]], **options: Any) -> dict[str, Any]:
@@ -661,7 +661,7 @@ def test_a_redirect_to_https_keeps_the_name(
     seen: list[str | None] = []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair / "fullchain.pem", pair / "privkey.pem")
-    context.sni_callback = lambda sock, name, context: seen.append(name)  # type: ignore[assignment]
+    context.sni_callback = lambda sock, name, context: seen.append(name)
     secure = Server(from_directory(host))
     secure.socket = context.wrap_socket(secure.socket, server_side=True)
     threading.Thread(target=secure.serve_forever, args=(0.02,), daemon=True).start()

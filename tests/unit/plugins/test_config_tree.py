@@ -9,7 +9,6 @@ import os
 import stat
 import subprocess
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +66,14 @@ class Host:
             "settle": False,
             **options,
         }
-        return config_tree.put_in_place(self, config_tree.decode(payload))  # type: ignore[arg-type]
+        return config_tree.put_in_place(self, config_tree.decode(payload))
 
     def settle(self) -> None:
-        config_tree.settle(self, "tree")  # type: ignore[arg-type]
+        config_tree.settle(self, "tree")
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(config_tree, "RECORDS", tmp_path / "records")
     monkeypatch.setattr(config_tree, "DPKG_STATUS", tmp_path / "status")
     return Host(tmp_path)

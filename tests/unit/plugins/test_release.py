@@ -436,11 +436,11 @@ class TestAction:
                 templar=MagicMock(),
                 shared_loader_obj=MagicMock(),
             )
-            plugin._make_tmp_path = MagicMock(return_value="/tmp/t")  # type: ignore[method-assign]
+            plugin._make_tmp_path = MagicMock(return_value="/tmp/t")
             plugin._connection._shell.join_path = lambda *parts: "/".join(parts)
-            plugin._transfer_file = MagicMock()  # type: ignore[method-assign]
-            plugin._fixup_perms2 = MagicMock()  # type: ignore[method-assign]
-            plugin._execute_module = MagicMock()  # type: ignore[method-assign]
+            plugin._transfer_file = MagicMock()
+            plugin._fixup_perms2 = MagicMock()
+            plugin._execute_module = MagicMock()
             return plugin
 
         return make

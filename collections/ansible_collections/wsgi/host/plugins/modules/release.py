@@ -17,6 +17,8 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Iterator
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -156,7 +158,7 @@ def check_space(root: str, unpacked: int | None) -> None:
         )
 
 
-def read_manifest(path: str) -> dict | None:
+def read_manifest(path: str) -> dict[str, Any] | None:
     """Return the manifest of an installed release, or None if there is no complete release."""
     try:
         with open(os.path.join(path, MANIFEST), encoding="utf-8") as file:
@@ -183,14 +185,22 @@ def member_path(name: str, python: str) -> str:
     raise ReleaseError(f"The archive holds an unexpected path: {name!r}. Build the bundle anew.")
 
 
-def unpack(archive: str, target: str, python: str) -> dict:
+def read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """Return the content of a regular file in the archive."""
+    file = archive.extractfile(member)
+    if file is None:
+        raise ReleaseError(f"The archive holds something not a file: {member.name!r}.")
+    return file.read()
+
+
+def unpack(archive: str, target: str, python: str) -> dict[str, Any]:
     """Unpack the archive below target, checking each file's hash; return its manifest."""
     with tarfile.open(archive, "r|gz") as members:
         entries = iter(members)
         first = next(entries, None)
         if first is None or first.name != MANIFEST or not first.isreg():
             raise ReleaseError("The archive does not begin with a manifest: it is not a bundle.")
-        manifest = json.loads(members.extractfile(first).read())
+        manifest = json.loads(read_member(members, first))
         if manifest.get("format") != FORMAT:
             raise ReleaseError(
                 f"The bundle's format is {manifest.get('format')}, and this module knows "
@@ -202,7 +212,7 @@ def unpack(archive: str, target: str, python: str) -> dict:
             if not member.isreg():
                 raise ReleaseError(f"The archive holds something not a file: {member.name!r}.")
             path = os.path.join(target, member_path(member.name, python))
-            content = members.extractfile(member).read()
+            content = read_member(members, member)
             if hashlib.sha256(content).hexdigest() != missing.pop(member.name, None):
                 raise ReleaseError(f"{member.name} in the archive is not what the manifest says.")
             folder = os.path.dirname(path)
@@ -242,7 +252,7 @@ def make_scripts(target: str, final: str, python: str) -> None:
     packages = f"{target}/lib/python{python}/site-packages"
     for path in glob.glob(f"{packages}/*.dist-info/entry_points.txt"):
         parser = configparser.RawConfigParser(delimiters=("=",))
-        parser.optionxform = str
+        parser.optionxform = str  # type: ignore[assignment, method-assign]
         parser.read(path, encoding="utf-8")
         commands = parser.items("console_scripts") if parser.has_section("console_scripts") else []
         for name, reference in commands:
@@ -321,7 +331,7 @@ def make_directory(path: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(releases: str):
+def locked(releases: str) -> Iterator[None]:
     """Hold the lock of the releases; raise ReleaseError if another run holds it for a minute."""
     with open(os.path.join(releases, ".lock"), "w", encoding="utf-8") as file:
         # Nobody else may hold it and so keep deploys from happening.
@@ -340,7 +350,7 @@ def locked(releases: str):
         yield
 
 
-def install(releases: str, bundle: dict, archive: str, interpreter: str) -> None:
+def install(releases: str, bundle: dict[str, Any], archive: str, interpreter: str) -> None:
     """Make the release from the archive, under a temporary name until it is complete."""
     with open(archive, "rb") as file:
         digest = hashlib.sha256()
@@ -385,7 +395,7 @@ def install(releases: str, bundle: dict, archive: str, interpreter: str) -> None
                 shutil.rmtree(os.path.join(releases, name), ignore_errors=True)
 
 
-def differences(path: str, manifest: dict) -> list[str]:
+def differences(path: str, manifest: dict[str, Any]) -> list[str]:
     """Return what differs between an installed release and its manifest, one line each."""
     expected = {
         member_path(name, manifest["python"]): digest for name, digest in manifest["files"].items()
@@ -431,7 +441,7 @@ def activate(root: str, name: str) -> None:
     sync(root)
 
 
-def run(module: AnsibleModule) -> dict:
+def run(module: AnsibleModule) -> dict[str, Any]:
     """Do what the options ask for; return the result."""
     root, bundle = module.params["root"], module.params["bundle"]
     archive = module.params["archive"]
@@ -452,7 +462,7 @@ def run(module: AnsibleModule) -> dict:
                 # Another run may have installed it while this one waited.
                 if read_manifest(path) is None:
                     install(releases, bundle, archive, interpreter)
-    elif module.params["verify"]:
+    elif manifest is not None and module.params["verify"]:
         found = differences(path, manifest)
         if found:
             more = f"\n... and {len(found) - 20} more" if len(found) > 20 else ""
