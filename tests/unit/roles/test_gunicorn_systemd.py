@@ -1,0 +1,719 @@
+"""The role's units, settings and guards, rendered for every family and read by the programs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .preflight import Case, preflight
+from .render import FACTS, FAMILIES, ROLES, evaluate, render
+
+ROLE = "gunicorn_systemd"
+SCENARIO = ROLES.parent / "molecule" / ROLE
+NAME = "shop"
+REQUIRED: dict[str, Any] = {
+    "gunicorn_systemd_name": NAME,
+    "gunicorn_systemd_directory": "/opt/shop/current/app",
+    "gunicorn_systemd_python": "/opt/shop/current/bin/python",
+    "gunicorn_systemd_wsgi_app": "app:app",
+}
+
+
+def everything_changed() -> dict[str, Any]:
+    """What the Molecule scenario runs as `tuned`, under this module's name."""
+    [play] = yaml.safe_load((SCENARIO / "converge.yml").read_text())
+    [task] = [task for task in play["tasks"] if task["name"].endswith("everything changed")]
+    return {**task["vars"], **REQUIRED, "gunicorn_systemd_release": "9d3f"}
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "defaults": REQUIRED,
+    "everything-changed": everything_changed(),
+    "unix-only": {**REQUIRED, "gunicorn_systemd_bind": []},
+    "network": {**REQUIRED, "gunicorn_systemd_network": "any"},
+    "sync": {**REQUIRED, "gunicorn_systemd_worker_class": "sync", "gunicorn_systemd_threads": 1},
+}
+
+
+def files(family: str, variables: Mapping[str, Any]) -> dict[str, str]:
+    """The files that the role's task would write, by path; secrets' contents among them."""
+    entries = evaluate(
+        ROLE, "__gunicorn_systemd_files + __gunicorn_systemd_credential_files", family, **variables
+    )
+    written = {}
+    for entry in entries:
+        for element in entry.get("each", [None]):
+            more = {entry["as"]: element} if "as" in entry else {}
+            if "template" in entry:
+                text = render(ROLE, entry["template"], family, **variables, **more)
+            else:
+                text = str(entry.get("content", "random"))
+            written[entry["dest"].format(**more)] = text
+    return written
+
+
+def stage(folder: Path, family: str, variables: Mapping[str, Any]) -> Path:
+    """Write the files below a folder, as `wsgi.host.config_tree` does for its checks."""
+    for dest, text in files(family, variables).items():
+        path = folder / dest.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def check(folder: Path, family: str, variables: Mapping[str, Any]) -> list[str]:
+    """Run the checks of the role's task on a staged tree; what each that failed said."""
+    [task] = yaml.safe_load((ROLES / ROLE / "tasks" / "configure.yml").read_text())
+    said = []
+    for entry in task["wsgi.host.config_tree"]["checks"]:
+        argv = evaluate(ROLE, entry["argv"].strip("{} "), family, **variables)
+        done = subprocess.run(
+            [argument.replace("{stage}", str(folder)) for argument in argv],
+            env={
+                **os.environ,
+                **{
+                    key: value.replace("{stage}", str(folder))
+                    for key, value in entry.get("environment", {}).items()
+                },
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        if done.returncode:
+            said.append(done.stdout + done.stderr)
+    return said
+
+
+def unit(text: str) -> dict[str, dict[str, list[str]]]:
+    """A unit file's directives by section, each with its values in order."""
+    sections: dict[str, dict[str, list[str]]] = {}
+    for line in text.replace("\\\n", "").splitlines():
+        if line.startswith("["):
+            section = sections.setdefault(line.strip("[]"), {})
+        elif line and not line.startswith("#"):
+            directive, _, value = line.partition("=")
+            section.setdefault(directive, []).append(value)
+    return sections
+
+
+def units(family: str, **variables: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The socket unit and the service unit."""
+    written = files(family, {**REQUIRED, **variables})
+    folder = "/etc/systemd/system"
+    return unit(written[f"{folder}/{NAME}.socket"]), unit(written[f"{folder}/{NAME}.service"])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_file_passes_the_checks_of_the_role(
+    tmp_path: Path, family: str, variant: str
+) -> None:
+    """systemd ignores a line that it does not understand, and the sandbox has a hole."""
+    assert check(stage(tmp_path, family, VARIANTS[variant]), family, VARIANTS[variant]) == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"gunicorn_systemd_unit_options": {"ProtectHome": "perhaps"}}, "perhaps"),
+        ({"gunicorn_systemd_unit_options": {"ProtectHoem": True}}, "ProtectHoem"),
+        ({"gunicorn_systemd_bind": ["127.0.0.1:99999"]}, "127.0.0.1:99999"),
+        ({"__gunicorn_systemd_etc": '/etc/"""shop'}, "SyntaxError"),
+    ],
+    ids=["value", "directive", "address", "settings"],
+)
+def test_the_checks_refuse_what_systemd_or_python_would_not_take(
+    tmp_path: Path, variables: dict[str, Any], said: str
+) -> None:
+    """A check that always passes is none."""
+    variables = {**REQUIRED, **variables}
+    if said == "SyntaxError":
+        folder = stage(tmp_path, "Debian", REQUIRED)
+        (folder / "etc/shop/gunicorn.conf.py").write_text("workers = \n")
+        variables = REQUIRED
+    else:
+        folder = stage(tmp_path, "Debian", variables)
+    [message] = check(folder, "Debian", variables)
+    assert said in message
+
+
+def test_units_of_others_do_not_stand_in_the_way(tmp_path: Path) -> None:
+    """A broken unit that the host has anyway is not what this role is about."""
+    variables = {**REQUIRED, "gunicorn_systemd_after": ["broken.service"]}
+    folder = stage(tmp_path, "Debian", variables)
+    (folder / "etc/systemd/system/broken.service").write_text("[Service]\nExecStrat=/bin/true\n")
+    assert check(folder, "Debian", variables) == []
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gunicorn_takes_the_settings(tmp_path: Path, family: str, variant: str) -> None:
+    """gunicorn ignores a setting that it does not know, so each is held against its own list."""
+    variables = VARIANTS[variant]
+    settings = stage(tmp_path, family, variables) / "etc" / NAME / "gunicorn.conf.py"
+    (tmp_path / "app.py").write_text("def app(*_): ...\ndef create_app(): return app\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "--print-config", "--config", settings],
+        cwd=tmp_path,
+        env={**os.environ, "RUNTIME_DIRECTORY": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    taken = dict(re.findall(r"^(\w+) += (.*)$", done.stdout, re.MULTILINE))
+    names = re.findall(r"^([a-z_]+) = ", settings.read_text(), re.MULTILINE)
+    assert "workers" in names
+    assert set(names) <= set(taken)
+    workers = evaluate(ROLE, "gunicorn_systemd_workers", family, **variables)
+    assert taken["workers"] == str(workers)
+    assert taken["control_socket_disable"] == "True"
+    assert taken["forwarder_headers"] in ("['']", "[]")
+    assert taken["worker_tmp_dir"] == str(tmp_path)
+
+
+def test_workers_follow_the_processors() -> None:
+    for cpus, workers in ((1, 3), (2, 5), (16, 33)):
+        text = files("Debian", {**REQUIRED, "wsgi_host": {**FACTS["Debian"], "cpus": cpus}})
+        assert f"\nworkers = {workers}\n" in text[f"/etc/{NAME}/gunicorn.conf.py"]
+
+
+def test_a_worker_takes_no_more_than_it_can_serve() -> None:
+    """Further connections wait in the sockets, and not behind one worker's slow requests."""
+    text = files("Debian", {**REQUIRED, "gunicorn_systemd_threads": 7})
+    assert "\nworker_connections = 7\n" in text[f"/etc/{NAME}/gunicorn.conf.py"]
+
+
+@pytest.mark.parametrize(
+    "value", ["", "a b", "it's", 'a"b', "$HOME", "`id`", "\\n", "100%", "ü #;="]
+)
+def test_the_environment_reaches_the_application_as_it_was_written(
+    tmp_path: Path, value: str
+) -> None:
+    """systemd reads the file by the rules of a shell's double quotes."""
+    text = files("Debian", {**REQUIRED, "gunicorn_systemd_environment": {"VALUE": value}})
+    path = tmp_path / "environment"
+    path.write_text(text[f"/etc/{NAME}/environment"])
+    done = subprocess.run(
+        ["/bin/sh", "-c", '. "$0"; printf %s "$VALUE"', path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == value
+
+
+def test_secrets_are_in_their_own_files_only() -> None:
+    """Whoever may read units and settings must not learn a secret."""
+    written = files(
+        "Debian",
+        {
+            **REQUIRED,
+            "gunicorn_systemd_credentials": [
+                {"name": "api_key", "value": "geheim"},
+                {"name": "secret_key", "random": 32},
+            ],
+        },
+    )
+    assert written.pop(f"/etc/{NAME}/credentials/api_key") == "geheim"
+    assert f"/etc/{NAME}/credentials/secret_key" in written
+    assert "geheim" not in "".join(written.values())
+
+
+def test_secret_files_are_root_only_and_kept_out_of_diffs() -> None:
+    variables = {
+        **REQUIRED,
+        "gunicorn_systemd_credentials": [{"name": "a", "value": "x"}, {"name": "b", "random": 32}],
+    }
+    entries = evaluate(ROLE, "__gunicorn_systemd_credential_files", "Debian", **variables)
+    assert [(entry["mode"], entry["secret"]) for entry in entries] == [("0600", True)] * 2
+    assert entries[1]["random"] == 32
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_nginx_may_open_the_unix_socket(family: str) -> None:
+    """Whoever can, speaks for every client: gunicorn believes what comes over it."""
+    socket, _ = units(family)
+    group = {"Debian": "www-data", "RedHat": "nginx"}[family]
+    assert socket["Socket"]["SocketGroup"] == [group]
+    assert socket["Socket"]["SocketMode"] == ["0660"]
+
+
+def test_the_socket_file_outlives_the_service() -> None:
+    """A runtime directory goes with each stop of its service, and the socket with it."""
+    socket, service = units("Debian")
+    [path] = [item for item in socket["Socket"]["ListenStream"] if item.startswith("/")]
+    assert path == f"/run/gunicorn/{NAME}.sock"
+    for directory in service["Service"]["RuntimeDirectory"]:
+        assert not path.startswith(f"/run/{directory}/")
+
+
+def test_nothing_ever_closes_the_sockets() -> None:
+    """A start limit or trigger limit does, of a service that keeps failing."""
+    socket, service = units("Debian")
+    assert socket["Socket"]["TriggerLimitIntervalSec"] == ["0"]
+    assert service["Unit"]["StartLimitIntervalSec"] == ["0"]
+    assert service["Service"]["Restart"] == ["always"]
+
+
+def test_requests_are_finished_before_systemd_kills() -> None:
+    _, service = units("Debian", gunicorn_systemd_graceful_timeout=90)
+    assert int(service["Service"]["TimeoutStopSec"][0]) > 90
+
+
+def test_addresses_that_are_not_there_yet_can_be_bound() -> None:
+    """A public address may come up after the sockets at boot; the loopback never does."""
+    public, _ = units(
+        "Debian", gunicorn_systemd_bind=["192.0.2.1:5000"], gunicorn_systemd_bind_public=True
+    )
+    assert public["Socket"]["FreeBind"] == ["yes"]
+    assert "FreeBind" not in units("Debian")[0]["Socket"]
+
+
+@pytest.mark.parametrize(
+    ("network", "families", "denied"),
+    [
+        ("none", "AF_UNIX", ["any"]),
+        ("local", "AF_UNIX AF_INET AF_INET6", ["any"]),
+        ("any", "AF_UNIX AF_INET AF_INET6", None),
+    ],
+)
+def test_the_network_is_as_far_as_it_was_chosen(
+    network: str, families: str, denied: list[str] | None
+) -> None:
+    service = units("Debian", gunicorn_systemd_network=network)[1]["Service"]
+    assert service["RestrictAddressFamilies"] == [families]
+    assert service.get("IPAddressDeny") == denied
+    assert ("PrivateNetwork" in service) is (network == "none")
+
+
+def test_options_of_the_unit_come_last() -> None:
+    """systemd goes by the last of several lines."""
+    service = units(
+        "Debian",
+        gunicorn_systemd_unit_options={
+            "MemoryDenyWriteExecute": False,
+            "BindReadOnlyPaths": ["/srv/a", "/srv/b"],
+        },
+    )[1]["Service"]
+    assert service["MemoryDenyWriteExecute"] == ["yes", "no"]
+    assert service["BindReadOnlyPaths"] == ["/srv/a", "/srv/b"]
+
+
+def test_nothing_but_the_handover_starts_or_stops_a_unit() -> None:
+    """Somebody else's restart would be one without the judgement, later one without the standby."""
+    for path in (ROLES / ROLE).rglob("*.yml"):
+        text = path.read_text()
+        acts = re.search(
+            r"builtin\.(systemd_service|service)|systemctl[, ]+(re)?(start|load)", text
+        )
+        assert path.name == "handover.yml" or not acts, path
+
+
+def test_a_standby_is_a_few_lines_more() -> None:
+    """The templates take what differs between two services on the same sockets from their unit."""
+    more = {
+        "name": "shop-standby",
+        "description": "Stand-in",
+        "sockets": ["shop.socket", "shop-standby.socket"],
+        "python": "/opt/shop/releases/2/bin/python",
+        "directory": "/opt/shop/releases/2/app",
+    }
+    service = unit(render(ROLE, "unit.service.j2", "Debian", **REQUIRED, unit=more))["Service"]
+    assert service["Sockets"] == ["shop.socket shop-standby.socket"]
+    assert service["RuntimeDirectory"] == ["shop-standby"]
+    assert service["StateDirectory"] == ["shop"]
+    assert service["ExecStart"][0].startswith("/opt/shop/releases/2/bin/python ")
+
+
+@pytest.mark.parametrize(
+    ("units", "idle"),
+    [
+        ({}, ["shop.socket", "shop.service"]),
+        (
+            {
+                "shop.socket": {"active": True, "enabled": True},
+                "shop.service": {"active": True, "enabled": True},
+            },
+            [],
+        ),
+        (
+            {
+                "shop.socket": {"active": True, "enabled": True},
+                "shop.service": {"active": True, "enabled": False},
+            },
+            ["shop.service"],
+        ),
+        (
+            {
+                "shop.socket": {"active": False, "enabled": True},
+                "shop.service": {"active": True, "enabled": True},
+            },
+            ["shop.socket"],
+        ),
+    ],
+    ids=["bare host", "running", "not enabled", "stopped"],
+)
+def test_units_that_do_not_run_are_noticed(units: dict[str, Any], idle: list[str]) -> None:
+    """Green over a stopped service would be the worst answer."""
+    facts = {**FACTS["Debian"], "units": units}
+    found = evaluate(ROLE, "__gunicorn_systemd_idle_units", "Debian", **REQUIRED, wsgi_host=facts)
+    assert found == idle
+
+
+# --- Guards ---------------------------------------------------------------------------------
+
+GUARDS: dict[str, tuple[dict[str, Any], str]] = {
+    "group-of-root": (
+        {"gunicorn_systemd_group": "root"},
+        'gunicorn_systemd_group ("root") cannot be the application\'s own group',
+    ),
+    "group-with-a-space": (
+        {"gunicorn_systemd_socket_group": "www data"},
+        'gunicorn_systemd_socket_group ("www data") cannot be a group',
+    ),
+    "directory-with-a-percent": (
+        {"gunicorn_systemd_directory": "/srv/100%"},
+        'gunicorn_systemd_directory ("/srv/100%") has a percent sign, which systemd would replace',
+    ),
+    "python-with-a-percent": (
+        {"gunicorn_systemd_python": "/opt/%n/python"},
+        'gunicorn_systemd_python ("/opt/%n/python") has a percent sign',
+    ),
+    "writable-path-with-a-percent": (
+        {"gunicorn_systemd_writable_paths": ["/srv/%h"]},
+        "gunicorn_systemd_writable_paths has a percent sign",
+    ),
+    "application-with-a-semicolon": (
+        {"gunicorn_systemd_wsgi_app": "app:app; import os"},
+        'gunicorn_systemd_wsgi_app ("app:app; import os") does not name a WSGI application',
+    ),
+    "bind-to-a-unix-socket": (
+        {"gunicorn_systemd_bind": ["unix:/run/shop.sock"]},
+        "gunicorn_systemd_bind names a unix socket: leave it out, /run/gunicorn/<name>.sock is",
+    ),
+    "bind-to-the-world": (
+        {"gunicorn_systemd_bind": ["0.0.0.0:5000"]},
+        "gunicorn_systemd_bind is not on the loopback, so others than this host's nginx would "
+        "reach the application: use 127.0.0.1:<port>, or set gunicorn_systemd_bind_public: true",
+    ),
+    "bind-to-the-world-by-ipv6": (
+        {"gunicorn_systemd_bind": ["[::]:5000"]},
+        "gunicorn_systemd_bind is not on the loopback",
+    ),
+    "the-same-port-twice": (
+        {"gunicorn_systemd_bind": ["127.0.0.1:5000", "127.0.0.1:5000"]},
+        "gunicorn_systemd_bind names a port twice on the same address",
+    ),
+    "the-same-port-everywhere": (
+        {
+            "gunicorn_systemd_bind": ["127.0.0.1:5000", "0.0.0.0:5000"],
+            "gunicorn_systemd_bind_public": True,
+        },
+        "gunicorn_systemd_bind names a port twice on the same address",
+    ),
+    "no-backlog": (
+        {"gunicorn_systemd_backlog": 0},
+        "gunicorn_systemd_backlog (0) would let no connection wait",
+    ),
+    "proxy-by-name": (
+        {"gunicorn_systemd_forwarded_allow_ips": ["proxy.example.org"]},
+        "gunicorn_systemd_forwarded_allow_ips names something that is not an address or a network",
+    ),
+    "anybody-a-proxy": (
+        {"gunicorn_systemd_forwarded_allow_ips": ["*"]},
+        "gunicorn_systemd_forwarded_allow_ips names something that is not an address or a network",
+    ),
+    "no-workers": (
+        {"gunicorn_systemd_workers": 0},
+        "gunicorn_systemd_workers (0) would serve nothing: use 1 or more",
+    ),
+    "no-threads": (
+        {"gunicorn_systemd_threads": 0, "gunicorn_systemd_worker_connections": 2},
+        "gunicorn_systemd_threads (0) would serve nothing",
+    ),
+    "threads-of-sync": (
+        {"gunicorn_systemd_worker_class": "sync"},
+        "gunicorn_systemd_threads (2) is more than a worker of class sync has",
+    ),
+    "idle-threads": (
+        {"gunicorn_systemd_threads": 4, "gunicorn_systemd_worker_connections": 2},
+        "gunicorn_systemd_worker_connections (2) leaves threads idle",
+    ),
+    "nothing-to-keep-alive": (
+        {"gunicorn_systemd_keepalive": 5},
+        "gunicorn_systemd_worker_connections (2) leaves threads idle, or no connection",
+    ),
+    "negative-requests": (
+        {"gunicorn_systemd_max_requests_jitter": -1},
+        "gunicorn_systemd_max_requests_jitter is negative",
+    ),
+    "negative-timeout": (
+        {"gunicorn_systemd_timeout": -1},
+        "gunicorn_systemd_timeout (-1) or gunicorn_systemd_keepalive is negative",
+    ),
+    "no-grace": (
+        {"gunicorn_systemd_graceful_timeout": 0},
+        "gunicorn_systemd_graceful_timeout (0) would cut off every request at each stop",
+    ),
+    "negative-delay": (
+        {"gunicorn_systemd_restart_delay": -1},
+        "gunicorn_systemd_restart_delay (-1) is negative",
+    ),
+    "setting-of-the-role": (
+        {"gunicorn_systemd_settings": {"bind": "0.0.0.0:80"}},
+        "gunicorn_systemd_settings is no place for something that is not a setting, or that",
+    ),
+    "setting-that-is-code": (
+        {"gunicorn_systemd_settings": {"import os; x": 1}},
+        "gunicorn_systemd_settings is no place",
+    ),
+    "name-of-an-environment-variable": (
+        {"gunicorn_systemd_environment": {"SHOP-MODE": "x"}},
+        "gunicorn_systemd_environment has a name that cannot be an environment variable",
+    ),
+    "environment-of-gunicorn": (
+        {"gunicorn_systemd_environment": {"GUNICORN_CMD_ARGS": "--reload"}},
+        "gunicorn_systemd_environment has a name that systemd or gunicorn gives a meaning",
+    ),
+    "boolean-in-the-environment": (
+        {"gunicorn_systemd_environment": {"DEBUG": True}},
+        "gunicorn_systemd_environment has a value that is neither text nor a number: quote it",
+    ),
+    "list-in-the-environment": (
+        {"gunicorn_systemd_environment": {"HOSTS": ["a", "b"]}},
+        "gunicorn_systemd_environment has a value that is neither text nor a number",
+    ),
+    "lines-in-the-environment": (
+        {"gunicorn_systemd_environment": {"KEY": "a\nLD_PRELOAD=/tmp/x"}},
+        "gunicorn_systemd_environment has a value of several lines",
+    ),
+    "credential-twice": (
+        {
+            "gunicorn_systemd_credentials": [
+                {"name": "key", "value": "secret-7f3a"},
+                {"name": "key", "random": 32},
+            ]
+        },
+        "gunicorn_systemd_credentials has a name twice",
+    ),
+    "credential-of-nothing": (
+        {"gunicorn_systemd_credentials": [{"name": "key"}]},
+        "gunicorn_systemd_credentials has an entry with neither a value nor random, or with both",
+    ),
+    "credential-of-both": (
+        {"gunicorn_systemd_credentials": [{"name": "key", "value": "secret-7f3a", "random": 32}]},
+        "gunicorn_systemd_credentials has an entry with neither a value nor random, or with both",
+    ),
+    "empty-credential": (
+        {"gunicorn_systemd_credentials": [{"name": "key", "value": ""}]},
+        "gunicorn_systemd_credentials has an empty value",
+    ),
+    "weak-credential": (
+        {"gunicorn_systemd_credentials": [{"name": "key", "random": 4}]},
+        "gunicorn_systemd_credentials has too few or too many random bytes: use 16 to 1024",
+    ),
+    "memory-in-words": (
+        {"gunicorn_systemd_memory_max": "512 megabytes"},
+        'gunicorn_systemd_memory_max ("512 megabytes") is not an amount of memory: write it',
+    ),
+    "more-memory-than-there-is": (
+        {"gunicorn_systemd_memory_max": "120%"},
+        'gunicorn_systemd_memory_max ("120%") is not an amount of memory',
+    ),
+    "too-few-tasks": (
+        {"gunicorn_systemd_workers": 40, "gunicorn_systemd_tasks_max": 100},
+        "gunicorn_systemd_tasks_max (100) is less than the processes and threads of the workers",
+    ),
+    "too-few-files": (
+        {"gunicorn_systemd_open_files": 20},
+        "gunicorn_systemd_open_files (20) is too few for a worker's connections",
+    ),
+    "after-no-unit": (
+        {"gunicorn_systemd_after": ["postgresql"]},
+        "gunicorn_systemd_after names something that is not a unit: write the unit's whole name",
+    ),
+    "directive-in-small-letters": (
+        {"gunicorn_systemd_unit_options": {"protecthome": True}},
+        "gunicorn_systemd_unit_options has a name that is not a directive",
+    ),
+    "directive-of-the-role": (
+        {"gunicorn_systemd_unit_options": {"TimeoutStopSec": 1}},
+        "gunicorn_systemd_unit_options has a directive that a variable stands for",
+    ),
+    "lines-in-a-directive": (
+        {"gunicorn_systemd_unit_options": {"Nice": "5\nExecStopPost=/bin/true"}},
+        "gunicorn_systemd_unit_options has a value of several lines",
+    ),
+    "check-of-no-path": (
+        {"gunicorn_systemd_check_path": "healthz"},
+        'gunicorn_systemd_check_path ("healthz") is not a path that can be asked for: begin',
+    ),
+    "check-for-no-status": (
+        {"gunicorn_systemd_check_status": 42},
+        "gunicorn_systemd_check_status (42) is not the status of an answer",
+    ),
+    "check-without-time": (
+        {"gunicorn_systemd_check_time_limit": 0},
+        "gunicorn_systemd_check_time_limit (0) leaves no time for an answer",
+    ),
+}
+
+# These stand alone: a value of the wrong kind keeps rules that read it from being asked, and much is
+# derived from the name.
+MISTYPED: dict[str, tuple[dict[str, Any], str]] = {
+    "name-with-capitals": (
+        {"gunicorn_systemd_name": "Shop"},
+        'gunicorn_systemd_name ("Shop") cannot name units, directories and a socket',
+    ),
+    "name-of-the-sockets": (
+        {"gunicorn_systemd_name": "gunicorn"},
+        'gunicorn_systemd_name ("gunicorn") is taken, by the directory of the sockets',
+    ),
+    "name-of-a-standby": (
+        {"gunicorn_systemd_name": "shop-standby"},
+        'gunicorn_systemd_name ("shop-standby") is taken',
+    ),
+    "root": (
+        {"gunicorn_systemd_user": "root"},
+        'gunicorn_systemd_user ("root") cannot be the application\'s own user',
+    ),
+    "relative-directory": (
+        {"gunicorn_systemd_directory": "srv/shop"},
+        'gunicorn_systemd_directory is "srv/shop"',
+    ),
+    "python-with-a-space": (
+        {"gunicorn_systemd_python": "/opt/my shop/python"},
+        'gunicorn_systemd_python is "/opt/my shop/python"',
+    ),
+    "bind-without-port": (
+        {"gunicorn_systemd_bind": ["127.0.0.1"]},
+        'gunicorn_systemd_bind[0] is "127.0.0.1"',
+    ),
+    "unknown-class": (
+        {"gunicorn_systemd_worker_class": "gevent"},
+        "gunicorn_systemd_worker_class",
+    ),
+    "name-of-a-credential": (
+        {"gunicorn_systemd_credentials": [{"name": "../key", "value": "secret-7f3a"}]},
+        "gunicorn_systemd_credentials has a name that cannot be a file's",
+    ),
+    "unknown-network": (
+        {"gunicorn_systemd_network": "some"},
+        "gunicorn_systemd_network",
+    ),
+    "typing-error": (
+        {"gunicorn_systemd_treads": 4},
+        "gunicorn_systemd_treads is not a variable of role gunicorn_systemd; did you mean "
+        "gunicorn_systemd_threads?",
+    ),
+    "wrong-type": (
+        {"gunicorn_systemd_workers": "many"},
+        "gunicorn_systemd_workers",
+    ),
+    "no-name": (
+        {"gunicorn_systemd_name": None},
+        "gunicorn_systemd_name",
+    ),
+}
+
+OTHER = {"protocol": "tcp", "address": "127.0.0.1", "port": 5000, "program": "flask", "pid": 42}
+HOSTS: dict[str, tuple[Case, str]] = {
+    "unsupported-system": (
+        Case(REQUIRED, {"family": "alpine", "pretty_name": "Alpine Linux 3.22"}),
+        "the host runs Alpine Linux 3.22 (family alpine); role gunicorn_systemd supports",
+    ),
+    "without-systemd": (
+        Case(REQUIRED, {"systemd": {"running": False, "version": 0}}),
+        "the host is not run by systemd",
+    ),
+    "old-systemd": (
+        Case(REQUIRED, {"systemd": {"running": True, "version": 239}}),
+        "systemd on the host is too old for credentials and for a part of the sandbox",
+    ),
+    "port-of-another-program": (
+        Case(REQUIRED, {"listeners": [{**OTHER, "unit": "other.service"}]}),
+        "gunicorn_systemd_bind needs port 5000, but flask (pid 42, other.service) listens",
+    ),
+    "port-of-another-socket-unit": (
+        Case(
+            REQUIRED,
+            {"listeners": [{**OTHER, "program": "systemd", "pid": 1, "unit": "other.socket"}]},
+        ),
+        "gunicorn_systemd_bind needs port 5000, but systemd (pid 1, other.socket) listens on",
+    ),
+    "full-disk": (
+        Case(REQUIRED, {"mounts": {"/": 20}}),
+        "/etc and /var has 20 MiB free on the file system /; 60 MiB are needed",
+    ),
+}
+GOOD: dict[str, Case] = {
+    **{variant: Case(variables) for variant, variables in VARIANTS.items()},
+    "ipv6": Case({**REQUIRED, "gunicorn_systemd_bind": ["127.0.0.1:5000", "[::1]:5000"]}),
+    "factory": Case({**REQUIRED, "gunicorn_systemd_wsgi_app": "shop.wsgi:create_app('eu')"}),
+    "its-own-port": Case(
+        REQUIRED, {"listeners": [{**OTHER, "program": "systemd", "pid": 1, "unit": "shop.socket"}]}
+    ),
+}
+
+
+def packs() -> dict[str, list[str]]:
+    """Guards that can be tried together, by the first of them: no two set the same variable.
+
+    preflight reports every problem at once, and a play for each guard would take a minute.
+    """
+    together: dict[str, list[str]] = {}
+    for guard, (variables, _) in GUARDS.items():
+        for names in together.values():
+            if not any(set(variables) & set(GUARDS[name][0]) for name in names):
+                names.append(guard)
+                break
+        else:
+            together[guard] = [guard]
+    return together
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What preflight says to each case."""
+    cases = {name: Case({**REQUIRED, **variables}) for name, (variables, _) in MISTYPED.items()}
+    cases |= {name: case for name, (case, _) in HOSTS.items()} | GOOD
+    for first, names in packs().items():
+        cases[first] = Case({**REQUIRED, **{k: v for n in names for k, v in GUARDS[n][0].items()}})
+    answers = preflight(ROLE, cases, tmp_path_factory.mktemp("preflight"))
+    return answers | {name: answers[first] for first, names in packs().items() for name in names}
+
+
+@pytest.mark.parametrize("guard", [*GUARDS, *MISTYPED, *HOSTS])
+def test_preflight_names_what_is_wrong(guard: str, said: dict[str, str]) -> None:
+    """A bad value stops the run before anything is touched, and the message says what to do."""
+    expected = (GUARDS | MISTYPED | HOSTS)[guard][1]
+    assert expected in said[guard]
+    assert "Nothing was changed on" in said[guard]
+    assert "secret-7f3a" not in said[guard]
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_preflight_lets_good_variables_pass(case: str, said: dict[str, str]) -> None:
+    """One that always complains would pass every test above."""
+    assert said[case] == ""
+
+
+def test_every_rule_has_a_case() -> None:
+    """A guard that nobody saw refuse something may never do."""
+    tasks = yaml.safe_load((ROLES / ROLE / "tasks" / "preflight.yml").read_text())
+    problems = {rule["problem"].strip() for rule in tasks[0]["wsgi.host.preflight"]["rules"]}
+    expected = " ".join(text for _, text in (GUARDS | HOSTS).values())
+    for problem in problems:
+        assert problem[:20] in expected, problem
