@@ -443,17 +443,9 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         {"gunicorn_systemd_threads": 0, "gunicorn_systemd_worker_connections": 2},
         "gunicorn_systemd_threads (0) would serve nothing",
     ),
-    "threads-of-sync": (
-        {"gunicorn_systemd_worker_class": "sync"},
-        "gunicorn_systemd_threads (2) is more than a worker of class sync has",
-    ),
     "idle-threads": (
         {"gunicorn_systemd_threads": 4, "gunicorn_systemd_worker_connections": 2},
         "gunicorn_systemd_worker_connections (2) leaves threads idle",
-    ),
-    "nothing-to-keep-alive": (
-        {"gunicorn_systemd_keepalive": 5},
-        "gunicorn_systemd_worker_connections (2) leaves threads idle, or no connection",
     ),
     "negative-requests": (
         {"gunicorn_systemd_max_requests_jitter": -1},
@@ -570,9 +562,16 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
 }
 
-# These stand alone: a value of the wrong kind keeps rules that read it from being asked, and much is
-# derived from the name.
-MISTYPED: dict[str, tuple[dict[str, Any], str]] = {
+# A value of the wrong kind keeps rules that read it from being asked, and some others hang together.
+ALONE: dict[str, tuple[dict[str, Any], str]] = {
+    "nothing-to-keep-alive": (
+        {"gunicorn_systemd_keepalive": 5},
+        "gunicorn_systemd_worker_connections (2) leaves threads idle, or no connection",
+    ),
+    "threads-of-sync": (
+        {"gunicorn_systemd_worker_class": "sync"},
+        "gunicorn_systemd_threads (2) is more than a worker of class sync has",
+    ),
     "name-with-capitals": (
         {"gunicorn_systemd_name": "Shop"},
         'gunicorn_systemd_name ("Shop") cannot name units, directories and a socket',
@@ -687,7 +686,7 @@ def packs() -> dict[str, list[str]]:
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What preflight says to each case."""
-    cases = {name: Case({**REQUIRED, **variables}) for name, (variables, _) in MISTYPED.items()}
+    cases = {name: Case({**REQUIRED, **variables}) for name, (variables, _) in ALONE.items()}
     cases |= {name: case for name, (case, _) in HOSTS.items()} | GOOD
     for first, names in packs().items():
         cases[first] = Case({**REQUIRED, **{k: v for n in names for k, v in GUARDS[n][0].items()}})
@@ -695,10 +694,10 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return answers | {name: answers[first] for first, names in packs().items() for name in names}
 
 
-@pytest.mark.parametrize("guard", [*GUARDS, *MISTYPED, *HOSTS])
+@pytest.mark.parametrize("guard", [*GUARDS, *ALONE, *HOSTS])
 def test_preflight_names_what_is_wrong(guard: str, said: dict[str, str]) -> None:
     """A bad value stops the run before anything is touched, and the message says what to do."""
-    expected = (GUARDS | MISTYPED | HOSTS)[guard][1]
+    expected = (GUARDS | ALONE | HOSTS)[guard][1]
     assert expected in said[guard]
     assert "Nothing was changed on" in said[guard]
     assert "secret-7f3a" not in said[guard]
@@ -714,6 +713,6 @@ def test_every_rule_has_a_case() -> None:
     """A guard that nobody saw refuse something may never do."""
     tasks = yaml.safe_load((ROLES / ROLE / "tasks" / "preflight.yml").read_text())
     problems = {rule["problem"].strip() for rule in tasks[0]["wsgi.host.preflight"]["rules"]}
-    expected = " ".join(text for _, text in (GUARDS | HOSTS).values())
+    expected = " ".join(text for _, text in (GUARDS | ALONE | HOSTS).values())
     for problem in problems:
         assert problem[:20] in expected, problem
