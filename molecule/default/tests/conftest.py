@@ -88,9 +88,9 @@ def variables(host: Host) -> dict[str, Any]:
 
 
 @pytest.fixture
-def site(variables: dict[str, Any], acme_root: str) -> Site:
+def site(variables: dict[str, Any], address: str, acme: Any) -> Site:
     """The application as a client sees it that trusts only the ACME server's root."""
-    return Site(variables["ansible_host"], variables["toll_app_domains"][0], acme_root)
+    return Site(address, variables["toll_app_domains"][0], str(acme.root))
 
 
 @pytest.fixture

@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from conftest import Site
 from testinfra.host import Host
+
+if TYPE_CHECKING:
+    from conftest import Site
 
 
 class Load:

@@ -134,4 +134,4 @@ def test_exactly_one_renewal(as_root: Callable[[str], str]) -> None:
 def test_release_is_told_apart_by_its_manifest(as_root: Callable[[str], str]) -> None:
     manifest = json.loads(as_root("cat /opt/toll-app/current/manifest.json"))
     assert as_root("readlink /opt/toll-app/current").strip().endswith(manifest["id"])
-    assert manifest["lock_hash"]
+    assert manifest["lock_sha256"]

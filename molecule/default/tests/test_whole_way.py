@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import Site
 from testinfra.host import Host
+
+if TYPE_CHECKING:
+    from conftest import Site
 
 
 def test_certificate_comes_from_the_authority_and_names_every_domain(
@@ -43,7 +45,7 @@ def test_unknown_name_gets_nothing(site: Site) -> None:
 
 
 def test_page_and_its_static_files(site: Site) -> None:
-    """What the page refers to is served, by nginx, and may be kept."""
+    """What the page refers to is served by nginx and may be kept: each release has its address."""
     page = site.get("/")
     assert page.status == 200
     assert page.headers["content-type"].startswith("text/html")
@@ -51,7 +53,8 @@ def test_page_and_its_static_files(site: Site) -> None:
     answer = site.get(style)
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("text/css")
-    assert "max-age" in answer.headers["cache-control"]
+    assert "immutable" in answer.headers["cache-control"]
+    assert site.get("/healthz").json()["release"] in style
 
 
 def test_quote_over_https(site: Site) -> None:
