@@ -22,12 +22,12 @@ TESTHOSTS = [sys.executable, str(PROJECT / "testhosts" / "testhosts.py")]
 POINTS = (
     "certbot : certificate | Put a certificate behind each link",
     "reload | Reload, start or restart nginx",
-    "handover | Let systemd take the change",
+    "handover | Start the service anew",
     "check | Ask the release through nginx",
 )
 
 
-def testhosts(*arguments: str) -> Any:
+def run_testhosts(*arguments: str) -> Any:
     done = subprocess.run([*TESTHOSTS, *arguments], check=True, capture_output=True, text=True)
     return json.loads(done.stdout) if done.stdout.strip() else None
 
@@ -39,7 +39,7 @@ def bare_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         [*TESTHOSTS, "checkout"], check=True, capture_output=True, text=True
     ).stdout.strip()
     scope = f"interrupted-{checkout}"
-    found = testhosts("up", "interrupted", "--image", "debian13", "--scope", scope)
+    found = run_testhosts("up", "interrupted", "--image", "debian13", "--scope", scope)
     host = found[0] if isinstance(found, list) else found
     inventory = tmp_path_factory.mktemp("inventory") / "hosts.yml"
     variables = {
@@ -56,7 +56,7 @@ def bare_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     }
     inventory.write_text(yaml.safe_dump({"toll_app": {"hosts": {"interrupted": variables}}}))
     yield inventory
-    testhosts("down", "--scope", scope)
+    run_testhosts("down", "--scope", scope)
 
 
 def command(inventory: Path, *options: str) -> list[str]:
