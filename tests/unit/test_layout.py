@@ -1,0 +1,144 @@
+"""What ansible-lint does not know of the house style."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.wsgi.host.plugins.plugin_utils.variables import Checker
+from conftest import PROJECT
+
+ROLES = sorted(path.parent.parent for path in PROJECT.glob("roles/*/tasks/main.yml"))
+EACH_ROLE = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+FILES = sorted(PROJECT.glob("roles/*/tasks/**/*.yml"))
+EACH_FILE = pytest.mark.parametrize(
+    "file", FILES, ids=lambda file: str(file.relative_to(PROJECT / "roles"))
+)
+DISTRIBUTIONS = re.compile(r"\b(debian|ubuntu|centos|rhel|redhat|fedora|rocky|almalinux)\b", re.I)
+IMPORTS = {"ansible.builtin.import_tasks", "ansible.builtin.import_role"}
+KEYWORDS = {"name", "vars", "when", "tags"}
+
+
+def load(file: Path) -> list[dict[str, Any]]:
+    """The tasks of a file, those in blocks with their block."""
+    return yaml.safe_load(file.read_text()) or []
+
+
+def tasks(listed: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Every task, those in blocks included."""
+    for task in listed:
+        if "block" in task:
+            for part in ("block", "rescue", "always"):
+                yield from tasks(task.get(part, []))
+        else:
+            yield task
+
+
+def families(role: Path) -> set[str]:
+    """The families that the role has variables of."""
+    return {path.stem for path in (role / "vars").glob("*.yml")} - {"main"}
+
+
+def preflight(role: Path) -> dict[str, Any]:
+    """The options of the role's preflight."""
+    first: dict[str, Any] = load(role / "tasks" / "preflight.yml")[0]["wsgi.host.preflight"]
+    return first
+
+
+@EACH_ROLE
+def test_main_is_a_table_of_contents(role: Path) -> None:
+    for task in load(role / "tasks" / "main.yml"):
+        assert set(task) & IMPORTS, task["name"]
+        assert set(task) - IMPORTS <= KEYWORDS, task["name"]
+
+
+@EACH_ROLE
+def test_main_begins_with_the_preflight(role: Path) -> None:
+    """Nothing is changed before everything is known to be right."""
+    path = role / "tasks" / "main.yml"
+    while path.name != "preflight.yml":
+        first = load(path)[0]
+        assert "ansible.builtin.import_tasks" in first, f"{path.name}: {first['name']}"
+        path = path.with_name(first["ansible.builtin.import_tasks"])
+    assert preflight(role)["role"] == role.name
+
+
+@EACH_ROLE
+def test_supported_families_are_those_with_variables(role: Path) -> None:
+    """A new family is one new file, and its name here."""
+    if families(role):
+        assert set(preflight(role)["families"]) == families(role)
+
+
+@EACH_ROLE
+def test_families_define_the_same_variables(role: Path) -> None:
+    """So that no family fails in the middle of a run over a name that only another defines."""
+    defined = {
+        family: set(yaml.safe_load((role / "vars" / f"{family}.yml").read_text()) or {})
+        for family in families(role)
+    }
+    for family, names in defined.items():
+        for other, theirs in defined.items():
+            assert names == theirs, f"{family} and {other} differ in {sorted(names ^ theirs)}"
+
+
+@EACH_ROLE
+def test_the_preflight_speaks_of_real_variables(role: Path) -> None:
+    specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())
+    spec = specs["argument_specs"]["main"]["options"]
+    options = preflight(role)
+    Checker(role.name, spec, options.get("formats", {}))  # raises ValueError
+    for rule in options.get("rules", []):
+        # Where it is about the host, it says so in words.
+        assert rule["variable"] in spec or " " in rule["variable"], rule
+        assert not rule["problem"].rstrip().endswith("."), rule["problem"]
+        assert not rule["remedy"].rstrip().endswith("."), rule["remedy"]
+
+
+@EACH_FILE
+def test_a_file_of_tasks_is_one_concern(file: Path) -> None:
+    limit = 20 if file.name == "main.yml" else 12
+    assert len(list(tasks(load(file)))) <= limit
+
+
+@EACH_FILE
+def test_no_distribution_is_named_outside_its_own_file(file: Path) -> None:
+    """What differs lives in vars/<family>.yml, or in a file named after the family."""
+    if file.stem in families(file.parents[len(file.relative_to(PROJECT / "roles").parts) - 2]):
+        return
+    code = re.sub(r"^\s*(#.*|families: .*)$", "", file.read_text(), flags=re.M)
+    names = re.sub(r"^\s*- name: .*$", "", code, flags=re.M)
+    assert DISTRIBUTIONS.findall(names) == []
+
+
+@EACH_FILE
+def test_names_are_sentences_without_a_stop(file: Path) -> None:
+    for task in tasks(load(file)):
+        assert not task["name"].endswith("."), task["name"]
+        if file.name != "main.yml":
+            verb = task["name"].split(" | ")[-1]
+            assert verb[0].isupper(), task["name"]
+
+
+@EACH_FILE
+def test_a_command_says_what_it_changes_and_why_no_module_does_it(file: Path) -> None:
+    text = file.read_text()
+    for task in tasks(load(file)):
+        module = next((key for key in task if key.endswith((".command", ".shell"))), None)
+        if module is None:
+            continue
+        assert module == "ansible.builtin.command", task["name"]
+        assert "argv" in task[module], task["name"]
+        assert "changed_when" in task, task["name"]
+        before = text.split(f"- name: {task['name']}")[0].rstrip().splitlines()[-1]
+        assert before.lstrip().startswith("#"), f"{task['name']}: say why no module fits"
+
+
+@EACH_FILE
+def test_no_failure_is_hidden(file: Path) -> None:
+    for task in tasks(load(file)):
+        assert "ignore_errors" not in task, task["name"]

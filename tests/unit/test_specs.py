@@ -1,0 +1,189 @@
+"""Argument specifications: the one source of what a variable is, held against everything else."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from ansible_collections.wsgi.host.plugins.plugin_utils.variables import TYPES, Checker
+from conftest import PROJECT
+
+ROLES = sorted(path.parent.parent for path in PROJECT.glob("roles/*/meta/argument_specs.yml"))
+EACH_ROLE = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+DURATION = re.compile(r"(timeout|delay|interval|time_limit|max_age|lifetime|retry_after)")
+SIZE = re.compile(r"(_size|_memory|memory_|_bytes)")
+# What an option may stand in for when nothing but the specification is known.
+PLACEHOLDERS = {"str": "name", "path": "/srv", "int": 1, "bool": True, "list": ["name"], "dict": {}}
+
+
+def options(role: Path) -> dict[str, dict[str, Any]]:
+    """The options of the entry point main."""
+    specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())
+    found: dict[str, dict[str, Any]] = specs["argument_specs"]["main"]["options"]
+    return found
+
+
+def values(role: Path, path: str) -> dict[str, Any]:
+    """The variables of one file of a role, as YAML has them."""
+    file = role / path
+    return (yaml.safe_load(file.read_text()) or {}) if file.exists() else {}
+
+
+def everything(found: dict[str, dict[str, Any]], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every option with its path, those below others included."""
+    for name, option in found.items():
+        yield f"{above}{name}", option
+        yield from everything(option.get("options", {}), f"{above}{name}.")
+
+
+def test_there_are_roles_to_test() -> None:
+    assert {"certbot", "gunicorn_systemd", "nginx", "toll_app"} <= {role.name for role in ROLES}
+
+
+@EACH_ROLE
+def test_defaults_are_those_of_the_specification(role: Path) -> None:
+    """Two places with the same value, because Ansible reads both; this keeps them the same."""
+    specified = {
+        name: option["default"] for name, option in options(role).items() if "default" in option
+    }
+    assert values(role, "defaults/main.yml") == specified
+
+
+@EACH_ROLE
+def test_what_has_no_default_is_required_or_may_be_absent(role: Path) -> None:
+    """A template that reads an optional variable without a default has to say so by `default()`."""
+    for name, option in options(role).items():
+        assert ("default" in option) != bool(option.get("required", False)), (
+            f"{name}: give it a default, or `required: true`"
+        )
+
+
+@EACH_ROLE
+def test_every_option_says_what_it_is(role: Path) -> None:
+    for path, option in everything(options(role)):
+        description = option.get("description")
+        text = description if isinstance(description, str) else " ".join(description or [])
+        assert text.strip().endswith((".", ")")), f"{path}: a description is a sentence"
+        assert option.get("type") in TYPES, f"{path}: {option.get('type')} is no type"
+        if option["type"] == "list":
+            assert option.get("elements") in TYPES, f"{path}: say what the list is made of"
+
+
+@EACH_ROLE
+def test_durations_and_sizes_say_their_unit(role: Path) -> None:
+    for path, option in everything(options(role)):
+        name = path.rpartition(".")[2]
+        text = f"{name} {option['description']}".lower()
+        if DURATION.search(name):
+            assert re.search(r"second|minute|hour|day", text), f"{path}: in which unit?"
+        if SIZE.search(name):
+            assert re.search(r"byte|kib|mib|amount|o\(", text), f"{path}: in which unit?"
+
+
+@EACH_ROLE
+def test_public_variables_carry_the_roles_name(role: Path) -> None:
+    """And the others say by their underscores that nobody is to set them."""
+    for name in options(role):
+        assert name.startswith(f"{role.name}_")
+    for file in sorted((role / "vars").glob("*.yml")):
+        for name in values(role, f"vars/{file.name}"):
+            assert name.startswith(f"__{role.name}_"), f"{file.name}: {name}"
+
+
+@EACH_ROLE
+def test_defaults_are_right_before_the_host_is_known(role: Path) -> None:
+    """Ansible validates a role's arguments before its first task, so before the probe."""
+    spec = options(role)
+    required = {
+        name: PLACEHOLDERS[option["type"]]
+        for name, option in spec.items()
+        if option.get("required")
+    }
+    loader = DataLoader()
+    files = [role / "defaults" / "main.yml", role / "vars" / "main.yml"]
+    variables: dict[str, Any] = {"role_path": trust_as_template(str(role)), "ansible_facts": {}}
+    for file in files:
+        if file.exists():
+            variables |= loader.load_from_file(str(file), trusted_as_template=True) or {}
+    variables |= required
+    templar = Templar(loader=loader, variables=variables)
+    checker = Checker(role.name, spec, {})
+    for name in spec:
+        checker.value(name, templar.template(variables[name]))
+    assert checker.problems == []
+
+
+@EACH_ROLE
+def test_other_entry_points_know_the_same_variables(role: Path) -> None:
+    """A variable that one of them does not know is refused when the role is entered there."""
+    specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+    for name, entry in specs.items():
+        assert entry["short_description"]
+        assert entry.get("options") == options(role), name
+        assert (role / "tasks" / f"{name}.yml").is_file()
+
+
+def test_the_tables_in_the_readmes_are_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, PROJECT / "tools" / "role_tables.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_table_out_of_date_is_found_and_written(tmp_path: Path) -> None:
+    role = tmp_path / "web"
+    (role / "meta").mkdir(parents=True)
+    spec = {
+        "web_sites": {
+            "description": ["The sites, see C(sites/)."],
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {"mode": {"description": "A|B.", "choices": ["a", "b"], "required": True}},
+        },
+        "web_key": {"description": "Key.", "type": "str", "no_log": True, "default": ""},
+    }
+    (role / "meta" / "argument_specs.yml").write_text(
+        yaml.safe_dump({"argument_specs": {"main": {"options": spec}}}, sort_keys=False)
+    )
+    readme = role / "README.md"
+    readme.write_text("# web\n<!-- variables -->\nold\n<!-- /variables -->\nend\n")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, PROJECT / "tools" / "role_tables.py", "--roles", tmp_path, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    checked = run("--check")
+    assert checked.returncode == 1
+    assert "out of date; run tools/role_tables.py" in checked.stderr
+    assert "old" in readme.read_text()
+    assert run().returncode == 0
+    assert readme.read_text().splitlines() == [
+        "# web",
+        "<!-- variables -->",
+        "| variable | type | default | what it is for |",
+        "| --- | --- | --- | --- |",
+        "| `web_sites` | list of dict | `[]` | The sites, see `sites/`. |",
+        "| `web_sites[].mode` | str | **required** | A\\|B. One of `a`, `b`. |",
+        '| `web_key` | str | `""` | Key. A secret: never shown, belongs into a vault. |',
+        "<!-- /variables -->",
+        "end",
+    ]
+    assert run("--check").returncode == 0
+    readme.write_text("# web\n")
+    assert "where the table belongs" in run("--check").stderr

@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""Writes the table of each role's variables into its README, from its argument specification.
+
+The table stands between `<!-- variables -->` and `<!-- /variables -->`. With `--check` nothing is
+written, and the exit status is 1 if a table is not up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[1]
+START, END = "<!-- variables -->", "<!-- /variables -->"
+LONG = 60  # characters of a default that a cell of the table holds
+
+
+class TableError(Exception):
+    """A role whose README has no place for the table, or that documents no variables."""
+
+
+def roles(folder: Path) -> list[Path]:
+    """The folders of the roles, by name."""
+    return sorted(path.parent.parent for path in folder.glob("*/meta/argument_specs.yml"))
+
+
+def options(role: Path) -> dict[str, dict[str, Any]]:
+    """The options of a role's entry point `main`.
+
+    Raises TableError if it has none.
+    """
+    specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))
+    try:
+        found: dict[str, dict[str, Any]] = specs["argument_specs"]["main"]["options"]
+    except (KeyError, TypeError) as error:
+        raise TableError(f"{role.name}: no options of the entry point main") from error
+    return found
+
+
+def text(description: str | list[str]) -> str:
+    """A description as Markdown in one line, with Ansible's markup turned into code."""
+    joined = " ".join([description] if isinstance(description, str) else description)
+    plain = " ".join(joined.split())
+    return re.sub(r"\b[BCIMOPV]\(([^)]*)\)", r"`\1`", plain).replace("|", "\\|")
+
+
+def type_name(option: Mapping[str, Any]) -> str:
+    """A type as a reader says it: `list of dict`, or the choices."""
+    name = str(option.get("type", "str"))
+    if name == "list" and "elements" in option:
+        name = f"list of {option['elements']}"
+    return name
+
+
+def default(option: Mapping[str, Any]) -> str:
+    """The default for a cell of the table."""
+    if option.get("required"):
+        return "**required**"
+    if option.get("default") is None:
+        return ""
+    value = option["default"]
+    shown = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+    shown = " ".join(str(shown).split())
+    if len(shown) > LONG:
+        shown = f"{shown[:LONG]}..."
+    return f"`{shown}`".replace("|", "\\|")
+
+
+def rows(found: Mapping[str, Mapping[str, Any]], prefix: str = "") -> Iterator[str]:
+    """A row per option, each followed by those below it: `sites[].name`."""
+    for name, option in found.items():
+        full = f"{prefix}{name}"
+        about = text(option.get("description", ""))
+        if "choices" in option:
+            about += f" One of {', '.join(f'`{choice}`' for choice in option['choices'])}."
+        if option.get("no_log"):
+            about += " A secret: never shown, belongs into a vault."
+        yield f"| `{full}` | {type_name(option)} | {default(option)} | {about} |"
+        if "options" in option:
+            step = "[]." if option.get("type") == "list" else "."
+            yield from rows(option["options"], f"{full}{step}")
+
+
+def table(role: Path) -> str:
+    """The whole table of a role."""
+    head = ["| variable | type | default | what it is for |", "| --- | --- | --- | --- |"]
+    return "\n".join([*head, *rows(options(role))])
+
+
+def with_table(readme: str, wanted: str) -> str:
+    """A README's text with this table between the markers.
+
+    Raises TableError if there is no such place, or more than one.
+    """
+    if readme.count(START) != 1 or readme.count(END) != 1 or readme.find(START) > readme.find(END):
+        raise TableError(f"put {START} and {END} where the table belongs, once")
+    before, rest = readme.split(START)
+    return f"{before}{START}\n{wanted}\n{END}{rest.split(END)[1]}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing, say what is out of date"
+    )
+    parser.add_argument("--roles", type=Path, default=PROJECT / "roles", help="folder of the roles")
+    chosen = parser.parse_args(arguments)
+    status = 0
+    for role in roles(chosen.roles):
+        path = role / "README.md"
+        try:
+            before = path.read_text(encoding="utf-8")
+            after = with_table(before, table(role))
+        except (OSError, TableError) as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            status = 1
+            continue
+        if before == after:
+            continue
+        if chosen.check:
+            print(f"{path}: out of date; run tools/role_tables.py", file=sys.stderr)
+            status = 1
+        else:
+            path.write_text(after, encoding="utf-8")
+            print(f"{path}: written")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
