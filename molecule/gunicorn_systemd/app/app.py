@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import http
 import json
 import mmap
@@ -108,9 +109,9 @@ def sandbox(query: dict[str, list[str]]) -> dict[str, Any]:
         "devices": sorted(os.listdir("/dev")),
     }
     for address in query.get("connect", []):
-        result[f"connect {address}"] = attempt(lambda address=address: connect(address))
+        result[f"connect {address}"] = attempt(functools.partial(connect, address))
     for directory in query.get("write", []):
-        result[f"write {directory}"] = attempt(lambda directory=directory: write(directory))
+        result[f"write {directory}"] = attempt(functools.partial(write, directory))
     return result
 
 

@@ -1,0 +1,170 @@
+"""What a run changes, while clients ask; and what it refuses."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from testinfra.host import Host
+
+if TYPE_CHECKING:
+    from conftest import Service
+
+SCENARIO = Path(__file__).parents[1]
+
+
+def test_a_changed_setting_loses_no_request(plain: Service, again: Callable[..., Any]) -> None:
+    """The service restarts; the sockets are the same ones before and after."""
+    sockets = plain.client("inodes", to=plain.everywhere)
+    assert sorted(sockets) == sorted(plain.everywhere)
+    master = plain.master
+    with plain.load(seconds=20) as load:
+        run = again(gunicorn_systemd_workers=2)
+    assert run.returncode == 0, run.output
+    assert load.bad == {}
+    assert plain.master != master
+    assert len(plain.children()) == 2
+    assert plain.client("inodes", to=plain.everywhere) == sockets
+
+
+def test_a_new_release_loses_no_request(
+    plain: Service, again: Callable[..., Any], tmp_path: Path
+) -> None:
+    shutil.copytree(SCENARIO / "app", tmp_path / "app")
+    (tmp_path / "app" / "new.py").touch()
+    before = plain.ask().json()["directory"]
+    sockets = plain.client("inodes", to=plain.everywhere)
+    with plain.load(seconds=20) as load:
+        run = again(source=str(tmp_path / "app"))
+    assert run.returncode == 0, run.output
+    assert load.bad == {}
+    assert plain.ask().json()["directory"] != before
+    assert plain.client("inodes", to=plain.everywhere) == sockets
+
+
+def test_another_port_replaces_the_one_before(plain: Service, again: Callable[..., Any]) -> None:
+    """Only this closes the sockets: they are opened anew between a stop and a start."""
+    run = again(gunicorn_systemd_bind=["127.0.0.1:5001"])
+    assert run.returncode == 0, run.output
+    assert plain.ask(via="127.0.0.1:5001").status == 200
+    assert plain.ask().status == 200
+    assert plain.told("bind")[0] not in plain.client("ports")
+    shown = plain.show("ActiveState", "NRestarts")
+    assert shown == {"ActiveState": "active", "NRestarts": "0"}
+
+
+def broken(folder: Path) -> str:
+    """A copy of the application that cannot be imported."""
+    shutil.copytree(SCENARIO / "app", folder / "app")
+    (folder / "app" / "app.py").write_text('raise RuntimeError("this release is broken")\n')
+    return str(folder / "app")
+
+
+def test_a_broken_release_fails_the_run_and_says_why(
+    plain: Service, again: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The sockets stay open: who asks meanwhile is answered once the release was put right."""
+    run = again(source=broken(tmp_path))
+    assert run.returncode != 0
+    assert "plain does not run with the release and the settings that are on the host" in run.output
+    assert "RuntimeError: this release is broken" in run.output
+    answers: list[Any] = []
+    patient = threading.Thread(target=lambda: answers.append(plain.ask()))
+    patient.start()
+    assert again().returncode == 0
+    patient.join()
+    assert [answer.status for answer in answers] == [200]
+
+
+def test_a_wrong_answer_fails_the_run(plain: Service, again: Callable[..., Any]) -> None:
+    """Active is not healthy: systemd is content before there is a single worker."""
+    run = again(
+        gunicorn_systemd_workers=2,
+        gunicorn_systemd_check_path="/nowhere",
+        gunicorn_systemd_check_time_limit=2,
+    )
+    assert run.returncode != 0
+    assert f"/nowhere at {plain.unix} answered 404, not 200" in run.output
+    assert "The end of the journal of plain.service" in run.output
+    # Not settled, so the next run does not take it for done.
+    run = again(gunicorn_systemd_workers=2)
+    assert run.returncode == 0, run.output
+    assert run.changed > 0
+
+
+def test_a_run_that_was_cut_off_is_finished_by_the_next(
+    host: Host, plain: Service, control: Any, again: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Files that were written without the restart would look done to a run that only compares."""
+    told = {
+        key: value
+        for task in yaml.safe_load((SCENARIO / "converge.yml").read_text())[0]["tasks"]
+        for key, value in task.get("vars", {}).items()
+        if "plain" in task.get("tags", [])
+    }
+    name = plain.ask().json()["directory"].split("/")[4]
+    told |= {"gunicorn_systemd_release": name, "gunicorn_systemd_workers": 2}
+    role = {"name": "gunicorn_systemd", "tasks_from": "prepare"}
+    tasks = [{"import_role": role, "vars": told}, {"fail": {"msg": "cut off here"}}]
+    playbook = tmp_path / "cut_off.yml"
+    playbook.write_text(
+        yaml.safe_dump([{"hosts": "all", "gather_facts": False, "become": True, "tasks": tasks}])
+    )
+    master = plain.master
+    limit = host.ansible.get_variables()["inventory_hostname"]
+    run = control.run_playbook(playbook, limit=limit)
+    assert "cut off here" in run.output, run.output
+    assert plain.master == master, "nothing restarts the service but the handover"
+    assert len(plain.children()) == plain.workers
+    run = again(gunicorn_systemd_workers=2)
+    assert run.returncode == 0, run.output
+    assert len(plain.children()) == 2
+
+
+def test_a_unit_that_systemd_does_not_understand_never_goes_live(
+    host: Host, plain: Service, again: Callable[..., Any]
+) -> None:
+    path = "/etc/systemd/system/plain.service"
+    before, master = host.file(path).content, plain.master
+    run = again(gunicorn_systemd_unit_options={"ProtectHome": "perhaps"})
+    assert run.returncode != 0
+    assert "refused the configuration; nothing was changed" in run.output
+    assert re.search(rf"{path}:\d+: Failed to parse .*perhaps", run.output)
+    assert host.file(path).content == before
+    assert plain.master == master
+
+
+def test_the_port_of_another_program_is_refused(
+    plain: Service, again: Callable[..., Any], as_root: Callable[[str], str]
+) -> None:
+    """Before anything is changed, with its name."""
+    as_root(
+        "systemd-run --unit=squatter python3 -m http.server --bind 127.0.0.1 --directory /srv 5001"
+    )
+    plain.wait(lambda: "127.0.0.1:5001" in plain.client("ports"))
+    try:
+        run = again(gunicorn_systemd_bind=["127.0.0.1:5001"])
+    finally:
+        as_root("systemctl stop squatter.service")
+    assert run.returncode != 0
+    assert re.search(r"gunicorn_systemd_bind needs port 5001, but python3.*squatter", run.output)
+    assert "Nothing was changed" in run.output
+    assert plain.ask(via=plain.told("bind")[0]).status == 200
+
+
+@pytest.mark.parametrize("where", ["unix", "tcp"])
+def test_a_connection_made_during_a_restart_is_served(
+    plain: Service, as_root: Callable[[str], str], where: str
+) -> None:
+    """It waits in the socket, which systemd holds, until there are workers again."""
+    via = plain.unix if where == "unix" else plain.told("bind")[0]
+    as_root("systemctl stop plain.service & true")
+    for _ in range(5):
+        assert plain.ask(via=via).status == 200
+    assert plain.show("ActiveState")["ActiveState"] == "active"
