@@ -107,7 +107,8 @@ class Engine:
             self.root_prefix = ["sudo", "-n"]
         if not shutil.which("podman"):
             raise TestHostsError("podman is not installed: run tools/bootstrap.")
-        self._environment: list[str] = []
+        # podman 5 says with every call that v1 is old.
+        self._environment = ["env", "PODMAN_IGNORE_CGROUPSV1_WARNING=1"]
         kind, self.ulimits = look()
         wanted = containers_conf(kind, self.ulimits)
         conf = CACHE / "containers.conf"
@@ -119,7 +120,7 @@ class Engine:
                 )
             if not conf.exists() or conf.read_text() != wanted:
                 conf.write_text(wanted)
-            self._environment = ["env", f"CONTAINERS_CONF={conf}"]
+            self._environment.append(f"CONTAINERS_CONF={conf}")
 
     def command(self, *arguments: str) -> list[str]:
         """The whole argv of a podman call."""

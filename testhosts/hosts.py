@@ -510,6 +510,7 @@ class Hosts:
         Raises:
             TestHostsError: the host runs no ACME server, or not yet after a while.
         """
+        self._describe(name)
         end = time.monotonic() + 30
         while True:
             done = self.engine.podman("exec", name, "cat", "/etc/pebble/ca.pem", check=False)
