@@ -1,0 +1,170 @@
+"""What a run costs, next to what cannot be avoided. Writes docs/proof/run-cost.md.
+
+    .venv/bin/python tests/proof/run_cost.py [ROUNDS]
+
+Two ratios, each from runs that alternate, so that a machine whose speed drifts does not decide:
+
+- the first run of site.yml on a bare host, next to the same packages installed by hand with apt-get
+  and the same two archives copied and unpacked;
+- a run that changes nothing, next to `ansible -m ping`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+REPORT = PROJECT / "docs" / "proof" / "run-cost.md"
+PACKAGES = ("nginx", "logrotate")
+SSH = (
+    "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o IdentitiesOnly=yes "
+    "-o LogLevel=ERROR"
+)
+
+
+def hosts(*arguments: str) -> Any:
+    """What testhosts.py answers."""
+    argv = [sys.executable, str(PROJECT / "testhosts" / "testhosts.py"), *arguments]
+    return json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
+
+
+def fresh(name: str, scope: str, folder: Path) -> tuple[dict[str, Any], Path]:
+    """A bare host and an inventory for it."""
+    found = hosts("up", name, "--image", "debian13", "--scope", scope)
+    host = found[0] if isinstance(found, list) else found
+    variables = {
+        "ansible_host": host["address"],
+        "ansible_port": host["port"],
+        "ansible_user": host["user"],
+        "ansible_ssh_private_key_file": host["identity_file"],
+        "ansible_ssh_common_args": SSH,
+        "toll_app_domains": ["cost.toll.test"],
+        "certbot_obtain": False,
+    }
+    inventory = folder / f"{name}.yml"
+    inventory.write_text(yaml.safe_dump({"toll_app": {"hosts": {name: variables}}}))
+    return host, inventory
+
+
+def newest(name: str) -> Path:
+    """The archive that was built last of a bundle for Debian 13's Python."""
+    found = [
+        path
+        for path in (PROJECT / ".cache" / "bundles").glob(f"{name}-*.json")
+        if json.loads(path.read_text())["python"] == "3.13"
+    ]
+    return max(found, key=lambda path: path.stat().st_mtime).with_suffix(".tar.gz")
+
+
+def timed(action: Callable[[], None]) -> float:
+    start = time.monotonic()
+    action()
+    return time.monotonic() - start
+
+
+def ansible(program: str, inventory: Path, *arguments: str) -> Callable[[], None]:
+    argv = [str(Path(sys.executable).with_name(program)), "-i", str(inventory), *arguments]
+
+    def run() -> None:
+        done = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(done.stdout + done.stderr)
+
+    return run
+
+
+def by_hand(host: dict[str, Any], archives: list[Path]) -> Callable[[], None]:
+    """The packages and archives over one SSH connection each, as somebody in a hurry would."""
+    target = f"{host['user']}@{host['address']}"
+    options = [*SSH.split(), "-p", str(host["port"]), "-i", host["identity_file"]]
+
+    def run() -> None:
+        # The role refreshes lists that are older than an hour, and so does this.
+        install = "apt-get update -q && apt-get install -qy --no-install-recommends"
+        script = (
+            f"sudo sh -c 'export DEBIAN_FRONTEND=noninteractive; {install} {' '.join(PACKAGES)}'"
+        )
+        subprocess.run(["ssh", *options, target, script], check=True, capture_output=True)
+        for number, archive in enumerate(archives):
+            unpack = f"sudo sh -c 'mkdir -p /opt/{number} && tar -xzf - -C /opt/{number}'"
+            with archive.open("rb") as stream:
+                subprocess.run(
+                    ["ssh", *options, target, unpack], check=True, stdin=stream, capture_output=True
+                )
+
+    return run
+
+
+def row(name: str, first: list[float], second: list[float]) -> str:
+    ratios = [a / b for a, b in zip(first, second, strict=True)]
+    cells = [
+        f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+        for values in (first, second)
+    ]
+    cells.append(f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})")
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    checkout = subprocess.run(
+        [sys.executable, str(PROJECT / "testhosts" / "testhosts.py"), "checkout"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    scope = f"cost-{checkout}"
+    folder = PROJECT / ".cache" / "proof"
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["ANSIBLE_CONFIG"] = str(PROJECT / "ansible.cfg")
+    first: list[float] = []
+    raw: list[float] = []
+    nothing: list[float] = []
+    ping: list[float] = []
+    try:
+        # Builds the bundles, which happens once for all hosts, and warms the control node's caches.
+        _, warm = fresh("warm", scope, folder)
+        ansible("ansible-playbook", warm, "site.yml")()
+        archives = [newest(name) for name in ("certbot", "toll-app")]
+        for number in range(rounds):
+            _, inventory = fresh(f"site{number}", scope, folder)
+            first.append(timed(ansible("ansible-playbook", inventory, "site.yml")))
+            host, _ = fresh(f"raw{number}", scope, folder)
+            raw.append(timed(by_hand(host, archives)))
+        for _ in range(max(rounds, 5)):
+            nothing.append(timed(ansible("ansible-playbook", warm, "site.yml")))
+            ping.append(timed(ansible("ansible", warm, "all", "-m", "ping")))
+    finally:
+        hosts("down", "--scope", scope)
+    size = sum(path.stat().st_size for path in archives) / 1e6
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text(
+        "# What a run costs\n\n"
+        "Made by `.venv/bin/python tests/proof/run_cost.py`; seconds, median (least to most) of runs\n"
+        "that alternate; the ratio is taken pair by pair. One Debian 13 host in a container, over\n"
+        "SSH.\n\n"
+        "| what | this project | next to it | ratio |\n| --- | --- | --- | --- |\n"
+        + row("first run on a bare host, next to apt-get and tar by hand", first, raw)
+        + "\n"
+        + row("a run that changes nothing, next to `ansible -m ping`", nothing, ping)
+        + f"\n\nBy hand: `apt-get install {' '.join(PACKAGES)}` and {len(archives)} archives, "
+        f"{size:.1f} MB together, copied and unpacked.\n"
+        f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, "
+        f"Linux {platform.release().split('-')[0]}, Python {platform.python_version()}.\n"
+    )
+    print(REPORT.read_text())
+
+
+if __name__ == "__main__":
+    main()
