@@ -105,7 +105,9 @@ class Preflight:
     def write(self, path: str, content: Any) -> None:
         file = self.roles / "web" / path
         file.parent.mkdir(exist_ok=True)
-        file.write_text(yaml.safe_dump(content, sort_keys=False))
+        text = yaml.safe_dump(content, sort_keys=False)
+        if not file.exists() or file.read_text() != text:
+            file.write_text(text)
 
     def run(
         self,
@@ -819,7 +821,37 @@ def test_the_host_is_probed_once_in_a_play(preflight: Preflight) -> None:
     preflight.run()
     again = preflight.run()
     assert preflight.probed == 1
-    assert "ansible_facts" not in again
+    assert again == {"changed": False}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"web_tls_port": 443}, {"web_tls_port": 80}),
+        ({"web_tls_port": "{{ ports.tls }}", "ports": {"tls": 443}}, {"ports": {"tls": 80}}),
+        ({"web_tls_port": "{{ __one }}", "__one": "{{ two }}", "two": 443}, {"two": 80}),
+        ({}, {"web_prot": 80}),
+        ({}, {"wep_tls_port": 80}),
+    ],
+)
+def test_what_has_passed_is_checked_again_if_it_is_no_longer_the_same(
+    preflight: Preflight, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    """Also where a variable reads the same, and what it is made of does not."""
+    rules = [PORTS_DIFFER]
+    assert preflight.problems(before, rules=rules) == []
+    assert preflight.run(before, rules=rules) == {"changed": False}
+    assert len(preflight.problems({**before, **after}, rules=rules)) == 1
+    assert preflight.probed == 1
+
+
+def test_what_may_be_another_each_time_is_checked_each_time(preflight: Preflight) -> None:
+    variables = {"web_port": "{{ lookup('ansible.builtin.env', 'WEB_PORT') | int }}"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WEB_PORT", "8080")
+        assert preflight.problems(variables, formats={"web_port": "port"}) == []
+        patch.setenv("WEB_PORT", "0")
+        assert len(preflight.problems(variables, formats={"web_port": "port"})) == 1
 
 
 def test_a_fact_of_another_play_or_run_is_not_believed(preflight: Preflight) -> None:

@@ -5,6 +5,7 @@ What the options mean is documented with the module, `plugins/modules/preflight.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import defaultdict
@@ -30,6 +31,12 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.variables import (
 FACT = "wsgi_host"
 # Templated here and not by Ansible, whose own error would come before the one that explains it.
 LATE = frozenset({"rules", "free_disk", "ports"})
+# What a template reads through these may be another thing each time.
+UNPREDICTABLE = re.compile(
+    r"\b(hostvars|vars|lookup|query|q|now)\s*[\[(.]|\|\s*(ansible\.builtin\.)?(random|shuffle)\b"
+)
+# What stays as it is during a play, or is the host itself.
+FIXED = frozenset({FACT, "ansible_facts", "groups", "group_names", "play_hosts", "role_path"})
 
 
 class ActionModule(ActionBase):
@@ -54,14 +61,21 @@ class ActionModule(ActionBase):
         if not role:
             raise AnsibleActionFail("role: name the role whose variables are to be checked")
         directory = self._role_directory(role, task_vars)
+        if self._passed(role, directory, task_vars):
+            return {"changed": False}
         try:
             checker = Checker(role, _options(directory), self._task.args.get("formats") or {})
         except ValueError as error:
             raise AnsibleActionFail(f"formats: {error}") from error
 
-        host, result = self._host(task_vars)
-        if result.get("failed") or result.get("unreachable"):
-            return result
+        host = self._known(task_vars)
+        if not host:
+            probed = self._execute_module(
+                module_name="wsgi.host.probe", module_args={}, task_vars=task_vars
+            )
+            if probed.get("failed") or probed.get("unreachable"):
+                return probed
+            host = {**probed["ansible_facts"][FACT], "play": self._play()}
         families = [str(family) for family in self._task.args.get("families") or []]
         _check_host(checker, host, families)
         variables = {
@@ -74,7 +88,12 @@ class ActionModule(ActionBase):
         self._check_variables(checker, templar, variables, directory)
         for check in (self._check_rules, self._check_disk, self._check_ports):
             check(checker, templar, host)
-        return _verdict(result, checker, str(task_vars.get("inventory_hostname", "the host")))
+        if checker.problems:
+            return _refusal(checker, str(task_vars.get("inventory_hostname", "the host")))
+        passed = {**host.get("passed", {}), role: self._digest(role, directory, variables)}
+        # The list of packages is nothing to fill a screen with.
+        quiet = {"changed": False, "_ansible_verbose_override": True}
+        return {**quiet, "ansible_facts": {FACT: {**host, "passed": passed}}}
 
     def _role_directory(self, role: str, task_vars: Mapping[str, Any]) -> Path:
         """Where the role is: that of the task, or one beside it or in the roles path."""
@@ -101,24 +120,51 @@ class ActionModule(ActionBase):
         play = getattr(self._task._role, "_play", None)
         return str(getattr(play, "_uuid", None) or get_unique_id().rpartition("-")[0])
 
-    def _host(self, task_vars: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The host as probed in this play, and the result to build on.
+    def _known(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """The host as probed in this play, empty if it was not.
 
         A fact of an earlier play, or of an earlier run out of a fact cache, would describe a host
         that has changed since.
         """
-        known = task_vars.get("ansible_facts", {}).get(FACT)
-        if known and known.get("play") == self._play():
-            return known, {"changed": False}
-        probed = self._execute_module(
-            module_name="wsgi.host.probe", module_args={}, task_vars=task_vars
+        known = task_vars.get("ansible_facts", {}).get(FACT) or {}
+        return known if known.get("play") == self._play() else {}
+
+    def _passed(self, role: str, directory: Path, task_vars: Mapping[str, Any]) -> bool:
+        """Whether the same variables have passed in this play.
+
+        A role asks when all roles are checked and when it runs itself. Without this the second time
+        would cost what the first does, most of it for loading Jinja's filters.
+        """
+        before = self._known(task_vars).get("passed", {}).get(role)
+        return before is not None and before == self._digest(role, directory, task_vars)
+
+    def _digest(self, role: str, directory: Path, variables: Mapping[str, Any]) -> str | None:
+        """A hash of all that the verdict rests on, None if that cannot be said.
+
+        It covers the role's variables, what its checks read, and what those are made of in turn, as
+        they are written and not as they compute: a template gives the same as long as what it reads
+        is the same.
+        """
+        pending = {name for name in variables if name.startswith(f"{role}_")}
+        pending |= _words(self._task.args)
+        used: dict[str, str] = {}
+        while pending:
+            name = pending.pop()
+            if name in used or name in FIXED or name not in variables:
+                continue
+            used[name] = repr(variables[name])
+            if UNPREDICTABLE.search(used[name]):
+                return None
+            pending |= _words(variables[name]) - set(used)
+        text = repr(
+            (
+                sorted(used.items()),
+                list(_names(variables)),
+                repr(sorted(self._task.args.items())),
+                (directory / "meta" / "argument_specs.yml").stat().st_mtime_ns,
+            )
         )
-        if probed.get("failed") or probed.get("unreachable"):
-            return {}, probed
-        host = {**probed["ansible_facts"][FACT], "play": self._play()}
-        # The list of packages is nothing to fill a screen with.
-        quiet = {"changed": False, "_ansible_verbose_override": True}
-        return host, {**quiet, "ansible_facts": {FACT: host}}
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def _check_variables(
         self, checker: Checker, templar: Templar, variables: Mapping[str, Any], directory: Path
@@ -210,8 +256,7 @@ class ActionModule(ActionBase):
             raw = entry["port"]
             wanted = _templated(templar, "ports", raw, faulty)
             programs = _templated(templar, "ports", entry.get("programs", []), faulty)
-            words = set(re.findall(r"\w+", str(raw)))
-            about = str(entry.get("variable") or min(words & set(checker.spec), default=""))
+            about = str(entry.get("variable") or min(_words(raw) & set(checker.spec), default=""))
             for item in walk(wanted):
                 _check_port(checker, host, about, item, set(map(str, programs or [])))
 
@@ -235,7 +280,7 @@ def _roles_beside(directory: Path) -> list[str]:
 def _names(variables: Mapping[str, Any]) -> Iterator[str]:
     """Variables that somebody set: without facts, Ansible's own and the roles' private ones."""
     for name in sorted(variables):
-        if not name.startswith(("_", "ansible_")):
+        if name != FACT and not name.startswith(("_", "ansible_")):
             yield name
 
 
@@ -248,14 +293,20 @@ def _reason(error: AnsibleError) -> str:
     return " ".join(str(text).split()).rstrip(".")
 
 
+def _words(value: Any) -> set[str]:
+    """The words in all text of a value, which are the names that its templates read, and more."""
+    if isinstance(value, str):
+        return set(re.findall(r"[A-Za-z_]\w*", value))
+    if isinstance(value, Mapping):
+        return {word for item in value.values() for word in _words(item)}
+    if isinstance(value, (list, tuple)):
+        return {word for item in value for word in _words(item)}
+    return set()
+
+
 def _concerns(template: Any, names: set[str]) -> bool:
     """Whether a template reads one of these variables; a private one may be made of any of them."""
-    words = {
-        word
-        for text in walk(template)
-        if isinstance(text, str)
-        for word in re.findall(r"\w+", text)
-    }
+    words = _words(template)
     return bool(words & names) or any(names and word.startswith("__") for word in words)
 
 
@@ -361,13 +412,11 @@ def _holder(listener: Mapping[str, Any]) -> str:
     return f"{who} listens on {where}: stop it with `{stop}`, or use another port"
 
 
-def _verdict(result: dict[str, Any], checker: Checker, host: str) -> dict[str, Any]:
+def _refusal(checker: Checker, host: str) -> dict[str, Any]:
+    """The result that says everything that is wrong, without the facts, which would bury it."""
     problems = sorted(set(checker.problems))
-    if not problems:
-        return result
     count = "One thing has" if len(problems) == 1 else f"{len(problems)} things have"
     lines = [f"{count} to be set right before role {checker.role} can run:"]
     lines += [f"- {problem.message}" for problem in problems]
     lines += [f"Nothing was changed on {host}."]
-    # Without the facts, which would fill the screen below the message.
     return {"changed": False, "failed": True, "msg": "\n".join(lines)}
