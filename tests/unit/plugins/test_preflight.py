@@ -846,7 +846,7 @@ def test_what_has_passed_is_checked_again_if_it_is_no_longer_the_same(
 
 
 def test_what_may_be_another_each_time_is_checked_each_time(preflight: Preflight) -> None:
-    variables = {"web_port": "{{ lookup('ansible.builtin.env', 'WEB_PORT') | int }}"}
+    variables = {"web_port": "{{ lookup('env', 'WEB_PORT') | int }}"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WEB_PORT", "8080")
         assert preflight.problems(variables, formats={"web_port": "port"}) == []
