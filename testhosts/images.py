@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from engine import CACHE, LABEL_PROJECT, Engine, TestHostsError, locked
@@ -138,6 +139,7 @@ def plain_mirror(uri: str, read: Callable[[str], str]) -> str:
     return uri
 
 
+@cache
 def machine_sources(suite: str) -> list[str]:
     """`sources` for this machine, or from the variables that override its configuration.
 
@@ -300,18 +302,34 @@ def _build(engine: Engine, recipe: Recipe, base: str, full: str) -> None:
     )
 
 
-def _remove_old(engine: Engine, full: str) -> None:
-    repository = full.rpartition(":")[0]
+def _made(engine: Engine) -> list[str]:
+    """What names the images that were made here: of a replaced one, its id."""
     listed = engine.podman(
         "images",
         f"--filter=label={LABEL_PROJECT}=image",
         "--format={{.Repository}}:{{.Tag}} {{.ID}}",
     )
-    for line in listed.stdout.splitlines():
-        name, identity = line.split()
-        ours = name.startswith(f"{repository}:") and name != full
-        # The untagged ones are what `fresh` replaced. One that a host runs on stays.
-        if ours:
+    pairs = [line.split() for line in listed.stdout.splitlines()]
+    return [identity if name.startswith("<none>") else name for name, identity in pairs]
+
+
+def _remove_old(engine: Engine, full: str) -> None:
+    repository = full.rpartition(":")[0]
+    for name in _made(engine):
+        if name != full and (name.startswith(f"{repository}:") or ":" not in name):
+            # Refused while a host runs on it.
             engine.podman("rmi", name, check=False)
-        elif name.startswith("<none>"):
-            engine.podman("rmi", identity, check=False)
+
+
+def remove_all(engine: Engine) -> list[str]:
+    """Remove every image that was made here, except those that a host still needs.
+
+    Returns:
+        The names of those that went.
+    """
+    return [
+        name
+        # An image goes only after those that are built on it.
+        for name in sorted(_made(engine))
+        if engine.podman("rmi", name, check=False).returncode == 0
+    ]

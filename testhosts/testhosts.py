@@ -57,6 +57,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     down.add_argument("names", nargs="*", help="which (default: all of the scope)")
 
     commands.add_parser("list", parents=[scoped], help="this checkout's hosts")
+    commands.add_parser("clean", help="remove all hosts of this checkout, and the images")
     commands.add_parser("checkout", help="the short name that tells this checkout from others")
     for name, what in (
         ("reboot", "stop a host and start it again"),
@@ -120,6 +121,11 @@ def run(options: argparse.Namespace) -> None:
         if not options.names and not options.scope:
             raise TestHostsError("Name the hosts to remove, or a --scope.")
         print(json.dumps(hosts.down(options.names)))
+    elif options.command == "clean":
+        for name in hosts.down():
+            say(f"host {name}: removed")
+        for name in images.remove_all(engine):
+            say(f"image {name}: removed")
     elif options.command == "list":
         print(json.dumps(hosts.listed(), indent=2))
     elif options.command == "reboot":

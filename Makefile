@@ -1,0 +1,40 @@
+# Names for the real commands. Everything runs on a Debian machine that holds nothing but git and make.
+.DEFAULT_GOAL := help
+.PHONY: help bootstrap up down test lint unit molecule images lock clean
+
+SCENARIO ?=
+python := .venv/bin/python
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+bootstrap: ## Install what is missing on this machine: Debian packages, and .venv with the pinned tools
+	@tools/bootstrap
+
+up: bootstrap ## Bring the whole stack up on a container host: https://toll.localhost:8443/
+	@$(python) tools/demo.py up
+
+down: ## Remove what `make up` brought up
+	@python3 tools/demo.py down
+
+test: bootstrap ## Everything that CI runs: lint, offline tests, the app's tests, Molecule
+	@$(python) tools/run_tests.py
+
+lint: bootstrap ## Everything that looks at the source only
+	@$(python) tools/run_tests.py lint
+
+unit: bootstrap ## The offline tests and the application's
+	@$(python) tools/run_tests.py unit app
+
+molecule: bootstrap ## All Molecule scenarios, or SCENARIO=name; KEEP=1 leaves its hosts
+	@$(python) tools/run_tests.py molecule$(addprefix :,$(SCENARIO))
+
+images: bootstrap ## Make the test hosts' images anew, from today's packages
+	@$(python) testhosts/testhosts.py image --fresh debian12 debian13 acme
+
+lock: bootstrap ## Write the lock files again; UPGRADE=1 moves to newer versions
+	@tools/lock
+
+clean: down ## Remove the images, the caches and .venv as well
+	@python3 testhosts/testhosts.py clean
+	@rm -rf .venv .cache .ansible
