@@ -408,7 +408,8 @@ def test_a_default_authority_is_lets_encrypt(host: Host) -> None:
     """Settings from before certbot wrote the address."""
     host.lineage(server=certificate.DEFAULT_DIRECTORY_URL)
     conf = host.configuration / "renewal" / "shop.conf"
-    conf.write_text("".join(x for x in conf.open() if not x.startswith("server")))
+    lines = conf.read_text().splitlines(keepends=True)
+    conf.write_text("".join(line for line in lines if not line.startswith("server")))
     result = host.run(directory_url=certificate.DEFAULT_DIRECTORY_URL)
     assert result["pending"] == []
 
