@@ -29,7 +29,7 @@ from hosts import Hosts  # noqa: E402
 PARTS = ("lint", "unit", "app", "molecule")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 SUMMARY = re.compile(r"^=+ (?P<counts>.*) in [\d.]+s.*=+$")
-HOOK = re.compile(r"^\S.*\.(?P<verdict>Passed|Failed|Skipped)$")
+HOOK = re.compile(r"^\S.*\.(\(no files to check\))?(?P<verdict>Passed|Failed|Skipped)$")
 
 
 @dataclass
