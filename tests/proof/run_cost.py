@@ -151,9 +151,9 @@ def main() -> None:
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(
         "# What a run costs\n\n"
-        "Made by `.venv/bin/python tests/proof/run_cost.py`; seconds, median (least to most) of runs\n"
-        "that alternate; the ratio is taken pair by pair. One Debian 13 host in a container, over\n"
-        "SSH.\n\n"
+        "Made by `.venv/bin/python tests/proof/run_cost.py`; seconds, median (least to most) of\n"
+        "runs that alternate; the ratio is taken pair by pair. One Debian 13 host in a container,\n"
+        "over SSH.\n\n"
         "| what | this project | next to it | ratio |\n| --- | --- | --- | --- |\n"
         + row("first run on a bare host, next to apt-get and tar by hand", first, raw)
         + "\n"
