@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from testinfra.host import Host
@@ -135,3 +136,23 @@ def test_release_is_told_apart_by_its_manifest(as_root: Callable[[str], str]) ->
     manifest = json.loads(as_root("cat /opt/toll-app/current/manifest.json"))
     assert as_root("readlink /opt/toll-app/current").strip().endswith(manifest["id"])
     assert manifest["lock_sha256"]
+
+
+def test_migration_ran_once_as_the_application(host: Host, variables: dict[str, Any]) -> None:
+    """With its user, settings and credentials, from its own folder, and not in every run."""
+    file = host.file("/var/lib/toll-app/migrated")
+    if "toll_app_migrate_argv" not in variables:
+        assert not file.exists
+        return
+    key = variables["toll_app_secret_key"][:12]
+    assert file.content_string.splitlines() == [f"production {key} True"]
+    assert (file.user, file.mode) == ("toll-app", 0o600)
+
+
+def test_dry_run_shows_no_secret(control: Any, host: Host) -> None:
+    """`--check --diff` is what people paste into a chat."""
+    secret = "shown-to-nobody-" + "7" * 32
+    run = control.run_playbook(check=True, variables={"toll_app_secret_key": secret})
+    assert run.returncode == 0, run.output
+    assert "secret_key" in run.output
+    assert secret not in run.output
