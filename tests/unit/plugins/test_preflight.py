@@ -435,6 +435,8 @@ def test_a_default_made_of_a_faulty_variable_says_nothing_of_its_own(preflight: 
     preflight.spec["web_main"] = {"type": "str", "default": "{{ web_name }}", "description": "M."}
     preflight.spec["web_name"] = {"type": "str", "required": True, "description": "Name."}
     assert preflight.problems() == ["web_name is not set: set it (Name)"]
+    (problem,) = preflight.problems({"web_name": "{{ nowhere }}"})
+    assert problem.startswith("web_name cannot be computed")
 
 
 def test_a_default_made_of_something_that_is_nowhere(preflight: Preflight) -> None:
@@ -615,9 +617,10 @@ def test_a_rule_across_variables(preflight: Preflight) -> None:
 
 
 def test_a_rule_waits_until_its_variables_are_right(preflight: Preflight) -> None:
-    rule = {**PORTS_DIFFER, "that": "web_port + 1 < web_tls_port"}
-    (problem,) = preflight.problems({"web_port": "eighty"}, rules=[rule])
-    assert problem.startswith('web_port is "eighty"')
+    for that in ("web_port + 1 < web_tls_port", "web_port | int > 1"):
+        rule = {**PORTS_DIFFER, "that": that}
+        (problem,) = preflight.problems({"web_port": "eighty"}, rules=[rule])
+        assert problem.startswith('web_port is "eighty"')
 
 
 def test_a_rule_on_the_host_with_a_templated_message(preflight: Preflight) -> None:
@@ -638,6 +641,10 @@ def test_a_rule_that_cannot_be_evaluated_is_the_roles_mistake(preflight: Preflig
         preflight.run(rules=[{**PORTS_DIFFER, "that": "web_prot > 1"}])
     with pytest.raises(AnsibleActionFail, match="each entry has the keys problem, remedy, that"):
         preflight.run(rules=[{"that": "true", "variable": "web_port", "problem": "is bad"}])
+    with pytest.raises(AnsibleActionFail, match="each entry has the keys problem, remedy, that"):
+        preflight.run(rules=[{**PORTS_DIFFER, "when": "true"}])
+    with pytest.raises(AnsibleActionFail, match="ports: each entry has the keys port, programs"):
+        preflight.run(ports=[80])
 
 
 # Disk ---------------------------------------------------------------------------------------------
