@@ -121,9 +121,10 @@ def leaks(secrets: str, places: list[str]) -> list[str]:
     found = []
     for place in places:
         for name in glob.glob(place, recursive=True):
+            path = pathlib.Path(name)
             try:
-                content = pathlib.Path(name).read_bytes()
-            except OSError:  # a directory, or a process that has ended
+                content = path.read_bytes() if path.is_file() else b""
+            except OSError:  # a process that has ended
                 continue
             if any(secret in content for secret in wanted):
                 found.append(name)
