@@ -1,0 +1,245 @@
+"""Changes: those that nginx would refuse, those that others made, and what fails at night."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from conftest import PROJECT, Played, Web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from testinfra.host import Host
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"did not happen within {seconds} s"
+        time.sleep(0.2)
+
+
+def answers(web: Web, name: str) -> bool:
+    try:
+        return web.ask(name).status == 200
+    except OSError:
+        return False
+
+
+def self_signed(name: str) -> tuple[str, str]:
+    """A certificate for a day and its key, both in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    return (
+        certificate.public_bytes(serialization.Encoding.PEM).decode(),
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ).decode(),
+    )
+
+
+def main_pid(as_root: Callable[[str], str]) -> str:
+    return as_root("systemctl show --property MainPID --value nginx.service").strip()
+
+
+def test_a_run_without_changes_leaves_nginx_alone(
+    play: Callable[..., Played], as_root: Callable[[str], str]
+) -> None:
+    """A reload drops idle connections, so there must be none without a reason."""
+    before = as_root("pgrep -P $(cat /run/nginx.pid)")
+    played = play()
+    assert (played.code, played.changed) == (0, 0), played.output
+    assert as_root("pgrep -P $(cat /run/nginx.pid)") == before
+
+
+def test_a_configuration_that_nginx_refuses_does_not_stay(
+    web: Web,
+    variables: dict[str, Any],
+    name: str,
+    play: Callable[..., Played],
+    as_root: Callable[[str], str],
+) -> None:
+    """The site goes on, the next boot finds what worked, and the message says which line it is."""
+    before = as_root("find /etc/nginx -type f -exec sha256sum {} +")
+    broken = {
+        "name": "broken",
+        "domains": ["broken.example.org"],
+        "certificate": "/etc/ssl/sites/none.pem",
+        "certificate_key": "/etc/ssl/sites/none.pem",
+        "upstream": "127.0.0.1:5001",
+    }
+    played = play(nginx_sites=[*variables["nginx_sites"], broken])
+    assert played.code != 0
+    assert "nginx refused the configuration; nothing was changed" in played.output
+    assert "/etc/ssl/sites/none.pem" in played.output
+    assert as_root("find /etc/nginx -type f -exec sha256sum {} +") == before
+    assert answers(web, name)
+
+
+def test_a_foreign_file_that_is_broken_is_named(
+    web: Web, name: str, play: Callable[..., Played], as_root: Callable[[str], str]
+) -> None:
+    """Somebody else's file must not be taken for one of ours, nor be removed."""
+    path = "/etc/nginx/conf.d/foreign.conf"
+    as_root(f"echo 'server {{ listen 99999; }}' > {path}")
+    try:
+        played = play(nginx_retry_after_seconds=77)
+        assert played.code != 0
+        assert path in played.output
+        assert as_root(f"cat {path}")
+        assert answers(web, name)
+    finally:
+        as_root(f"rm {path}")
+
+
+def test_a_file_edited_by_hand_is_reported_and_kept(
+    play: Callable[..., Played], as_root: Callable[[str], str]
+) -> None:
+    """Whoever mended something at night shall hear that it is gone, and find it again."""
+    path = "/etc/nginx/snippets/timeouts.conf"
+    as_root(f"echo '# mended at night' >> {path}")
+    played = play()
+    assert played.code == 0, played.output
+    assert f"{path} had been written by somebody else" in played.output
+    assert "mended at night" not in as_root(f"cat {path}")
+    assert "mended at night" in as_root(f"cat /var/lib/config-tree/nginx/*{path}")
+
+
+def test_a_reload_that_nginx_cannot_do_fails_and_says_why(
+    web: Web, name: str, play: Callable[..., Played], as_root: Callable[[str], str]
+) -> None:
+    """`nginx -t` cannot foresee a port that is taken; nginx then keeps the old configuration."""
+    as_root("systemd-run --quiet --unit squatter python3 -m http.server 8181")
+    wait_for(lambda: ":1FF5" in as_root("cat /proc/net/tcp"))
+    as_root("echo 'server { listen 8181; return 444; }' > /etc/nginx/conf.d/foreign.conf")
+    try:
+        played = play(nginx_retry_after_seconds=77)
+        assert played.code != 0
+        assert "bind() to 0.0.0.0:8181 failed" in played.output
+        assert answers(web, name)
+    finally:
+        as_root("rm /etc/nginx/conf.d/foreign.conf; systemctl stop squatter.service")
+    # The change is still to be made, though the files are already there.
+    played = play(nginx_retry_after_seconds=77)
+    assert played.code == 0, played.output
+    assert played.changed > 0
+    assert play().code == 0
+
+
+def test_a_renewed_certificate_is_served_after_a_reload(
+    web: Web, site: dict[str, Any], name: str, as_root: Callable[[str], str]
+) -> None:
+    """What a certificate's deploy hook does. Connections from before are not cut."""
+    directory = site["certificate"].rpartition("/")[0]
+    with web.handshake(name) as before:
+        shown = before.getpeercert(binary_form=True)
+        as_root(f"cp -a {directory} /root/kept")
+        certificate, key = self_signed(name)
+        as_root(f"echo '{certificate}' > {site['certificate']}")
+        as_root(f"echo '{key}' > {site['certificate_key']}")
+        as_root("systemctl reload nginx.service")
+        # At once: from here on no worker of before may accept a connection.
+        with web.handshake(name) as after:
+            assert after.getpeercert(binary_form=True) != shown
+        before.sendall(f"GET / HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
+    as_root(f"cp -a /root/kept/. {directory}/ && rm -r /root/kept")
+    as_root("systemctl reload nginx.service")
+
+
+def test_no_request_is_lost_in_a_reload(web: Web, name: str, as_root: Callable[[str], str]) -> None:
+    bad: list[str] = []
+    asked = 0
+    stop = threading.Event()
+
+    def load() -> None:
+        nonlocal asked
+        while not stop.is_set():
+            asked += 1
+            try:
+                status = web.ask(name).status
+                if status != 200:
+                    bad.append(str(status))
+            except OSError as error:
+                bad.append(repr(error))
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    for _ in range(3):
+        as_root("systemctl reload nginx.service")
+    stop.set()
+    thread.join()
+    assert asked > 3
+    assert bad == []
+
+
+def test_rotated_logs_are_written_to(web: Web, name: str, as_root: Callable[[str], str]) -> None:
+    """nginx must be able to open the new file from inside its sandbox."""
+    as_root("logrotate --force /etc/logrotate.d/nginx")
+    wait_for(lambda: web.ask(name).status == 200)
+    number = web.ask(name, "/rotated").header("X-Request-Id")
+    assert as_root(f"grep {number} /var/log/nginx/access.log")
+    assert as_root("stat -c %a /var/log/nginx/access.log").strip() == "640"
+
+
+def test_a_killed_master_comes_back(web: Web, name: str, as_root: Callable[[str], str]) -> None:
+    before = main_pid(as_root)
+    as_root(f"kill -9 {before}")
+    wait_for(lambda: main_pid(as_root) not in ("0", before))
+    wait_for(lambda: answers(web, name))
+
+
+def test_a_site_that_is_taken_off_the_list_is_gone(
+    web: Web,
+    variables: dict[str, Any],
+    name: str,
+    play: Callable[..., Played],
+    as_root: Callable[[str], str],
+) -> None:
+    fewer = [site for site in variables["nginx_sites"] if site["name"] != "plain"]
+    played = play(nginx_sites=fewer)
+    assert played.code == 0, played.output
+    assert "plain.conf" not in as_root("ls /etc/nginx/sites")
+    assert answers(web, name)
+    played = play()
+    assert played.code == 0, played.output
+    assert web.ask("plain.example.org", tls=False).status == 200
+
+
+def test_everything_is_back_after_a_reboot(
+    host: Host, web: Web, variables: dict[str, Any], name: str, as_root: Callable[[str], str]
+) -> None:
+    boot = as_root("cat /proc/sys/kernel/random/boot_id; stat -c %Y /proc/1").strip()
+    subprocess.run(
+        [
+            *(sys.executable, str(PROJECT / "testhosts/testhosts.py"), "reboot"),
+            variables["testhost_container"],
+        ],
+        check=True,
+        capture_output=True,
+    )
+    wait_for(lambda: answers(web, name), 60)
+    after = as_root("cat /proc/sys/kernel/random/boot_id; stat -c %Y /proc/1").strip()
+    assert after != boot
+    assert host.service("nginx.service").is_running
+    line = as_root("tail -n 1 /var/log/nginx/access.log")
+    assert json.loads(line)["status"] == 200
