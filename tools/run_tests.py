@@ -142,16 +142,19 @@ def molecule(scenario: str) -> Result:
         "MOLECULE_COMMAND_BORDERS": "0",
     }
     program = BIN / "molecule"
+    hosts = Hosts(Engine(), f"molecule-{CHECKOUT}-{scenario}".replace("_", "-"), "", print)
     if ROOT.joinpath(".cache", "molecule", scenario).is_symlink():
-        print(f"molecule: removing what an earlier run of {scenario} left", flush=True)
+        print(f"molecule: forgetting an earlier run of {scenario}", flush=True)
         run([program, "destroy", "--scenario-name", scenario], environment=environment)
+    # Molecule forgets hosts with the checkout that made them, and would take them for bare ones.
+    if left := hosts.down():
+        print(f"molecule: removed what an earlier run left: {', '.join(left)}", flush=True)
     code, lines = run(
         [program, "test", "--scenario-name", scenario, "--destroy=never"], environment=environment
     )
     counts = count_pytest(lines)
     # A failed test shows its host's journal itself.
     if code and not counts["failed"]:
-        hosts = Hosts(Engine(), f"molecule-{CHECKOUT}-{scenario}".replace("_", "-"), "", print)
         for host in hosts.listed():
             print(hosts.journal(host["name"]), flush=True)
     if os.environ.get("KEEP"):

@@ -20,10 +20,10 @@ TESTHOSTS = [sys.executable, str(PROJECT / "testhosts" / "testhosts.py")]
 # The control process is killed when these tasks begin: files on disk but no reload, a release that
 # serves nothing yet, a service whose handler is still due.
 POINTS = (
-    "certbot : certificate | Put a certificate behind each link",
-    "reload | Reload, start or restart nginx",
-    "handover | Start the service anew",
-    "check | Ask the release through nginx",
+    "Put a certificate behind each link",
+    "Reload, start or restart nginx",
+    "Start the service anew",
+    "Ask the release through nginx",
 )
 
 
