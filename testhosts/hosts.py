@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,27 @@ def free_ports(publish: Sequence[str]) -> None:
                 ) from error
 
 
+def scarce(proc: Path = Path("/proc")) -> str:
+    """What to do about it when all containers together run out of inotify instances, else nothing.
+
+    systemd needs five or so for each host, and they count for root, across containers.
+
+    Args:
+        proc: where the process table is.
+    """
+    limit = int((proc / "sys/fs/inotify/max_user_instances").read_text())
+    used = 0
+    for descriptor in proc.glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            used += os.readlink(descriptor) == "anon_inode:inotify"
+    if used < limit * 0.8:
+        return ""
+    return (
+        f". {used} of {limit} inotify instances of this machine are in use: remove hosts, "
+        "or `sysctl -w fs.inotify.max_user_instances=1024`"
+    )
+
+
 class Hosts:
     """The hosts of one scope: what a demo or a test scenario brings up and down together."""
 
@@ -318,7 +340,7 @@ class Hosts:
         except TestHostsError as error:
             raise TestHostsError(f"{error}\n{self.journal(spec.name)}") from error
         if failed:
-            self.say(f"host {spec.name}: degraded, these units failed: {failed}")
+            self.say(f"host {spec.name}: degraded, these units failed: {failed}{scarce()}")
         if verb:
             self.say(f"host {spec.name}: {verb} in {time.monotonic() - start:.1f} s")
         return host

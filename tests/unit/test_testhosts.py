@@ -20,6 +20,7 @@ from hosts import (
     free_ports,
     listener,
     read_specs,
+    scarce,
 )
 from images import Recipe, Target, content_hash, parse_targets, plain_mirror, sources
 
@@ -277,6 +278,24 @@ class TestPorts:
             port = server.getsockname()[1]
         free_ports([f"127.0.0.1:{port}:443"])
         assert listener(port) is None
+
+
+class TestScarce:
+    """A host that starts badly because others use up the machine says so."""
+
+    @pytest.fixture
+    def proc(self, tmp_path: Path) -> Path:
+        (tmp_path / "sys/fs/inotify").mkdir(parents=True)
+        (tmp_path / "sys/fs/inotify/max_user_instances").write_text("5\n")
+        (tmp_path / "7/fd").mkdir(parents=True)
+        return tmp_path
+
+    @pytest.mark.parametrize(("used", "said"), [(3, False), (4, True)])
+    def test_the_remedy_is_named_when_few_are_left(self, proc: Path, used: int, said: bool):
+        for number in range(used):
+            (proc / f"7/fd/{number}").symlink_to("anon_inode:inotify")
+        (proc / "7/fd/9").symlink_to("socket:[1]")
+        assert ("max_user_instances" in scarce(proc)) is said
 
 
 class TestCommandLine:
