@@ -148,5 +148,5 @@ def play(control: Any, host: Host, changed: bool) -> Callable[..., Any]:
     """Runs converge.yml on this host once more, with other variables."""
     if not changed:
         pytest.skip("tried on both systems with the other variant")
-    name = host.backend.host  # type: ignore[attr-defined]
+    name = host.backend.host
     return lambda **variables: control.run_playbook(variables=variables, limit=name)
