@@ -36,7 +36,9 @@ from engine import (
 USER = "ops"
 IDENTITY = CACHE / "id_ed25519"
 # Where ansible.cfg lets Ansible keep its persistent connections.
+# Of the scenarios (.config/molecule/config.yml), and of a playbook that is started by hand.
 CONTROL_PATHS = ROOT / ".cache" / "ssh-control"
+ANSIBLE_CONTROL_PATHS = Path.home() / ".ansible" / "cp"
 LABEL_SPEC = "testhosts.spec"
 LABEL_ADDRESS = "testhosts.address"
 BOOT_SECONDS = 90
@@ -138,15 +140,16 @@ def free_address(subnet: str, taken: Collection[str], pick: Callable[[list[str]]
     return pick(usable)
 
 
-def control_paths(address: str, port: int, directory: Path = CONTROL_PATHS) -> list[Path]:
+def control_paths(address: str, port: int) -> list[Path]:
     """Sockets of persistent connections to a host: Ansible's, and that of molecule/conftest.py.
 
     Ansible leaves out the port when the inventory does (`_create_control_path` in its ssh plugin).
     """
     known = [f"{address}-{port}-{USER}", f"{address}-None-{USER}"]
+    names = [hashlib.sha1(x.encode()).hexdigest()[:10] for x in known]
     return [
-        *(directory / hashlib.sha1(x.encode()).hexdigest()[:10] for x in known),
-        directory / f"test-{address}-{port}",
+        *(folder / name for folder in (CONTROL_PATHS, ANSIBLE_CONTROL_PATHS) for name in names),
+        CONTROL_PATHS / f"test-{address}-{port}",
     ]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from engine import TestHostsError, containers_conf, ulimits
 from hosts import (
     Spec,
@@ -243,11 +244,14 @@ class TestConnections:
             name = theirs.removeprefix("%(directory)s/")
             assert name in {path.name for path in control_paths("10.0.0.1", 22)}
 
-    def test_the_folder_is_the_one_that_ansible_takes(self):
-        text = (PROJECT / "ansible.cfg").read_text()
-        (setting,) = [x for x in text.splitlines() if x.startswith("control_path_dir")]
-        folder = setting.partition("=")[2].strip()
-        assert {path.parent for path in control_paths("10.0.0.1", 22)} == {PROJECT / folder}
+    def test_the_folders_are_those_that_ansible_takes(self):
+        config = yaml.safe_load((PROJECT / ".config" / "molecule" / "config.yml").read_text())
+        folder = config["ansible"]["env"]["ANSIBLE_SSH_CONTROL_PATH_DIR"]
+        theirs = folder.replace("${MOLECULE_PROJECT_DIRECTORY}", str(PROJECT))
+        assert "control_path_dir" not in (PROJECT / "ansible.cfg").read_text()
+        by_hand = Path.home() / ".ansible" / "cp"
+        parents = {path.parent for path in control_paths("10.0.0.1", 22)}
+        assert parents == {Path(theirs), by_hand}
 
     def test_a_dead_socket_goes_also_for_a_published_port(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
