@@ -92,10 +92,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain-default": {"nginx_sites": [FILES, SITE]},
 }
 
-# nginx and OpenSSL as Debian 12, Debian 13, RHEL 9 and RHEL 10 have them.
+# nginx and OpenSSL as these systems have them.
 VERSIONS = {
     "debian-12": ("Debian", {"nginx": "1.22.1-9+deb12u9", "libssl3": "3.0.20-1~deb12u2"}),
     "debian-13": ("Debian", {"nginx": "1.26.3-3+deb13u10", "libssl3t64": "3.5.9-1~deb13u1"}),
+    "ubuntu-24.04": ("Debian", {"nginx": "1.24.0-2ubuntu7.5", "libssl3t64": "3.0.13-0ubuntu3.6"}),
     "rhel-9": ("RedHat", {"nginx": "2:1.20.1-22.el9_6.3", "openssl-libs": "1:3.2.2-6.el9_5.1"}),
     "rhel-10": ("RedHat", {"nginx": "2:1.26.3-1.el10", "openssl-libs": "1:3.5.1-5.el10"}),
 }
