@@ -91,8 +91,8 @@ def pytest_configure(config: pytest.Config) -> None:
         option.ssh_config = str(path)
 
 
-# Logins and Ansible's own steps, the tests' among them.
-NOISE = re.compile(r" (sudo|sshd|sshd-session|ansible-[\w.]+)\[\d+\]: ")
+# Logins, Ansible's own steps and the tests' among them, and the kernel, which is the machine's.
+NOISE = re.compile(r" (kernel|(sudo|sshd|sshd-session|ansible-[\w.]+)\[\d+\]): ")
 
 
 def journal(host: Any) -> str:
