@@ -17,6 +17,7 @@ from .preflight import Case, preflight
 from .render import FACTS, FAMILIES, ROLES, evaluate, render
 
 ROLE = "gunicorn_systemd"
+FILES = " + ".join(f"__gunicorn_systemd_{kind}files" for kind in ("", "policy_", "credential_"))
 SCENARIO = ROLES.parent / "molecule" / ROLE
 NAME = "shop"
 REQUIRED: dict[str, Any] = {
@@ -45,9 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def files(family: str, variables: Mapping[str, Any]) -> dict[str, str]:
     """The files that the role's task would write, by path; secrets' contents among them."""
-    entries = evaluate(
-        ROLE, "__gunicorn_systemd_files + __gunicorn_systemd_credential_files", family, **variables
-    )
+    entries = evaluate(ROLE, FILES, family, **variables)
     written = {}
     for entry in entries:
         for element in entry.get("each", [None]):
@@ -372,6 +371,16 @@ def test_units_that_do_not_run_are_noticed(units: dict[str, Any], idle: list[str
     assert found == idle
 
 
+def test_selinux_admits_nginx_to_this_socket_and_no_other() -> None:
+    path = f"/etc/{NAME}/{NAME}-socket.cil"
+    policy = files("RedHat", REQUIRED)[path]
+    labelled = re.findall(r'filecon "(\S+)"', policy)
+    assert labelled == [rf"/run/gunicorn/{NAME}\.sock", rf"/var/run/gunicorn/{NAME}\.sock"]
+    code = re.sub(r"^;.*$", "", policy, flags=re.MULTILINE)
+    assert code.count("(") == code.count(")")
+    assert path not in files("Debian", REQUIRED)
+
+
 # --- Guards ---------------------------------------------------------------------------------
 
 GUARDS: dict[str, tuple[dict[str, Any], str]] = {
@@ -562,7 +571,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
 }
 
-# A value of the wrong kind keeps rules that read it from being asked, and some others hang together.
+# Of the wrong kind, so that rules that read it are not asked, or tied up with other variables.
 ALONE: dict[str, tuple[dict[str, Any], str]] = {
     "nothing-to-keep-alive": (
         {"gunicorn_systemd_keepalive": 5},
