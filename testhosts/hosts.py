@@ -304,9 +304,8 @@ class Hosts:
         if problems:
             raise TestHostsError("\n".join(problems))
         make_identity()
-        wanted = sorted({spec.image for spec in specs})
+        images.ensure_all(self.engine, (spec.image for spec in specs), self.say)
         with ThreadPoolExecutor(max_workers=4) as pool:
-            list(pool.map(lambda x: images.ensure(self.engine, x, self.say), wanted))
             with locked("network"):
                 subnet = self._make_network()
             hosts = list(pool.map(lambda spec: self._up(spec, subnet), specs))

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -214,7 +215,7 @@ def ensure(engine: Engine, name: str, say: Callable[[str], None], fresh: bool = 
         engine: the engine.
         name: the image.
         say: tells the user a line.
-        fresh: make it anew, for instance to have today's packages.
+        fresh: make it anew, for instance to have today's packages; what it is built on stays.
 
     Returns:
         Its full name, tag included.
@@ -224,7 +225,7 @@ def ensure(engine: Engine, name: str, say: Callable[[str], None], fresh: bool = 
     """
     full = reference(name)
     recipe = RECIPES_BY_NAME[name]
-    base = ensure(engine, recipe.base, say, fresh) if recipe.base else ""
+    base = ensure(engine, recipe.base, say) if recipe.base else ""
     with locked(f"image-{name}"):
         if not fresh and engine.podman("image", "exists", full, check=False).returncode == 0:
             return full
@@ -237,6 +238,26 @@ def ensure(engine: Engine, name: str, say: Callable[[str], None], fresh: bool = 
         _remove_old(engine, full)
         say(f"image {name}: made in {time.monotonic() - start:.0f} s")
     return full
+
+
+def ensure_all(
+    engine: Engine, names: Iterable[str], say: Callable[[str], None], fresh: bool = False
+) -> list[str]:
+    """`ensure` for several images, side by side; those that others are built on come first.
+
+    Returns:
+        Their full names, tags included.
+
+    Raises:
+        TestHostsError: one could not be made.
+    """
+    wanted = sorted(set(names), key=lambda name: (bool(RECIPES_BY_NAME[name].base), name))
+    made: list[str] = []
+    with ThreadPoolExecutor() as pool:
+        for derived in (False, True):
+            group = [name for name in wanted if bool(RECIPES_BY_NAME[name].base) is derived]
+            made += pool.map(lambda name: ensure(engine, name, say, fresh), group)
+    return made
 
 
 def _run(argv: list[str], what: str) -> None:

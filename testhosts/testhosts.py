@@ -11,7 +11,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import images
@@ -104,12 +103,7 @@ def run(options: argparse.Namespace) -> None:
         return
     engine = Engine()
     if options.command == "image":
-        with ThreadPoolExecutor() as pool:
-            made = pool.map(
-                lambda name: images.ensure(engine, name, say, options.fresh),
-                options.names,
-            )
-            print("\n".join(made))
+        print("\n".join(images.ensure_all(engine, options.names, say, options.fresh)))
         return
     scope = getattr(options, "scope", "")
     network = getattr(options, "network", None) or scope or f"testhosts-{CHECKOUT}"

@@ -163,8 +163,7 @@ def up(arguments: list[str]) -> None:
     engine = Engine()
     hosts = Hosts(engine, SCOPE, NETWORK, say)
     with clock.part("image"):
-        for image in sorted({spec.image for spec in SPECS}):
-            images.ensure(engine, image, say)
+        images.ensure_all(engine, (spec.image for spec in SPECS), say)
     with clock.part("hosts"):
         hosts.up(SPECS)
         hosts.acme_ca(ACME)
