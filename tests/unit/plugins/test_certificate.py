@@ -399,6 +399,29 @@ def test_what_differs_is_obtained_anew(
     assert host.reloaded() == 1
 
 
+def test_a_former_names_directory_does_not_count(host: Host) -> None:
+    """certbot keeps its entry; a certificate obtained anew at every run would exhaust the limit."""
+    host.lineage()
+    with (host.configuration / "renewal" / "shop.conf").open("r+") as conf:
+        text = conf.read().replace("[[webroot_map]]", "[[webroot_map]]\nold.example.org = /srv/old")
+        conf.seek(0)
+        conf.write(text)
+    assert host.run()["pending"] == []
+
+
+def test_a_name_without_a_directory_of_its_own(host: Host) -> None:
+    """Then certbot uses the last of webroot_path."""
+    host.lineage()
+    conf = host.configuration / "renewal" / "shop.conf"
+    head, _ = conf.read_text().split("[[webroot_map]]")
+    conf.write_text(head)
+    assert host.run()["pending"] == []
+    conf.write_text(head.replace("webroot_path = ", "webroot_path = /srv/old,"))
+    assert host.run()["pending"] == []
+    conf.write_text(head.replace(str(host.challenges), "/srv/old"))
+    assert "/srv/old" in host.prepare()["certificates"]["shop"]["reason"]
+
+
 def test_capital_letters_are_no_difference(host: Host) -> None:
     host.lineage()
     assert host.run(("shop", [name.upper() for name in DOMAINS]))["pending"] == []

@@ -207,10 +207,13 @@ class Certificate:
 
 @dataclass
 class Lineage:
-    """What certbot has under one name. `certificate` is None where nothing can be served."""
+    """What certbot has under one name. `certificate` is None where nothing can be served.
+
+    `webroots` is the directory of each name's challenges; that of "" is for all other names.
+    """
 
     settings: dict[str, str] = field(default_factory=dict)
-    webroots: frozenset[str] = frozenset()
+    webroots: dict[str, str] = field(default_factory=dict)
     certificate: Certificate | None = None
     problem: str = ""
 
@@ -290,13 +293,13 @@ def key_type(key: Any) -> str:
     return type(key).__name__
 
 
-def read_renewal(path: Path) -> tuple[dict[str, str], frozenset[str]]:
-    """certbot's settings for a renewal, and every directory that answers its challenges.
+def read_renewal(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """certbot's settings for a renewal, and the directory of each name's challenges.
 
     The file is an INI file with a nested section, [[webroot_map]], that configparser refuses.
     """
     settings: dict[str, str] = {}
-    webroots: set[str] = set()
+    webroots: dict[str, str] = {}
     section = ""
     for line in path.read_text().splitlines():
         text = line.strip()
@@ -305,12 +308,14 @@ def read_renewal(path: Path) -> tuple[dict[str, str], frozenset[str]]:
         elif "=" in text and not text.startswith("#"):
             key, value = (part.strip() for part in text.split("=", 1))
             if section == "webroot_map":
-                webroots.add(value.rstrip("/"))
-            elif key == "webroot_path":
-                webroots |= {part.strip().rstrip("/") for part in value.split(",") if part.strip()}
+                webroots[key.lower()] = value.rstrip("/")
             elif section == "renewalparams":
                 settings[key] = value
-    return settings, frozenset(webroots)
+    # A list, of which certbot takes the last for names that have no directory of their own.
+    given = [part.strip() for part in settings.get("webroot_path", "").split(",") if part.strip()]
+    if given:
+        webroots[""] = given[-1].rstrip("/")
+    return settings, webroots
 
 
 def read_lineage(name: str, configuration: Path) -> Lineage:
@@ -362,9 +367,12 @@ def reason_to_obtain(
         reasons.append(f"its key is {certificate.key_type}, not {wanted_key}")
     if authenticator != "webroot":
         reasons.append(f"it would be renewed through {authenticator}, not through the web server")
-    elif lineage.webroots != {challenge_directory.rstrip("/")}:
-        found = ", ".join(sorted(lineage.webroots)) or "no directory"
-        reasons.append(f"its challenges would go to {found}")
+    else:
+        # certbot keeps the entries of names that a certificate no longer has.
+        fallback = lineage.webroots.get("", "no directory")
+        used = {lineage.webroots.get(domain.lower(), fallback) for domain in domains}
+        if used != {challenge_directory.rstrip("/")}:
+            reasons.append(f"its challenges would go to {', '.join(sorted(used))}")
     if certificate.not_after <= now:
         reasons.append(f"it expired at {certificate.not_after:%Y-%m-%d %H:%M} UTC")
     force = bool(reasons)
