@@ -306,6 +306,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"certbot_ca_file": "/nonexistent.pem"},
         'certbot_ca_file ("/nonexistent.pem") is not a file on the control node: name a PEM file',
     ),
+    "a password": (
+        {"certbot_https_proxy": "http://ops:secret@proxy.example.org:3128"},
+        "holds a user or password, which everybody on the host could read: use a proxy that",
+    ),
     "no reload": ({"certbot_reload_argv": []}, "certbot_reload_argv names no command"),
     "negative jitter": (
         {"certbot_renewal_jitter_seconds": -1},
