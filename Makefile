@@ -1,6 +1,6 @@
 # Names for the real commands. Everything runs on a Debian machine that holds nothing but git and make.
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap up down test lint unit molecule images lock clean
+.PHONY: help bootstrap up down test lint unit molecule proof images lock clean
 
 SCENARIO ?=
 python := .venv/bin/python
@@ -28,6 +28,9 @@ unit: bootstrap ## The offline tests and the application's
 
 molecule: bootstrap ## All Molecule scenarios, or SCENARIO=name; KEEP=1 leaves its hosts
 	@$(python) tools/run_tests.py molecule$(addprefix :,$(SCENARIO))
+
+proof: bootstrap ## What is long: measurements, written to docs/proof/; ROUNDS=3
+	@$(python) tests/proof/run_cost.py $(ROUNDS)
 
 images: bootstrap ## Make the test hosts' images anew, from today's packages
 	@$(python) testhosts/testhosts.py image --fresh debian12 debian13 acme
