@@ -323,7 +323,8 @@ def test_what_certbot_is_told(host: Host) -> None:
     for part in (
         "certonly --non-interactive --agree-tos",
         f"--server {AUTHORITY} --email ops@example.org --no-eff-email",
-        f"--webroot --webroot-path {host.challenges}",
+        f"--webroot --webroot-path {host.challenges} "
+        f'--webroot-map {{"shop.example.org,www.shop.example.org": "{host.challenges}"}}',
         "--key-type ecdsa --elliptic-curve secp256r1",
         "--cert-name shop --domain shop.example.org --domain www.shop.example.org",
         "--renew-with-new-domains --keep-until-expiring",

@@ -131,6 +131,7 @@ failures:
 import datetime
 import http.client
 import ipaddress
+import json
 import os
 import secrets
 import shutil
@@ -625,12 +626,16 @@ def certbot_argv(wanted: Wanted, params: dict[str, Any]) -> list[str]:
         else ["--register-unsafely-without-email"]
     )
     domains = [part for domain in wanted.domains for part in ("--domain", domain)]
+    # Spelled out for each name: for those whose authorisation the authority still has, certbot
+    # would otherwise keep the directory of last time, and renew through that.
+    webroots = json.dumps({",".join(wanted.domains): params["challenge_directory"]})
     return [
         *(params["certbot"], "certonly", "--non-interactive", "--agree-tos"),
         *("--config-dir", params["configuration_directory"]),
         *("--max-log-backups", str(LOGS_KEPT)),
         *("--server", params["directory_url"], *account),
         *("--webroot", "--webroot-path", params["challenge_directory"]),
+        *("--webroot-map", webroots),
         *KEY_OPTIONS[params["key_type"]],
         *("--cert-name", wanted.name, *domains, "--renew-with-new-domains"),
         "--force-renewal" if wanted.force else "--keep-until-expiring",
