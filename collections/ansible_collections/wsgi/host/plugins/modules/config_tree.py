@@ -420,18 +420,22 @@ def run_checks(
         code, out, err = module.run_command([program, *argv[1:]], environ_update=environment)
         if code:
             said = (err + out).replace(str(root), "").strip()
+            given = {argument.replace(str(root), "") for argument in argv}
             raise TreeError(
                 f"{os.path.basename(argv[0])} refused the configuration; nothing was changed. "
-                f"It said:\n{said}{foreign(said, wanted)}"
+                f"It said:\n{said}{foreign(said, wanted, given)}"
             )
 
 
-def foreign(said: str, wanted: list[Wanted]) -> str:
-    """A sentence for files that a check named and that are not of this tree, else nothing."""
+def foreign(said: str, wanted: list[Wanted], given: set[str]) -> str:
+    """A sentence for files that a check named and that are not of this tree, else nothing.
+
+    What the check was called with is no culprit: nginx ends each refusal with its main file's name.
+    """
     ours = {file.dest for file in wanted}
     named = {path for path in re.findall(r"(/[\w./@+-]+\w)", said) if os.path.isfile(path)}
     others = sorted(path for path in named - ours if path.startswith("/etc/"))
-    if not others or named & ours:
+    if not others or (named & ours) - given:
         return ""
     return f"\nNot written by this project, so mend or remove it by hand: {', '.join(others)}"
 
