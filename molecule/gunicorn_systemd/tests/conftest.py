@@ -136,8 +136,10 @@ class Service:
             time.sleep(0.2)
 
     @contextmanager
-    def load(self, path: str = "/slow?seconds=0.02", seconds: float = 8) -> Iterator[Result]:
-        """Four clients on all its sockets meanwhile; the result is there after the block.
+    def load(
+        self, path: str = "/slow?seconds=0.02", seconds: float = 8, to: list[str] | None = None
+    ) -> Iterator[Result]:
+        """Four clients, on all its sockets unless `to`; the result is there after the block.
 
         The block may end earlier or later than the load, which is bounded by itself.
         """
@@ -147,7 +149,7 @@ class Service:
         def run() -> None:
             try:
                 found = self.client(
-                    "load", to=self.everywhere, path=path, clients=4, seconds=seconds
+                    "load", to=to or self.everywhere, path=path, clients=4, seconds=seconds
                 )
                 result.__dict__.update(found)
             except BaseException as error:
