@@ -38,7 +38,11 @@ def everything_changed() -> dict[str, Any]:
 VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": REQUIRED,
     "everything-changed": everything_changed(),
-    "unix-only": {**REQUIRED, "gunicorn_systemd_bind": []},
+    "unix-only": {
+        **REQUIRED,
+        "gunicorn_systemd_bind": [],
+        "gunicorn_systemd_forwarded_allow_ips": [],
+    },
     "network": {**REQUIRED, "gunicorn_systemd_network": "any"},
     "sync": {**REQUIRED, "gunicorn_systemd_worker_class": "sync", "gunicorn_systemd_threads": 1},
 }
@@ -148,9 +152,9 @@ def test_the_checks_refuse_what_systemd_or_python_would_not_take(
 
 def test_units_of_others_do_not_stand_in_the_way(tmp_path: Path) -> None:
     """A broken unit that the host has anyway is not what this role is about."""
-    variables = {**REQUIRED, "gunicorn_systemd_after": ["broken.service"]}
+    variables = {**REQUIRED, "gunicorn_systemd_after": ["workshop.service"]}
     folder = stage(tmp_path, "Debian", variables)
-    (folder / "etc/systemd/system/broken.service").write_text("[Service]\nExecStrat=/bin/true\n")
+    (folder / "etc/systemd/system/workshop.service").write_text("[Service]\nExecStrat=/bin/true\n")
     assert check(folder, "Debian", variables) == []
 
 
@@ -186,6 +190,19 @@ def test_workers_follow_the_processors() -> None:
     for cpus, workers in ((1, 3), (2, 5), (16, 33)):
         text = files("Debian", {**REQUIRED, "wsgi_host": {**FACTS["Debian"], "cpus": cpus}})
         assert f"\nworkers = {workers}\n" in text[f"/etc/{NAME}/gunicorn.conf.py"]
+
+
+def test_a_host_of_any_size_passes_its_own_guards() -> None:
+    """A default that another default forbids would refuse large hosts."""
+    facts = {**FACTS["Debian"], "cpus": 256}
+    most = evaluate(
+        ROLE,
+        "gunicorn_systemd_workers * (gunicorn_systemd_threads + 1)",
+        "Debian",
+        **REQUIRED,
+        wsgi_host=facts,
+    )
+    assert most < evaluate(ROLE, "gunicorn_systemd_tasks_max", "Debian")
 
 
 def test_a_worker_takes_no_more_than_it_can_serve() -> None:
