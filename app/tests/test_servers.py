@@ -55,7 +55,8 @@ def running(command: list[str], log: Path, **variables: str) -> Iterator[subproc
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGINT)
+        # Not SIGINT: what a shell starts in the background ignores it, and so do its children.
+        process.terminate()
         try:
             process.wait(10)
         finally:
