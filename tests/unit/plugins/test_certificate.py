@@ -397,6 +397,8 @@ def test_what_differs_is_obtained_anew(
     assert result["pending"] == []
     (call,) = host.asked()
     assert ("--force-renewal" in call) is force
+    assert reason in result["diff"]["before"]
+    assert reason not in result["diff"]["after"]
     assert host.reloaded() == 1
 
 

@@ -863,7 +863,9 @@ class Run:
     def __call__(self) -> dict[str, Any]:
         for wanted in self.wanted:
             self.look(wanted)
-            self.before.append(f"{wanted.name}: {describe_link(wanted, self.placeholders)}")
+            why = f"; obtained because {wanted.reason}" if wanted.reason else ""
+            was = describe_link(wanted, self.placeholders)
+            self.before.append(f"{wanted.name}: {was}{why if self.params['obtain'] else ''}")
             self.connect(wanted)
         if self.params["obtain"]:
             for wanted in self.wanted:
