@@ -224,7 +224,7 @@ def lay_out(
             for old, new in replaced.items():
                 text = text.replace(old, new)
             # The family's user need not exist here, and places for bodies belong to the package.
-            text = re.sub(r"(?m)^user .*\n", "", text)
+            text = re.sub(r"(?m)^user .*\n", "user root root;\n", text)
             if dest == "/etc/nginx/nginx.conf":
                 places = "".join(
                     f"    {kind}_temp_path {tmp_path}/work/{kind};\n"
@@ -243,7 +243,8 @@ def lay_out(
 def verdict(nginx_program: tuple[Path, Path]) -> Callable[[Path], tuple[int, str]]:
     def test(path: Path) -> tuple[int, str]:
         done = subprocess.run(
-            [nginx_program[0], "-t", "-p", path.parent, "-c", path],
+            # In a network of its own, where ports are free and may be opened.
+            ["unshare", "--net", nginx_program[0], "-t", "-p", path.parent, "-c", path],
             check=False,
             capture_output=True,
             text=True,
