@@ -128,11 +128,11 @@ def test_a_run_that_was_cut_off_is_finished_by_the_next(
 
 
 def test_a_unit_that_systemd_does_not_understand_never_goes_live(
-    host: Host, plain: Service, again: Callable[..., Any]
+    host: Host, plain: Service, play: Callable[..., Any]
 ) -> None:
     path = "/etc/systemd/system/plain.service"
     before, master = host.file(path).content, plain.master
-    run = again(gunicorn_systemd_unit_options={"ProtectHome": "perhaps"})
+    run = play(gunicorn_systemd_unit_options={"ProtectHome": "perhaps"})
     assert run.returncode != 0
     assert "refused the configuration; nothing was changed" in run.output
     assert re.search(rf"{path}:\d+: Failed to parse .*perhaps", run.output)
@@ -141,7 +141,7 @@ def test_a_unit_that_systemd_does_not_understand_never_goes_live(
 
 
 def test_the_port_of_another_program_is_refused(
-    plain: Service, again: Callable[..., Any], as_root: Callable[[str], str]
+    plain: Service, play: Callable[..., Any], as_root: Callable[[str], str]
 ) -> None:
     """Before anything is changed, with its name."""
     as_root(
@@ -149,7 +149,7 @@ def test_the_port_of_another_program_is_refused(
     )
     plain.wait(lambda: "127.0.0.1:5001" in plain.client("ports"))
     try:
-        run = again(gunicorn_systemd_bind=["127.0.0.1:5001"])
+        run = play(gunicorn_systemd_bind=["127.0.0.1:5001"])
     finally:
         as_root("systemctl stop squatter.service")
     assert run.returncode != 0

@@ -314,6 +314,22 @@ def test_the_network_is_as_far_as_it_was_chosen(
     assert ("PrivateNetwork" in service) is (network == "none")
 
 
+@pytest.mark.parametrize("network", ["none", "local", "any"])
+def test_exposure_is_low(tmp_path: Path, network: str) -> None:
+    """At most 1.5 of 10, also for an application that needs the network."""
+    folder = stage(tmp_path, "Debian", {**REQUIRED, "gunicorn_systemd_network": network})
+    done = subprocess.run(
+        [
+            *("systemd-analyze", "security", "--no-pager", "--offline=yes", "--threshold=15"),
+            folder / "etc" / "systemd" / "system" / f"{NAME}.service",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_options_of_the_unit_come_last() -> None:
     """systemd goes by the last of several lines."""
     service = units(
