@@ -48,8 +48,11 @@ def test_a_service_that_keeps_dying_keeps_its_sockets(
 def test_a_stop_finishes_what_was_begun(plain: Service, as_root: Callable[[str], str]) -> None:
     """Stopping the sockets stops the service with them; that is how to take it down."""
     answers: list[Any] = []
-    slow = threading.Thread(target=lambda: answers.append(plain.ask("/slow?seconds=2")))
+    slow = threading.Thread(target=lambda: answers.append(plain.ask("/slow?seconds=5")))
     slow.start()
+    taken = "ss -Hxn state established | grep -c /run/gunicorn/plain.sock || true"
+    plain.wait(lambda: int(as_root(taken)) > 0)
+    # From the socket's queue to a worker.
     time.sleep(1)
     as_root("systemctl stop plain.socket")
     slow.join()
