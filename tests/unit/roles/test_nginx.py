@@ -217,7 +217,7 @@ def lay_out(
             SITE["certificate_key"]: str(certificate[1]),
         }
         (tmp_path / "log").mkdir(exist_ok=True)
-        (tmp_path / "work").mkdir(exist_ok=True)
+        (tmp_path / "bodies").mkdir(exist_ok=True)
         for dest, text in files.items():
             if not dest.startswith("/etc/nginx/"):
                 continue
@@ -227,7 +227,7 @@ def lay_out(
             text = re.sub(r"(?m)^user .*\n", "user root root;\n", text)
             if dest == "/etc/nginx/nginx.conf":
                 places = "".join(
-                    f"    {kind}_temp_path {tmp_path}/work/{kind};\n"
+                    f"    {kind}_temp_path {tmp_path}/bodies/{kind};\n"
                     for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
                 )
                 text = text.replace("http {\n", "http {\n" + places)
