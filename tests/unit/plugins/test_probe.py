@@ -193,3 +193,15 @@ def test_this_machine_can_be_read() -> None:
 
 def test_a_program_that_is_missing_has_no_output() -> None:
     assert probe.Command("/no/such/program").output() == ""
+
+
+def test_a_descriptor_that_closes_meanwhile_hides_no_other(tmp_path: Path) -> None:
+    """PID 1 opens and closes some all the time; its sockets must not be taken for a service's."""
+    for pid in ("1", "20"):
+        (tmp_path / pid / "fd").mkdir(parents=True)
+        for number in range(3, 9):
+            # Reading it as a link fails, as it does for one that was closed.
+            (tmp_path / pid / "fd" / str(number)).touch()
+        (tmp_path / pid / "fd" / "99").symlink_to("socket:[7]")
+        (tmp_path / pid / "fd" / "0").symlink_to("socket:[8]")
+    assert probe.holders({"7", "8"}, str(tmp_path)) == {"7": 1, "8": 1}

@@ -212,20 +212,24 @@ def listening(table: str) -> list[tuple[str, int, str]]:
     return found
 
 
-def holders(inodes: set[str]) -> dict[str, int]:
+def holders(inodes: set[str], proc: str = "/proc") -> dict[str, int]:
     """First process, by its id, that holds each of these sockets: a master before its workers."""
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     found: dict[str, int] = {}
-    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+    for pid in sorted(int(name) for name in os.listdir(proc) if name.isdigit()):
         if len(found) == len(inodes):
             break
         try:
-            for descriptor in os.listdir(f"/proc/{pid}/fd"):
-                inode = wanted.get(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
-                if inode is not None:
-                    found.setdefault(inode, pid)
+            descriptors = os.listdir(f"{proc}/{pid}/fd")
         except OSError:  # the process has ended, or is not ours to look into
             continue
+        for descriptor in descriptors:
+            try:
+                target = os.readlink(f"{proc}/{pid}/fd/{descriptor}")
+            except OSError:  # closed since it was listed; the others still count
+                continue
+            if (inode := wanted.get(target)) is not None:
+                found.setdefault(inode, pid)
     return found
 
 
