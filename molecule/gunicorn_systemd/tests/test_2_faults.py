@@ -47,6 +47,9 @@ def test_a_service_that_keeps_dying_keeps_its_sockets(
 
 def test_a_stop_finishes_what_was_begun(plain: Service, as_root: Callable[[str], str]) -> None:
     """Stopping the sockets stops the service with them; that is how to take it down."""
+    # What an earlier test killed is back, so that a worker takes the request at once.
+    plain.wait(lambda: len(plain.children()) == plain.workers)
+    assert plain.ask().status == 200
     answers: list[Any] = []
     slow = threading.Thread(target=lambda: answers.append(plain.ask("/slow?seconds=5")))
     slow.start()
