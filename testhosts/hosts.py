@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
 import json
@@ -495,7 +496,12 @@ class Hosts:
         if self.scope:
             filters.append(f"--filter=label={LABEL_SCOPE}={self.scope}")
         names = self.engine.podman("ps", "-a", *filters, "--format={{.Names}}").stdout.split()
-        return [self._describe(name) for name in sorted(names)]
+        found = []
+        for name in sorted(names):
+            # One of another scope may be removed while this looks.
+            with contextlib.suppress(TestHostsError):
+                found.append(self._describe(name))
+        return found
 
     def down(self, names: Sequence[str] = ()) -> list[str]:
         """Remove hosts with what is in them, and their network when it is empty.
