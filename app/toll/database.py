@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,6 +26,8 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeDecorator
 
+# Where the development server keeps its data: beside the package, out of the repository.
+INSTANCE = Path(__file__).resolve().parents[1] / "instance"
 # How long a writer waits for another one on SQLite, which lets in one at a time.
 SQLITE_BUSY_SECONDS = 15
 WRITES = "toll_writes"
@@ -195,6 +198,8 @@ def lock_number(name: str) -> int:
 
 def init_app(app: Flask, url: sa.URL) -> None:
     """Give the application its engine. It connects with the first statement."""
+    if url.get_backend_name() == "sqlite" and Path(str(url.database)).parent == INSTANCE:
+        INSTANCE.mkdir(exist_ok=True)
     app.config["SQLALCHEMY_ENGINES"] = {"default": engine_options(url)}
     db.init_app(app)
     with app.app_context():

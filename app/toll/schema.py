@@ -173,11 +173,12 @@ def downgrade(
 def _run(
     connection: Connection, run: Callable[[Config, str], None], revision: str, migrations: Path
 ) -> list[tuple[str, str]]:
+    scripts = _scripts(migrations)
     done: list[tuple[str, str]] = []
 
     def note(*, step: MigrationInfo, **_: object) -> None:
-        script = step.up_revision
-        assert script is not None
+        assert step.up_revision_id is not None
+        script = scripts.get_revision(step.up_revision_id)
         done.append((script.revision, script.doc))
 
     config = _config(migrations)
@@ -189,7 +190,7 @@ def _run(
             f"The schema cannot be brought to {revision}: {error}. The revisions are the names of "
             f"the files in {migrations / 'versions'}"
         ) from error
-    _write_state(connection, _scripts(migrations))
+    _write_state(connection, scripts)
     return done
 
 

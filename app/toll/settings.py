@@ -9,14 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from toll.database import normalised_url
+from toll.database import INSTANCE, normalised_url
 
 # 32 hexadecimal digits, or 16 random bytes in any other notation, hold 128 bits or more.
 SECRET_KEY_CHARACTERS = 32
 GENERATE = "python3 -c 'import secrets; print(secrets.token_hex(32))'"
-
-# Where the development server keeps its data: beside the package, out of the repository.
-INSTANCE = Path(__file__).resolve().parents[1] / "instance"
 
 VARIABLES = {
     "TOLL_ENVIRONMENT": "production (the default) or development",

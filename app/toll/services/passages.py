@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TypeVarTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -20,6 +20,7 @@ from toll.errors import FieldError, InvalidParameters, cut, not_known
 from toll.models import PAYMENT_METHODS, IdempotencyRecord, Passage, now
 from toll.services import tariffs
 
+Ts = TypeVarTuple("Ts")
 LANE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,9}", re.ASCII)
 # Clocks of lanes run ahead a little.
 AHEAD = timedelta(minutes=5)
@@ -322,7 +323,7 @@ def find(s: Session, which: PassageFilter, cursor: str | None = None, limit: int
     A page begins where the one before ended, whatever was recorded in between.
     """
     limit = max(1, min(limit, MOST_PER_PAGE))
-    query = _matching(s, _select(), which).order_by(Passage.passed_at.desc(), Passage.id.desc())
+    query = matching(s, _select(), which).order_by(Passage.passed_at.desc(), Passage.id.desc())
     if cursor:
         passed_at, passage_id = _read_cursor(cursor)
         query = query.where(
@@ -344,13 +345,13 @@ def get(s: Session, passage_id: int) -> Passage | None:
 
 def count(s: Session, which: PassageFilter) -> int:
     """Return how many passages match."""
-    return s.scalar(_matching(s, sa.select(sa.func.count(Passage.id)), which)) or 0
+    return s.scalar(matching(s, sa.select(sa.func.count(Passage.id)), which)) or 0
 
 
 def total(s: Session, which: PassageFilter) -> Total:
     """Return how many passages match and what they were charged."""
     rows = s.execute(
-        _matching(
+        matching(
             s,
             sa.select(
                 Passage.currency,
@@ -367,19 +368,19 @@ def total(s: Session, which: PassageFilter) -> Total:
 
 def iterate(s: Session, which: PassageFilter, chunk: int = 500) -> Iterator[Passage]:
     """Yield all passages that match, newest first, without holding them all in memory."""
-    query = _matching(s, _select(), which).order_by(Passage.passed_at.desc(), Passage.id.desc())
+    query = matching(s, _select(), which).order_by(Passage.passed_at.desc(), Passage.id.desc())
     # Errors of the filter are raised here, not when the first row is taken.
     return _stream(s, query, chunk)
 
 
-def _stream(s: Session, query: sa.Select[tuple[Passage]], chunk: int) -> Iterator[Passage]:
+def _stream(s: Session, query: sa.Select[Passage], chunk: int) -> Iterator[Passage]:
     for part in s.scalars(query.execution_options(yield_per=chunk)).partitions():
         yield from part
         for passage in part:
             s.expunge(passage)
 
 
-def _select() -> sa.Select[tuple[Passage]]:
+def _select() -> sa.Select[Passage]:
     return (
         sa.select(Passage)
         .join(Passage.plaza)
@@ -388,7 +389,7 @@ def _select() -> sa.Select[tuple[Passage]]:
     )
 
 
-def _matching(s: Session, query: sa.Select[Any], which: PassageFilter) -> sa.Select[Any]:
+def matching(s: Session, query: sa.Select[*Ts], which: PassageFilter) -> sa.Select[*Ts]:
     """Return the query with the filter's conditions; raise InvalidParameters."""
     errors: list[FieldError] = []
     if which.plaza is not None:

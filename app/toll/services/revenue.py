@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal, get_args
@@ -14,7 +13,7 @@ from toll.errors import InvalidParameters, not_known
 from toll.models import Passage, Plaza, VehicleClass, now
 from toll.services import tariffs
 from toll.services.money import format_money
-from toll.services.passages import PassageFilter, _matching
+from toll.services.passages import PassageFilter, matching
 
 Group = Literal["hour", "day", "plaza", "class"]
 GROUPS: tuple[str, ...] = get_args(Group)
@@ -115,9 +114,7 @@ def by(s: Session, group: Group, which: PassageFilter) -> list[Revenue]:
     join = Passage.plaza if group == "plaza" else Passage.vehicle_class
     order = (Plaza.name,) if group == "plaza" else (VehicleClass.position,)
     rows = s.execute(
-        _matching(
-            s, sa.select(model.code, model.name, Passage.currency, *_sums()).join(join), which
-        )
+        matching(s, sa.select(model.code, model.name, Passage.currency, *_sums()).join(join), which)
         .group_by(model.id, model.code, model.name, Passage.currency, *order)
         .order_by(*order, model.code, Passage.currency)
     )
@@ -195,34 +192,26 @@ def _moment(slot: int) -> datetime:
 def _by_time(s: Session, group: str, which: PassageFilter) -> list[Revenue]:
     slot = _slot(s)
     rows = s.execute(
-        _matching(
+        matching(
             s,
             sa.select(slot, Plaza.time_zone, Passage.currency, *_sums()).join(Passage.plaza),
             which,
         ).group_by(slot, Plaza.time_zone, Passage.currency)
     )
-    cut: Callable[[datetime], datetime]
-    if group == "hour":
-        cut = lambda local: local.replace(minute=0, second=0)  # noqa: E731
-    else:
-        cut = lambda local: local.replace(hour=0, minute=0, second=0, fold=0)  # noqa: E731
-    sums: dict[tuple[object, str, str, str], list[int]] = {}
+    sums: dict[tuple[str, str, str, str], list[int]] = {}
     zones = {place.time_zone: place.zone for place in tariffs.list_plazas(s)}
     for quarter, zone, currency, count, amount in rows:
-        begin = cut(_moment(quarter).astimezone(zones[zone]))
+        local = _moment(quarter).astimezone(zones[zone])
         if group == "hour":
-            key = (begin.astimezone(UTC), begin.isoformat(timespec="minutes"), f"{begin:%H:%M}")
+            begin = local.replace(minute=0, second=0)
+            order, label = begin.astimezone(UTC).isoformat(), f"{begin:%H:%M}"
+            key = begin.isoformat(timespec="minutes")
         else:
-            key = (begin.date(), begin.date().isoformat(), begin.date().isoformat())
-        entry = sums.setdefault((*key, currency), [0, 0])
+            order = label = key = local.date().isoformat()
+        entry = sums.setdefault((order, key, label, currency), [0, 0])
         entry[0] += count
         entry[1] += int(amount)
     return [
         Revenue(key, label, count, amount, currency)
-        for (_, key, label, currency), (count, amount) in sorted(sums.items(), key=_order)
+        for (_, key, label, currency), (count, amount) in sorted(sums.items())
     ]
-
-
-def _order(item: tuple[tuple[object, str, str, str], list[int]]) -> tuple[str, str, str]:
-    (moment, key, _, currency), _ = item
-    return str(moment), key, currency

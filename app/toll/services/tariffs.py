@@ -113,8 +113,9 @@ def get_plaza(s: Session, code: str, field: str = "plaza") -> Plaza:
 
 def get_class(s: Session, code: str, field: str = "class") -> VehicleClass:
     """Return a vehicle class; raise UnknownClass."""
-    found = s.scalar(sa.select(VehicleClass).where(VehicleClass.code == code)) if _text(code) else 0
-    if not found:
+    query = sa.select(VehicleClass).where(VehicleClass.code == code)
+    found = s.scalar(query) if _text(code) else None
+    if found is None:
         raise UnknownClass([not_known(field, code, (each.code for each in list_classes(s)))])
     return found
 
