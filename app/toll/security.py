@@ -14,16 +14,15 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, current_app, redirect, request, session, url_for
 from flask_login import LoginManager, UserMixin, current_user, login_user, logout_user
 from flask_wtf.csrf import CSRFProtect
-from werkzeug.exceptions import Forbidden, HTTPException, Unauthorized
+from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, Unauthorized
 from werkzeug.wrappers import Response as BaseResponse
 
 from toll.database import db
+from toll.models import USER_ROLES as ROLES
 from toll.models import User
 
 View = TypeVar("View", bound=Callable[..., Any])
 
-# From the least to the most; each may do what those before it may.
-ROLES = ("viewer", "operator", "admin")
 PUBLIC = "public"
 # Answered by the API's own authentication.
 KEY = "key"
@@ -47,14 +46,26 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
-csrf = CSRFProtect()
+
+class Csrf(CSRFProtect):
+    """Flask-WTF's protection, with words that help."""
+
+    def _error_response(self, reason: str) -> None:
+        current_app.logger.warning("a form was refused: %s", reason)
+        raise BadRequest(
+            "Nothing was changed: this form does not belong to your session, which may have ended "
+            "since. Go back, reload the page and send it again."
+        )
+
+
+csrf = Csrf()
 logins = LoginManager()
 # Binds a session to address and browser, both of which change on a phone. A session is bound to
 # the user's token instead, see load_user.
 logins.session_protection = None
 
 
-class SessionUser(UserMixin):  # type: ignore[misc]
+class SessionUser(UserMixin):
     """Who is logged in."""
 
     def __init__(self, user: User) -> None:
@@ -94,7 +105,7 @@ def requires(role: str) -> Callable[[View], View]:
 
 def mark(app: Flask, endpoint: str, access: str) -> None:
     """Mark the view of an endpoint that a library made."""
-    app.view_functions[endpoint].access = access  # type: ignore[attr-defined]
+    app.view_functions[endpoint].access = access  # type: ignore[union-attr]
 
 
 def access_of(app: Flask, endpoint: str) -> str | None:

@@ -14,9 +14,11 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from toll.database import writing
 from toll.models import LoginAttempt
 
 WINDOW = timedelta(minutes=10)
+LOCK = "log-in"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def limits(name: str, address: str | None) -> tuple[Limit, Limit, Limit]:
 def attempt(
     s: Session, name: str, address: str | None, now: datetime | None = None
 ) -> timedelta | None:
-    """Count an attempt to log in, and commit.
+    """Count an attempt to log in, durably.
 
     Returns:
         None if it may go on, else how long to wait. A refused attempt is not counted, so that
@@ -55,34 +57,34 @@ def attempt(
     """
     now = now or datetime.now(UTC)
     begin = now - WINDOW
-    s.execute(delete(LoginAttempt).where(LoginAttempt.at <= begin))
     waits = []
-    for limit in limits(name, address):
-        # The attempt that must grow old before there is room again.
-        oldest = s.scalar(
-            select(LoginAttempt.at)
-            .where(LoginAttempt.key == limit.key, LoginAttempt.at > begin)
-            .order_by(LoginAttempt.at.desc(), LoginAttempt.id.desc())
-            .offset(limit.attempts - 1)
-            .limit(1)
-        )
-        if oldest is not None:
-            waits.append(oldest + WINDOW - now)
-    if not waits:
-        s.add_all(LoginAttempt(key=limit.key, at=now) for limit in limits(name, address))
-    s.commit()
+    with writing(s, lock=LOCK):
+        s.execute(delete(LoginAttempt).where(LoginAttempt.at <= begin))
+        for limit in limits(name, address):
+            # The attempt that must grow old before there is room again.
+            oldest = s.scalar(
+                select(LoginAttempt.at)
+                .where(LoginAttempt.key == limit.key)
+                .order_by(LoginAttempt.at.desc(), LoginAttempt.id.desc())
+                .offset(limit.attempts - 1)
+                .limit(1)
+            )
+            if oldest is not None:
+                waits.append(oldest + WINDOW - now)
+        if not waits:
+            s.add_all(LoginAttempt(key=limit.key, at=now) for limit in limits(name, address))
     return max(waits) if waits else None
 
 
 def succeeded(s: Session, name: str, address: str | None) -> None:
-    """Forget the account's attempts from this address, and commit."""
+    """Forget the account's attempts from this address, and its own among the others."""
     both, place, account = limits(name, address)
-    s.execute(delete(LoginAttempt).where(LoginAttempt.key == both.key))
-    for limit in (place, account):
-        # Only the one that succeeded: the others were guesses.
-        newest = select(func.max(LoginAttempt.id)).where(LoginAttempt.key == limit.key)
-        s.execute(delete(LoginAttempt).where(LoginAttempt.id == newest.scalar_subquery()))
-    s.commit()
+    with writing(s, lock=LOCK):
+        s.execute(delete(LoginAttempt).where(LoginAttempt.key == both.key))
+        for limit in (place, account):
+            # Only the one that succeeded: the others were guesses.
+            newest = select(func.max(LoginAttempt.id)).where(LoginAttempt.key == limit.key)
+            s.execute(delete(LoginAttempt).where(LoginAttempt.id == newest.scalar_subquery()))
 
 
 def _network(address: str | None) -> str:
