@@ -27,7 +27,7 @@ GUNICORN = (
     *("--threads", "2", "--worker-connections", "2", "--keep-alive", "0", "--no-control-socket"),
 )
 # The answers of any one of these come late on a busy machine, so nothing here hurries.
-PATIENCE = 30
+PATIENCE = 60
 
 
 def free_address() -> str:
