@@ -21,7 +21,7 @@ from wtforms import Field
 
 from toll.database import db
 from toll.errors import FieldError, InvalidParameters
-from toll.forms import EndTariffForm, TariffForm, choices, minor_units, sentence
+from toll.forms import EndTariffForm, TariffForm, choices, minor_units, named, sentence
 from toll.models import Plaza, Tariff
 from toll.security import requires
 from toll.services import tariffs as service
@@ -116,8 +116,10 @@ def find(tariff_id: int) -> Tariff:
 def tariff_form() -> TariffForm:
     """Return the form with its choices."""
     form = TariffForm()
-    form.plaza.choices = choices(service.list_plazas(db.session), "Choose a plaza")
-    form.vehicle_class.choices = choices(service.list_classes(db.session), "Choose a vehicle")
+    form.plaza.choices = choices(named(service.list_plazas(db.session)), "Choose a plaza")
+    form.vehicle_class.choices = choices(
+        named(service.list_classes(db.session)), "Choose a vehicle"
+    )
     return form
 
 
