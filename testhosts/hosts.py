@@ -406,8 +406,8 @@ class Hosts:
             TestHostsError: it took too long.
         """
         end = time.monotonic() + BOOT_SECONDS
-        # Asked too early, systemctl has no systemd to talk to. `--wait` would hear of the start's end
-        # over D-Bus; in systemd 257 it sits there for 25 s when D-Bus itself starts meanwhile.
+        # Asked too early, systemctl has no systemd to talk to. Its `--wait` hears of the end over
+        # D-Bus, and in systemd 257 sits there for 25 s when D-Bus itself starts meanwhile.
         script = f"""
             while :; do
                 state=$(systemctl is-system-running 2>/dev/null)
