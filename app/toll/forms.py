@@ -85,13 +85,19 @@ class Form(FlaskForm):
         for error in errors:
             field = find(self, self.names.get(error.field, error.field))
             if field is None:
-                self.form_errors.append(sentence(error))
+                name = error.field.replace("_", " ").capitalize()
+                self.form_errors.append(f"{name}: {sentence(error)}")
             else:
                 field.errors = [*field.errors, sentence(error)]
 
     def faults(self) -> Iterator[tuple[Field, str, str]]:
         """Return every error with its field and what people call that."""
         return faults(self)
+
+    @property
+    def faulty(self) -> bool:
+        """Whether anything is wrong; `errors` knows nothing of a service's errors in a list."""
+        return bool(self.form_errors) or any(True for _ in self.faults())
 
 
 def find(form: PlainForm, path: str) -> Field | None:
@@ -176,6 +182,7 @@ class FilterForm(PlainForm):
 
     refuse = Form.refuse
     faults = Form.faults
+    faulty = Form.faulty
 
 
 class WindowForm(PlainForm):

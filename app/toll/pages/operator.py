@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, cast
 
@@ -36,6 +37,8 @@ blueprint = Blueprint("operator", __name__)
 
 LATEST = 10
 PER_PAGE = 50
+# What PassageForm makes.
+TOKEN = re.compile(r"[A-Za-z0-9_-]{16,64}", re.ASCII)
 
 
 @blueprint.get("/dashboard")
@@ -95,7 +98,7 @@ def passages() -> tuple[str, int]:
         page=page,
         total=total,
     )
-    return body, 400 if form.errors else 200
+    return body, 400 if form.faulty else 200
 
 
 @blueprint.get("/passages/export.csv")
@@ -103,7 +106,7 @@ def passages() -> tuple[str, int]:
 def export() -> Response | BaseResponse:
     """Answer the passages that match the filters as CSV."""
     form, which = filters()
-    if not form.errors:
+    if not form.faulty:
         try:
             return exports.csv_response(service.iterate(db.session, which))
         except InvalidParameters as error:
@@ -193,7 +196,10 @@ def record() -> str:
 def send_record() -> BaseResponse:
     """Record and charge a passage, once however often the form is sent."""
     form = passage_form()
-    if form.validate():
+    if not TOKEN.fullmatch(form.token.data or ""):
+        form.form_errors.append("A part of this form was missing. Send it again.")
+        form.renew()
+    elif form.validate():
         try:
             recorded = service.record(
                 db.session,
