@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 from browsing import DESKTOP, Watched, launch, serving
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from servers import Service
 from support import Templates
 
 PASSAGES = 600
+# Milliseconds. A machine that does other things too is slow, and that is no fault of a page.
+PATIENCE = 120_000
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +62,7 @@ def window(browser: Browser, watched: Watched) -> Iterator[Callable[..., Browser
     def open_window(**options: object) -> BrowserContext:
         settings: dict[str, object] = {"viewport": DESKTOP, "locale": "en-GB"}
         context = browser.new_context(**(settings | options))  # type: ignore[arg-type]
+        context.set_default_timeout(PATIENCE)
         watched.watch(context)
         opened.append(context)
         return context

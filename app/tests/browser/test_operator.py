@@ -59,7 +59,7 @@ def test_dashboard_shows_by_itself_what_others_record(window, server):
     record(recording, "LIVE42")
     recording.wait_for_url(re.compile(r"/passages/\d+$"))
     latest = watching.get_by_role("region", name="Latest passages").get_by_role("row").nth(1)
-    expect(latest).to_contain_text("LIVE42", timeout=30000)
+    expect(latest).to_contain_text("LIVE42")
 
 
 def test_dashboard_can_be_paused(page, server):
@@ -79,7 +79,7 @@ def test_dashboard_says_when_the_session_has_ended(window, server, watched):
     log_in(page, server, "victor")
     expect(page.get_by_role("status")).to_have_text("Updates by itself")
     context.clear_cookies()
-    expect(page.get_by_role("status")).to_contain_text("session has ended", timeout=30000)
+    expect(page.get_by_role("status")).to_contain_text("session has ended")
     page.get_by_role("link", name="Reload").click()
     page.wait_for_url("**/login?next=/dashboard")
 
