@@ -35,6 +35,11 @@ description:
     when it is complete and on disk, so that an interrupted run leaves nothing that counts.
   - O(activate) points the symbolic link C(<root>/current) at the release, in one step.
   - A release that is there is not looked at again, except with O(verify).
+  - O(static) names files of the application that a web server serves. They are copied to
+    C(<root>/static/<hash>/<file>), with the first 8 digits of each file's SHA-256. Such an address
+    has one content for ever, also while two releases answer side by side or after one goes back,
+    so it may be kept for ever. Files that no release holds any more are removed with the next
+    installation.
 options:
   root:
     description: Directory of the releases and of C(current).
@@ -54,6 +59,10 @@ options:
         is missing or was added.
     type: bool
     default: false
+  static:
+    description: Directory of static files within the release, for example C(app/shop/static).
+    type: str
+    default: ""
   archive:
     description: Path of the archive on the host. The action plugin sets it; leave it out.
     type: path
@@ -105,6 +114,11 @@ activated:
   description: Whether C(current) was (or in check mode, would be) moved by this task.
   returned: success
   type: bool
+published:
+  description: Static files that were (or in check mode, would be) copied, below C(<root>/static).
+  returned: success
+  type: list
+  elements: str
 current:
   description: Id of the release that was current before, null if there was none.
   returned: success
@@ -114,6 +128,8 @@ current:
 FORMAT = 1
 MANIFEST = "manifest.json"
 TEMPORARY = ".new-"
+# As the application writes them into addresses.
+STATIC_DIGITS = 8
 # Compiled files are about as large as their sources.
 SPACE_FACTOR = 2.2
 SPACE_MARGIN = 20 * 1024 * 1024
@@ -395,6 +411,57 @@ def install(releases: str, bundle: dict[str, Any], archive: str, interpreter: st
                 shutil.rmtree(os.path.join(releases, name), ignore_errors=True)
 
 
+def published_names(manifest: dict[str, Any], static: str) -> dict[str, str]:
+    """Return where each static file of a release goes below <root>/static, by its own path."""
+    above = static.strip("/") + "/"
+    return {
+        name: f"{digest[:STATIC_DIGITS]}/{name[len(above) :]}"
+        for name, digest in manifest["files"].items()
+        if static and name.startswith(above)
+    }
+
+
+def missing_static(root: str, manifest: dict[str, Any], static: str) -> list[str]:
+    """Return the static files of a release that are not below <root>/static yet."""
+    return sorted(
+        name
+        for name in published_names(manifest, static).values()
+        if not os.path.isfile(os.path.join(root, "static", name))
+    )
+
+
+def publish(root: str, path: str, manifest: dict[str, Any], static: str) -> None:
+    """Copy the static files of a release to <root>/static, each complete under its name or absent.
+
+    Must run under the lock. Files that none of the releases holds are removed.
+    """
+    target = os.path.join(root, "static")
+    for name, place in published_names(manifest, static).items():
+        final = os.path.join(target, place)
+        if os.path.isfile(final):
+            continue
+        folder = target
+        make_directory(folder)
+        for part in place.split("/")[:-1]:
+            folder = os.path.join(folder, part)
+            make_directory(folder)
+        temporary = os.path.join(target, TEMPORARY + place.split("/")[0])
+        shutil.copyfile(os.path.join(path, name), temporary)
+        os.chmod(temporary, 0o644)
+        os.rename(temporary, final)
+    releases = os.path.join(root, "releases")
+    wanted = set()
+    for entry in os.listdir(releases):
+        each = read_manifest(os.path.join(releases, entry))
+        wanted |= set(published_names(each, static).values()) if each else set()
+    for folder, _directories, files in os.walk(target, topdown=False):
+        for name in files:
+            if os.path.relpath(os.path.join(folder, name), target) not in wanted:
+                os.unlink(os.path.join(folder, name))
+        if folder != target and not os.listdir(folder):
+            os.rmdir(folder)
+
+
 def differences(path: str, manifest: dict[str, Any]) -> list[str]:
     """Return what differs between an installed release and its manifest, one line each."""
     expected = {
@@ -471,6 +538,14 @@ def run(module: AnsibleModule) -> dict[str, Any]:
                 f"{path} is not what was installed:\n{listed}{more}\n"
                 f"Find out who changed it. To install it anew, remove its {MANIFEST} and run again."
             )
+    static = module.params["static"]
+    manifest = read_manifest(path)
+    # What cannot be told in check mode goes with the installation.
+    published = missing_static(root, manifest, static) if manifest and static else []
+    if published and manifest and not module.check_mode:
+        with locked(releases):
+            publish(root, path, manifest, static)
+        sync(root)
     activate_it = module.params["activate"] and before != bundle["id"]
     if activate_it and not module.check_mode:
         activate(root, bundle["id"])
@@ -481,11 +556,12 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         return "\n".join([*lines, f"current: {current or 'none'}", ""])
 
     return {
-        "changed": install_it or activate_it,
+        "changed": bool(install_it or activate_it or published),
         "id": bundle["id"],
         "path": path,
         "installed": install_it,
         "activated": activate_it,
+        "published": published,
         "current": before,
         "diff": {
             "before_header": root,
@@ -504,6 +580,7 @@ def main() -> None:
             "bundle": {"type": "dict", "required": True},
             "activate": {"type": "bool", "default": True},
             "verify": {"type": "bool", "default": False},
+            "static": {"type": "str", "default": ""},
             "archive": {"type": "path"},
         },
         supports_check_mode=True,
