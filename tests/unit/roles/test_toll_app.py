@@ -29,9 +29,37 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         {"toll_app_environment": {"TOLL_SECRET_KEY": "seen-7f3a"}},
         "every process on the host could read",
     ),
+    "an address for everybody": (
+        {"toll_app_environment": {"TOLL_DATABASE_URL": "postgresql://u:seen-7f3a@db/toll"}},
+        "set toll_app_database_url; it reaches the application as a credential",
+    ),
+    "another database": (
+        {"toll_app_database_url": "mysql://u:tiny-7f3a@db/toll"},
+        "starts with mysql://: write postgresql://user:password@host/database",
+    ),
+    "a server without a database": (
+        {"toll_app_database_url": "postgresql://u:tiny-7f3a@db"},
+        "names no database",
+    ),
+    "copies below none": ({"toll_app_keep_backups": -1}, "toll_app_keep_backups (-1) is negative"),
+    "an admin that is none": (
+        {"toll_app_admin_name": "anna smith"},
+        "toll_app_admin_name (\"anna smith\") cannot be a user's name",
+    ),
+    "a short password": (
+        {"toll_app_admin_password": "tiny-7f3a"},
+        "toll_app_admin_password is shorter than 12 characters",
+    ),
+    "a password of two lines": (
+        {"toll_app_admin_password": "tiny-7f3a\ntiny-7f3a"},
+        "toll_app_admin_password has several lines",
+    ),
     "a word for a number": ({"toll_app_check_time_limit": "soon"}, "toll_app_check_time_limit"),
     "a typing error": ({"toll_app_domain": ["a.example.com"]}, "toll_app_domains"),
 }
+# Another host of the play that serves the same domain.
+TWIN = {"web2": {"toll_app_domains": ["app.example.com", "www.example.com"]}}
+SHARED = {"toll_app_database_url": "postgresql://u:p@db/toll", "toll_app_secret_key": "k" * 32}
 HOSTS: dict[str, tuple[Case, str]] = {
     "another system": (
         Case(REQUIRED, {"family": "alpine", "pretty_name": "Alpine Linux 3.22"}),
@@ -39,10 +67,21 @@ HOSTS: dict[str, tuple[Case, str]] = {
     ),
     "no systemd": (Case(REQUIRED, {"systemd": {"running": False, "version": 0}}), "systemd"),
     "a full disk": (Case(REQUIRED, {"mounts": {"/": 20}}), "MiB"),
+    "a file for each of two hosts": (
+        Case({**REQUIRED, **SHARED, "toll_app_database_url": ""}, beside=TWIN),
+        "toll_app_database_url is empty, but web2 also serves app.example.com",
+    ),
+    "a key for each of two hosts": (
+        Case({**REQUIRED, **SHARED, "toll_app_secret_key": ""}, beside=TWIN),
+        "toll_app_secret_key is empty, but web2 also serves app.example.com",
+    ),
 }
 GOOD = {
     "the least": Case(REQUIRED),
     "a key": Case({**REQUIRED, "toll_app_secret_key": "k" * 32}),
+    "two hosts of one database": Case({**REQUIRED, **SHARED}, beside=TWIN),
+    "two hosts apart": Case(REQUIRED, beside={"web3": {"toll_app_domains": ["b.example.com"]}}),
+    "an admin": Case({**REQUIRED, "toll_app_admin_password": "p" * 12}),
 }
 
 
@@ -61,7 +100,10 @@ def test_preflight_names_what_is_wrong(guard: str, said: dict[str, str]) -> None
     assert "Nothing was changed on" in said[guard]
 
 
-@pytest.mark.parametrize("guard", ["a short key"])
+@pytest.mark.parametrize(
+    "guard",
+    [guard for guard, (variables, _) in GUARDS.items() if "7f3a" in str(variables)],
+)
 def test_preflight_does_not_show_a_secret(guard: str, said: dict[str, str]) -> None:
     assert "7f3a" not in said[guard]
 
@@ -73,13 +115,115 @@ def test_preflight_lets_good_variables_pass(case: str, said: dict[str, str]) -> 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_credential_is_the_vaults_or_made_by_the_host(family: str) -> None:
+def test_credentials_are_the_vaults_or_made_by_the_host(family: str) -> None:
     own = evaluate(ROLE, "__toll_app_credentials", family, **REQUIRED)
     assert own == [{"name": "secret_key", "random": 32}]
-    given = evaluate(
-        ROLE, "__toll_app_credentials", family, **REQUIRED, toll_app_secret_key="k" * 32
-    )
-    assert given == [{"name": "secret_key", "value": "k" * 32}]
+    given = evaluate(ROLE, "__toll_app_credentials", family, **REQUIRED, **SHARED)
+    assert given == [
+        {"name": "secret_key", "value": "k" * 32},
+        {"name": "database_url", "value": "postgresql://u:p@db/toll"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "network", "after"),
+    [
+        # SQLite, and sockets that systemd or PostgreSQL opened: there is nothing to connect to.
+        ("", "none", []),
+        ("postgresql:///toll", "none", ["postgresql.service"]),
+        ("postgresql:///toll?host=/run/postgresql", "none", ["postgresql.service"]),
+        ("postgresql://u:p@/toll?x=1&host=%2Frun%2Fpostgresql", "none", ["postgresql.service"]),
+        # A server on the host.
+        ("postgresql://u:p@localhost/toll", "local", ["postgresql.service"]),
+        ("postgresql+psycopg://u:p@127.0.0.1:5433/toll", "local", ["postgresql.service"]),
+        ("postgresql://u:p@[::1]/toll", "local", ["postgresql.service"]),
+        ("postgresql://u:p@/toll?host=localhost:5433", "local", ["postgresql.service"]),
+        # One elsewhere, also as the second choice.
+        ("postgresql://u:p@db.example.com/toll", "any", []),
+        ("postgresql://u:p@/toll?host=localhost&host=192.0.2.7:5432", "any", []),
+        ("postgresql://u:p@localhost.example.com/toll", "any", []),
+    ],
+)
+def test_service_reaches_its_database_and_nothing_else(
+    url: str, network: str, after: list[str]
+) -> None:
+    variables = {**REQUIRED, "toll_app_database_url": url}
+    assert evaluate(ROLE, "__toll_app_network", "Debian", **variables) == network
+    assert evaluate(ROLE, "__toll_app_after", "Debian", **variables) == after
+
+
+def play(**urls: str | None) -> dict[str, Any]:
+    """What Ansible says of a play with these hosts and the URL that each has, if it has one."""
+    hosts = {
+        name: {"inventory_hostname": name} | ({} if url is None else {"toll_app_database_url": url})
+        for name, url in urls.items()
+    }
+    return {"hostvars": hosts, "ansible_play_hosts_all": list(urls)}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        # Each file has one host that knows it.
+        ({"a": None, "b": ""}, {"a": "a", "b": "b"}),
+        # A shared database is migrated by one, and each database by somebody.
+        ({"a": "x", "b": "x", "c": "y"}, {"a": "a", "b": "a", "c": "c"}),
+        ({"a": "", "b": "x", "c": "x"}, {"a": "a", "b": "b", "c": "b"}),
+    ],
+)
+def test_a_database_is_migrated_by_one_host(
+    hosts: dict[str, str | None], expected: dict[str, str]
+) -> None:
+    for name, url in hosts.items():
+        variables = {**REQUIRED, "toll_app_database_url": url or "", "inventory_hostname": name}
+        found = evaluate(ROLE, "__toll_app_data_host", "Debian", **variables, **play(**hosts))
+        assert found == expected[name]
+
+
+def test_password_is_in_no_argument() -> None:
+    """Arguments are in the process list of the host, and in the output of a talkative run."""
+    variables = {
+        **REQUIRED,
+        "toll_app_admin_password": "hush-hush-7f3a",
+        "toll_app_demo": True,
+        "__toll_app_release": {"id": "abc"},
+    }
+    argv = evaluate(ROLE, "__toll_app_data_argv", "Debian", **variables)
+    assert argv[1:] == ["--release", "abc", "--keep", "10", "--admin", "admin", "--demo"]
+    variables["toll_app_admin_password"] = ""
+    assert "--admin" not in evaluate(ROLE, "__toll_app_data_argv", "Debian", **variables)
+
+
+@pytest.mark.parametrize(
+    ("family", "installed", "missing"),
+    [
+        ("Debian", {"nginx": "1"}, ["postgresql-client"]),
+        ("Debian", {"postgresql-client-17": "17.6"}, []),
+        ("RedHat", {"nginx": "1"}, ["postgresql"]),
+        ("RedHat", {"postgresql": "16"}, []),
+        # The server's own package name says nothing of the client there.
+        ("RedHat", {"postgresql-jdbc": "42"}, ["postgresql"]),
+    ],
+)
+def test_client_of_the_database_is_installed_for_the_copies(
+    family: str, installed: dict[str, str], missing: list[str]
+) -> None:
+    def packages(**more: Any) -> Any:
+        variables = {
+            **REQUIRED,
+            **SHARED,
+            "inventory_hostname": "a",
+            **play(a=SHARED["toll_app_database_url"]),
+            "wsgi_host": {"packages": installed},
+            **more,
+        }
+        return evaluate(ROLE, "__toll_app_missing_packages", family, **variables)
+
+    assert packages() == missing
+    assert packages(toll_app_keep_backups=0) == []
+    assert packages(toll_app_database_url="") == []
+    other = {"inventory_hostname": "b", **play(a=SHARED["toll_app_database_url"], b="x")}
+    assert packages(**other, toll_app_database_url="x") == missing
 
 
 def test_the_three_roles_know_nothing_of_the_application() -> None:
