@@ -44,7 +44,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     "copies below none": ({"toll_app_keep_backups": -1}, "toll_app_keep_backups (-1) is negative"),
     "an admin that is none": (
         {"toll_app_admin_name": "anna smith"},
-        "toll_app_admin_name (\"anna smith\") cannot be a user's name",
+        'toll_app_admin_name ("anna smith") cannot be a user\'s name',
     ),
     "a short password": (
         {"toll_app_admin_password": "tiny-7f3a"},
