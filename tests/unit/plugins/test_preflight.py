@@ -523,7 +523,7 @@ def test_defaults_may_come_from_the_facts_and_the_familys_variables(preflight: P
             "is not a URL: write postgresql://user:password@",
         ),
         ("postgresql_url", "mysql://u:p@db/toll", "starts with mysql://: write postgresql://"),
-        ("postgresql_url", "postgres://u:p@db/toll", "starts with postgres://"),
+        ("postgresql_url", "postgresql+asyncpg://u:p@db/toll", "starts with postgresql+asyncpg://"),
         ("postgresql_url", "sqlite:////srv/toll.db", "is a file: leave it empty for SQLite"),
         ("postgresql_url", "postgresql://u:p@db", "names no database"),
         ("postgresql_url", "postgresql://u:p q@db/toll", "has a blank or a line break"),
@@ -562,6 +562,7 @@ def test_a_value_of_another_format(
             [
                 "postgresql://toll:p%40ss@db.example.com:5432/toll?sslmode=verify-full",
                 "postgresql+psycopg://toll@[::1]/toll",
+                "postgres://toll@db/toll",
                 "postgresql:///toll?host=/run/postgresql",
             ],
         ),

@@ -230,7 +230,7 @@ def postgresql_url(value: object) -> Fault | None:
         return Fault("is not a URL", remedy)
     if scheme == "sqlite":
         return Fault("is a file", "leave it empty for SQLite")
-    if scheme not in ("postgresql", "postgresql+psycopg"):
+    if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
         known = re.fullmatch(r"[a-z][a-z0-9+]{0,20}", scheme)
         return Fault(f"starts with {scheme}://" if known else "has no known scheme", remedy)
     if re.search(r"\s", rest):
