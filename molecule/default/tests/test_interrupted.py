@@ -17,8 +17,8 @@ import yaml
 
 PROJECT = Path(__file__).parents[3]
 TESTHOSTS = [sys.executable, str(PROJECT / "testhosts" / "testhosts.py")]
-# The control process is killed when these tasks begin: files on disk but no reload, a database that is
-# being made, a release that serves nothing yet, a service whose handler is still due.
+# The control process is killed when these tasks begin: files on disk but no reload, a database that
+# is being made, a release that serves nothing yet, a service whose handler is still due.
 POINTS = (
     "Put a certificate behind each link",
     "Reload, start or restart nginx",
