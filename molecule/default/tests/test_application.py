@@ -141,7 +141,7 @@ from alembic import op
 revision = "broken"
 down_revision = {head!r}
 branch_labels = depends_on = None
-works_with = [{head!r}]
+works_with = ({head!r},)
 
 
 def upgrade():
