@@ -93,8 +93,8 @@ class ActionModule(ActionBase):
         return (
             f"Another deploy is running: the lock {place} is held by "
             f"{self._held(outcome['lock'])}, with a sign of life {outcome['silence']} s "
-            f"ago{waited}. Nothing was changed. Let it end, or give {variable} a number of seconds to wait for "
-            f"it; if it surely runs no more, remove that file"
+            f"ago{waited}. Nothing was changed. Let it end, or give {variable} a number of seconds "
+            f"to wait for it; if it surely runs no more, remove that file"
         )
 
     def _lost(self, lock: dict[str, Any] | None, place: str) -> str:
