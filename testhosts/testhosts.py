@@ -60,6 +60,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     commands.add_parser("checkout", help="the short name that tells this checkout from others")
     for name, what in (
         ("reboot", "stop a host and start it again"),
+        ("power-cut", "kill everything that runs on a host at once, and start it again"),
         ("journal", "print the end of a host's journal"),
         ("acme-ca", "print the path of the CA of an ACME server's own HTTPS"),
         ("acme-root", "print the path of the root of what an ACME server issues"),
@@ -124,6 +125,8 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps(hosts.listed(), indent=2))
     elif options.command == "reboot":
         hosts.reboot(options.name)
+    elif options.command == "power-cut":
+        hosts.power_cut(options.name)
     elif options.command == "journal":
         print(hosts.journal(options.name, options.lines))
     elif options.command == "acme-ca":

@@ -1,0 +1,497 @@
+"""What is tried on a host under load, and what must come of it: docs/proof/releases.md.
+
+Each case starts from a host that serves a healthy release, and must end with a healthy one, old or
+new; with no request failed that the case does not say it may fail; and with each acknowledged
+passage in the database exactly once.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import ledger
+from bench import FLASK, Done, Host, Load, Running
+from ledger import Record, Summary
+from variants import Migration
+
+# Of the deploy, in their order, and of the handover.
+DEPLOY_STAGES = ("lock", "build", "ship", "migrate", "handover", "prune")
+HANDOVER_STAGES = ("standby", "judge", "switch", "main", "drain", "bake")
+
+
+@dataclass
+class Outcome:
+    """What a case came to on one host: a row of the table.
+
+    Attributes:
+        case: its title.
+        system: the host's.
+        wrong: what is not as it must be; nothing when all is well.
+        requests: what was sent in all its loads.
+        steady: of that, before anything was done.
+        during: of that, while it was done.
+        acknowledged: passages that are surely there.
+        end: what serves in the end.
+        seconds: what it took.
+        notes: figures of its own.
+    """
+
+    case: str
+    system: str
+    wrong: list[str] = field(default_factory=list)
+    requests: Summary = field(default_factory=lambda: Summary(0, 0, 0))
+    steady: Summary = field(default_factory=lambda: Summary(0, 0, 0))
+    during: Summary = field(default_factory=lambda: Summary(0, 0, 0))
+    acknowledged: int = 0
+    end: str = ""
+    seconds: float = 0.0
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+class Trial:
+    """One case under way on one host."""
+
+    def __init__(self, host: Host) -> None:
+        """Look at where it starts.
+
+        Raises:
+            AssertionError: the host is not healthy to begin with.
+        """
+        self.host = host
+        self.before: str = host.settle()["current"]
+        self.wrong: list[str] = []
+        self.loads: list[Load] = []
+        self.notes: dict[str, str] = {}
+        self.seconds = 0.0
+        # Requests that may fail, because whoever held them was killed.
+        self.may_fail = 0
+        # Marks of releases that must not have answered anything.
+        self.broken: list[str] = []
+
+    def mark(self, name: str = "good") -> str:
+        """A name for a release that there has not been yet."""
+        return f"{name.replace('_', '-')}-{secrets.token_hex(3)}"
+
+    def expect(self, right: bool, otherwise: str) -> None:
+        """Note what is wrong, and go on: the other checks say more about it."""
+        if not right:
+            self.wrong.append(otherwise)
+
+    @contextmanager
+    def load(self, **given: Any) -> Iterator[Load]:
+        """Requests around what is done."""
+        with self.host.under_load(**given) as load:
+            self.loads.append(load)
+            started = time.monotonic()
+            try:
+                yield load
+            finally:
+                self.seconds += time.monotonic() - started
+
+    def succeeded(self, done: Done) -> None:
+        """What was started must have gone well."""
+        self.expect(done.returncode == 0, f"exit code {done.returncode}:\n{tail(done.output)}")
+
+    def refused(self, done: Done, *said: str) -> None:
+        """It must have failed, and said why."""
+        self.expect(done.returncode != 0, "it did not fail")
+        for text in said:
+            found = re.search(text, " ".join(done.output.split()), re.IGNORECASE)
+            self.expect(found is not None, f"it does not say {text!r}:\n{tail(done.output)}")
+
+    def old_is_live(self) -> None:
+        """What was live before must be live again."""
+        current = self.host.settle()["current"]
+        self.expect(current == self.before, f"{current} is live instead of {self.before}")
+
+    def new_is_live(self) -> None:
+        """Another release must be live."""
+        self.expect(self.host.settle()["current"] != self.before, "the old release is still live")
+
+    def outcome(self, title: str) -> Outcome:
+        """Everything that holds for every case, and the row."""
+        state = self.host.settle()
+        self.expect(not state["failed"], f"failed units: {state['failed']}")
+        records: list[Record] = []
+        steady: list[Record] = []
+        during: list[Record] = []
+        for load in self.loads:
+            records += load.records
+            steady += ledger.between(load.records, load.start, load.began)
+            during += ledger.between(load.records, load.began, load.ended)
+            found = load.reconciliation
+            self.expect(found.right, f"the database: {found}")
+            self.expect(load.sound, "the database's file is damaged")
+            for mark in self.broken:
+                self.expect(mark not in load.answered_by, f"{mark} took traffic")
+        total = ledger.summarize(records)
+        self.expect(total.failed <= self.may_fail, f"requests failed: {total.failures}")
+        return Outcome(
+            case=title,
+            system=self.host.name,
+            wrong=self.wrong,
+            requests=total,
+            steady=ledger.summarize(steady),
+            during=ledger.summarize(during),
+            acknowledged=sum(load.reconciliation.acknowledged for load in self.loads),
+            end="old" if state["current"] == self.before else "new",
+            seconds=self.seconds,
+            notes=self.notes,
+        )
+
+
+def tail(output: str, lines: int = 25) -> str:
+    """The end of a program's output."""
+    return "\n".join(output.splitlines()[-lines:])
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing that is tried.
+
+    Attributes:
+        title: for the table.
+        run: tries it.
+        quick: whether it is one of the few that every `make test` tries.
+    """
+
+    title: str
+    run: Callable[[Trial], None]
+    quick: bool = False
+
+    def on(self, host: Host) -> Outcome:
+        """Try it on a host. What goes wrong is in the outcome."""
+        trial = Trial(host)
+        try:
+            self.run(trial)
+        except Exception as error:
+            trial.wrong.append(f"{type(error).__name__}: {error}")
+        try:
+            return trial.outcome(self.title)
+        except Exception as error:
+            wrong = [*trial.wrong, f"{type(error).__name__}: {error}"]
+            return Outcome(self.title, host.name, wrong, end="NEITHER")
+
+
+# Deploys
+
+
+def changed(trial: Trial) -> None:
+    """A changed application."""
+    source = trial.host.make(trial.mark())
+    with trial.load(steady=20.0):
+        done = trial.host.deploy(source).wait()
+    trial.succeeded(done)
+    trial.new_is_live()
+    trial.notes["command to end"] = f"{done.seconds:.1f} s"
+
+
+def unchanged(trial: Trial) -> None:
+    """What is live already."""
+    source = trial.host.make(trial.mark())
+    trial.succeeded(trial.host.deploy(source).wait())
+    live = trial.host.settle()["current"]
+    with trial.load():
+        done = trial.host.deploy(source).wait()
+    trial.succeeded(done)
+    trial.expect(done.changed == 0, f"changed={done.changed}\n{tail(done.output)}")
+    trial.expect(trial.host.settle()["current"] == live, "another release is live")
+    trial.notes["command to end"] = f"{done.seconds:.1f} s"
+
+
+def many(trial: Trial) -> None:
+    """Twenty changed applications, one after the other."""
+    seconds = []
+    with trial.load(steady=20.0, seconds=1500.0):
+        for _ in range(20):
+            before = trial.host.state()["current"]
+            done = trial.host.deploy(trial.host.make(trial.mark())).wait()
+            trial.succeeded(done)
+            now = trial.host.state()
+            trial.expect(now["current"] != before, "a deploy changed nothing")
+            seconds.append(done.seconds)
+            if trial.wrong:
+                break
+    trial.notes["each"] = f"{min(seconds):.1f} to {max(seconds):.1f} s"
+    kept = trial.host.state()["releases"]
+    trial.notes["releases kept"] = str(len(kept))
+    trial.expect(len(kept) < 20, f"nothing was pruned: {kept}")
+
+
+def long_request(trial: Trial) -> None:
+    """A request that takes twenty seconds is under way all the time."""
+    first = trial.host.make(trial.mark())
+    trial.succeeded(trial.host.deploy(first).wait())
+    answers: list[tuple[int, str]] = []
+
+    def ask() -> None:
+        answers.append(trial.host.ask("/proof/slow?seconds=20", timeout=40.0))
+
+    slow = threading.Thread(target=ask)
+    with trial.load():
+        slow.start()
+        time.sleep(1)
+        done = trial.host.deploy(trial.host.make(trial.mark())).wait()
+    slow.join()
+    trial.succeeded(done)
+    trial.expect([status for status, _ in answers] == [200], f"it got {answers}")
+
+
+def settings(trial: Trial) -> None:
+    """Other settings, the same release."""
+    wanted = {"TOLL_PROOF": secrets.token_hex(4)}
+    with trial.load():
+        done = trial.host.playbook("site", toll_app_environment=wanted).wait()
+    trial.succeeded(done)
+    found = trial.host.root("cat /etc/toll-app/environment")
+    trial.expect(wanted["TOLL_PROOF"] in found, "the settings are not there")
+    master = trial.host.state()["units"]["toll-app.service"]["MainPID"]
+    environment = trial.host.root(f"tr '\\0' '\\n' < /proc/{master}/environ")
+    trial.expect(wanted["TOLL_PROOF"] in environment, "the service runs without them")
+
+
+def bad_settings(trial: Trial) -> None:
+    """Settings that the application refuses: the old ones are live again, also after a crash."""
+    before = trial.host.root("cat /etc/toll-app/environment")
+    with trial.load():
+        done = trial.host.playbook("site", toll_app_environment={"TOLL_PROXIES": "many"}).wait()
+        trial.refused(done, "TOLL_PROXIES")
+        trial.expect(
+            trial.host.root("cat /etc/toll-app/environment") == before,
+            "the settings of before are not back",
+        )
+    trial.host.root("systemctl restart toll-app.service")
+    trial.old_is_live()
+
+
+# Ways back
+
+
+def rollback(trial: Trial) -> None:
+    """One command back, without saying where to."""
+    trial.succeeded(trial.host.deploy(trial.host.make(trial.mark())).wait())
+    middle = trial.host.settle()["current"]
+    with trial.load():
+        done = trial.host.playbook("rollback").wait()
+    trial.succeeded(done)
+    now = trial.host.settle()["current"]
+    trial.expect(now == trial.before, f"{now} instead of {trial.before}; from {middle}")
+    trial.notes["command to end"] = f"{done.seconds:.1f} s"
+
+
+def rollback_past_a_bad_one(trial: Trial) -> None:
+    """Twice, with a release in between that was judged bad: never onto that one."""
+    trial.succeeded(trial.host.deploy(trial.host.make(trial.mark())).wait())
+    mark = trial.mark("bad")
+    trial.broken.append(mark)
+    trial.refused(trial.host.deploy(trial.host.make(mark, "never_ready")).wait())
+    bad = {
+        name
+        for name, record in trial.host.state()["records"].items()
+        if record and record.get("verdict") == "bad"
+    }
+    trial.expect(bool(bad), "no release is noted as bad")
+    with trial.load():
+        for _ in range(2):
+            done = trial.host.playbook("rollback").wait()
+            now = trial.host.settle()["current"]
+            trial.expect(now not in bad, f"it went back to {now}, which is bad")
+    trial.notes["second"] = "went" if done.returncode == 0 else "refused"
+
+
+def rollback_refused(trial: Trial) -> None:
+    """The schema has gone on in a way that the release before does not know."""
+    source = trial.host.make(trial.mark(), migration=Migration(works=False))
+    trial.succeeded(trial.host.deploy(source).wait())
+    live = trial.host.settle()["current"]
+    with trial.load():
+        done = trial.host.playbook("rollback").wait()
+    trial.refused(done, "schema")
+    trial.expect(trial.host.settle()["current"] == live, "it went back all the same")
+
+
+# Releases that are broken
+
+
+def broken(variant: str, *said: str) -> Callable[[Trial], None]:
+    """A release that must not get through."""
+
+    def run(trial: Trial) -> None:
+        mark = trial.mark(variant)
+        if variant != "fails_in_the_bake":
+            trial.broken.append(mark)
+        source = trial.host.make(mark, variant)
+        with trial.load():
+            done = trial.host.deploy(source).wait()
+        trial.refused(done, *said)
+        trial.old_is_live()
+
+    return run
+
+
+def slow_but_good(trial: Trial) -> None:
+    """It takes some seconds to start, and nobody waits for it."""
+    with trial.load():
+        done = trial.host.deploy(trial.host.make(trial.mark(), "takes_its_time")).wait()
+    trial.succeeded(done)
+    trial.new_is_live()
+
+
+def migration(trial: Trial) -> None:
+    """A release with a migration, and back."""
+    source = trial.host.make(trial.mark(), migration=Migration())
+    with trial.load():
+        done = trial.host.deploy(source).wait()
+        trial.succeeded(done)
+        trial.expect(trial.host.settle()["current"] != trial.before, "the old release is live")
+        trial.succeeded(trial.host.playbook("rollback").wait())
+    trial.old_is_live()
+
+
+def failing_migration(trial: Trial) -> None:
+    """It changes something, and then fails."""
+    before = trial.host.root(f"{FLASK} toll schema --json")
+    mark = trial.mark("failing-migration")
+    trial.broken.append(mark)
+    source = trial.host.make(mark, migration=Migration(fails=True))
+    with trial.load():
+        done = trial.host.deploy(source).wait()
+    trial.refused(done, "this migration fails half way")
+    trial.old_is_live()
+    trial.expect(
+        trial.host.root(f"{FLASK} toll schema --json") == before, "the schema is not what it was"
+    )
+
+
+# Killing
+
+
+def killed(stage: str, victim: str) -> Callable[[Trial], None]:
+    """kill -9 at a step of a handover; then the same command again where it was interrupted."""
+
+    def run(trial: Trial) -> None:
+        other = previous(trial)
+        with trial.load():
+            strike = trial.host.strike(stage, victim)
+            first = trial.host.handover(other).wait()
+            struck = strike()
+            state = trial.host.settle()
+            trial.expect(state["current"] in (trial.before, other), f"{state['current']} is live")
+            trial.expect(bool(struck["killed"]), f"nobody was killed: {struck}")
+            trial.notes["exit code"] = str(first.returncode)
+            if state["current"] == trial.before:
+                trial.succeeded(trial.host.handover(other).wait())
+        # What a killed worker was working on, as many as it has threads.
+        trial.may_fail = {"worker": 2, "standby worker": 2}.get(victim, 0)
+        trial.new_is_live()
+
+    return run
+
+
+def previous(trial: Trial) -> str:
+    """A healthy release that is on the host and not live."""
+    state = trial.host.state()
+    healthy = [
+        name
+        for name, record in state["records"].items()
+        if record
+        and record.get("verdict") == "healthy"
+        and name != state["current"]
+        and name in state["releases"]
+    ]
+    assert healthy, f"no other healthy release: {state['records']}"
+    latest: str = max(healthy, key=lambda name: str(state["records"][name].get("activated_at")))
+    return latest
+
+
+def control_killed(stage: str) -> Callable[[Trial], None]:
+    """The control process is killed in a stage of the deploy; then the same command again."""
+
+    def run(trial: Trial) -> None:
+        source = trial.host.make(trial.mark())
+        with trial.load():
+            first = trial.host.deploy(source)
+            reached = first.wait_for(rf"TASK \[.*\b{stage} \|")
+            trial.expect(reached, f"it never came to {stage}")
+            first.kill()
+            first.wait()
+            done = trial.host.deploy(source).wait()
+        trial.succeeded(done)
+        trial.new_is_live()
+
+    return run
+
+
+def two_at_once(trial: Trial) -> None:
+    """Two deploys from two shells: one after the other, and both arrive."""
+    sources = [trial.host.make(trial.mark()) for _ in range(2)]
+    with trial.load():
+        runs = [trial.host.deploy(source, toll_app_lock_wait=120) for source in sources]
+        done = [run.wait() for run in runs]
+    for one in done:
+        trial.succeeded(one)
+    trial.new_is_live()
+
+
+def second_refused(trial: Trial) -> None:
+    """Two deploys from two shells, and the second one does not want to wait."""
+    first = trial.host.make(trial.mark())
+    mark = trial.mark()
+    trial.broken.append(mark)
+    second = trial.host.make(mark)
+    with trial.load():
+        running = trial.host.deploy(first)
+        trial.expect(running.wait_for(r"TASK \[.*\bship \|"), "the first one never came to ship")
+        refused = trial.host.deploy(second, toll_app_lock_wait=0).wait()
+        done = running.wait()
+    trial.succeeded(done)
+    trial.refused(refused, "lock")
+    trial.new_is_live()
+
+
+def two_handovers(trial: Trial) -> None:
+    """The host's own command twice at once: exactly one handover runs."""
+    other = previous(trial)
+    with trial.load():
+        runs: list[Running] = [trial.host.handover(other) for _ in range(2)]
+        done = [run.wait() for run in runs]
+    codes = sorted(one.returncode for one in done)
+    trial.expect(codes in ([0, 0], [0, 2]), f"exit codes {codes}: {[tail(x.output) for x in done]}")
+    trial.notes["exit codes"] = " and ".join(str(code) for code in codes)
+    trial.new_is_live()
+
+
+def restarted(stage: str, how: str) -> Callable[[Trial], None]:
+    """The host goes down at a step of a handover."""
+
+    def run(trial: Trial) -> None:
+        other = previous(trial)
+        with trial.load(time_limit=10.0) as load:
+            strike = trial.host.strike(stage)
+            first = trial.host.handover(other)
+            struck = strike()
+            trial.expect(struck["reached"], f"it never came to {stage}: {struck}")
+            down = time.monotonic()
+            if how == "reboot":
+                trial.host.reboot()
+            else:
+                trial.host.power_cut()
+            first.kill()
+            first.wait()
+            state = trial.host.settle()
+            trial.notes["back after"] = f"{time.monotonic() - down:.1f} s"
+            trial.expect(state["current"] in (trial.before, other), f"{state['current']} is live")
+            trial.notes["then live"] = "old" if state["current"] == trial.before else "new"
+            trial.succeeded(trial.host.handover(other).wait())
+        trial.new_is_live()
+        # While the host is down nobody answers. What counts is that nothing acknowledged is lost.
+        trial.may_fail = load.summary.failed
+
+    return run
