@@ -195,11 +195,21 @@ def _run(command: list[str], parsed: sa.URL | None) -> None:
     if parsed is not None:
         if parsed.password is not None:
             environment["PGPASSWORD"] = str(parsed.password)
-        shown = parsed.set(drivername="postgresql", password=None)
+        if "password" in parsed.query:
+            raise BackupError(
+                "The database's URL has its password behind the question mark, where it would show "
+                "in the list of processes: put it before the host, as in user:password@host"
+            )
+        # `URL.set` takes None for what stays as it is.
+        shown = sa.URL.create(
+            "postgresql",
+            username=parsed.username,
+            host=parsed.host,
+            port=parsed.port,
+            database=parsed.database,
+            query=parsed.query,
+        )
         arguments.append(f"--dbname={shown.render_as_string(hide_password=False)}")
-    query_password = parsed.query.get("password") if parsed is not None else None
-    if query_password is not None:
-        raise BackupError("The database's URL has its password behind `?`: put it before the host")
     done = subprocess.run(
         arguments, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
     )

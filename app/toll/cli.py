@@ -17,7 +17,9 @@ import sqlalchemy as sa
 from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 
-from toll import backup as copies
+from toll.backup import BackupError
+from toll.backup import backup as write_copy
+from toll.backup import restore as put_back
 from toll.database import db
 from toll.errors import InvalidParameters
 from toll.models import KEY_ROLES, USER_ROLES, Tariff, now
@@ -68,7 +70,7 @@ def says_why(function: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except (InvalidParameters, SchemaError, copies.BackupError, sa.exc.DBAPIError) as error:
+        except (InvalidParameters, SchemaError, BackupError, sa.exc.DBAPIError) as error:
             raise refused(error) from error
 
     return wrapped
@@ -150,7 +152,7 @@ def downgrade(revision: str, yes: bool) -> None:
 @says_why
 def backup(file: Path) -> None:
     """Write a copy of the database to FILE, while the application runs."""
-    copies.backup(settings().database_url, file)
+    write_copy(settings().database_url, file)
     click.echo(f"{file}: {file.stat().st_size} bytes")
 
 
@@ -160,7 +162,7 @@ def backup(file: Path) -> None:
 def restore(file: Path) -> None:
     """Put the copy FILE in the database's place; what was there is kept beside it."""
     db.engine.dispose()
-    replaced = copies.restore(settings().database_url, file)
+    replaced = put_back(settings().database_url, file)
     click.echo(f"{file} is the database now.")
     if replaced:
         click.echo(f"What it replaced: {replaced}")
