@@ -50,6 +50,7 @@ def unit(**variables: Any) -> str:
         "gunicorn_systemd_credentials": [{"name": "secret_key", "random": 32}],
         "unit": {
             "name": "toll-app",
+            "standby": False,
             "description": "toll-app",
             "sockets": ["toll-app.socket"],
             "python": "/opt/toll-app/current/bin/python",
@@ -181,11 +182,13 @@ if told[0] == "migrate":
     base["schema"] = release
 elif told[0] == "backup":
     open(told[1], "w").write(json.dumps(base))
-elif told[:2] == ["user", "list"]:
-    print("name role\\n" + "\\n".join(base["users"]))
 elif told[:2] == ["user", "create"]:
-    print("password:", sys.stdin.read(), file=calls)
-    base["users"].append(told[2] + " admin")
+    if told[2] in base["users"]:
+        print(told[2], "is there already.")
+    else:
+        print("password:", sys.stdin.read(), file=calls)
+        base["users"].append(told[2])
+        print(told[2], "(admin) was created.")
 elif told[:2] == ["demo", "seed"]:
     base["demo"] = True
 json.dump(base, open(file, "w"))
