@@ -70,7 +70,14 @@ def test_command_has_the_services_whole_sandbox() -> None:
     # About the service's life, not about what it may do; and paths that may be absent.
     assert left <= {
         *("Type", "NotifyAccess", "Sockets", "WorkingDirectory", "ExecStartPre", "ExecStart"),
-        *("Restart", "RestartSec", "KillMode", "TimeoutStopSec", "SyslogIdentifier"),
+        *(
+            "Restart",
+            "RestartSec",
+            "KillMode",
+            "TimeoutStartSec",
+            "TimeoutStopSec",
+            "SyslogIdentifier",
+        ),
         *("RuntimeDirectory", "RuntimeDirectoryMode", "OOMPolicy", "NoExecPaths"),
     }
     for wanted in (
