@@ -378,6 +378,13 @@ def test_another_database_gets_all_of_it(host: Host) -> None:
     assert stat.S_IMODE(stamp.stat().st_mode) == 0o600
 
 
+def test_release_from_before_there_was_a_database_needs_nothing(host: Host) -> None:
+    """Any revision can be deployed, and any release that is there can be gone back to."""
+    host.application.write_text("#!/bin/sh\necho \"Error: No such command 'toll'.\" >&2; exit 2\n")
+    answer = host.run("--release", "1", "--admin", "anna", "--demo", password="p")
+    assert (answer["changed"], answer["msg"]) == (False, "Release 1 has no database.")
+
+
 def test_check_mode_does_nothing(host: Host) -> None:
     answer = host.run("--release", "1", "--admin", "anna", "--check", password="p")
     assert answer["changed"] is True
