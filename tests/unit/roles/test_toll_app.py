@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +56,21 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         {"toll_app_admin_password": "tiny-7f3a\ntiny-7f3a"},
         "toll_app_admin_password has several lines",
     ),
+    "two sources": (
+        {"toll_app_revision": "v1", "toll_app_bundle": "/tmp/x.tar.gz"},
+        "toll_app_revision",
+    ),
+    "a hash of nothing": ({"toll_app_bundle_sha256": "0" * 64}, "is set without toll_app_bundle"),
+    "no host at a time": ({"toll_app_serial": 0}, "is neither a number of hosts nor a percentage"),
+    "more than all hosts": ({"toll_app_serial": [1, "101%"]}, "toll_app_serial"),
+    "no size of a batch": ({"toll_app_serial": []}, "toll_app_serial"),
+    "a word for a size": ({"toll_app_serial": "all"}, "toll_app_serial"),
+    "yes for a size": ({"toll_app_serial": True}, "toll_app_serial"),
+    "fewer than no releases": ({"toll_app_keep_releases": -1}, "toll_app_keep_releases"),
+    "a hasty take-over": ({"toll_app_lock_stale": 5}, "is less than 60 seconds"),
+    "a wait of less than nothing": ({"toll_app_lock_wait": -1}, "is not a number of seconds"),
+    "a wait of a while": ({"toll_app_lock_wait": "a while"}, "is not a number of seconds"),
+    "another form of a status": ({"toll_app_status_format": "xml"}, "use one of table, json"),
     "a word for a number": ({"toll_app_check_time_limit": "soon"}, "toll_app_check_time_limit"),
     "a typing error": ({"toll_app_domain": ["a.example.com"]}, "toll_app_domains"),
 }
@@ -78,6 +95,14 @@ HOSTS: dict[str, tuple[Case, str]] = {
 }
 GOOD = {
     "the least": Case(REQUIRED),
+    "one host at a time": Case({**REQUIRED, "toll_app_serial": 1}),
+    "one host at a time, from the command line": Case({**REQUIRED, "toll_app_serial": "1"}),
+    "a wait, from the command line": Case({**REQUIRED, "toll_app_lock_wait": "60"}),
+    "a share of the hosts": Case({**REQUIRED, "toll_app_serial": "25%"}),
+    "one host, then more": Case({**REQUIRED, "toll_app_serial": [1, 5, "100%"]}),
+    "a bundle and its hash": Case(
+        {**REQUIRED, "toll_app_bundle": "/tmp/x.tar.gz", "toll_app_bundle_sha256": "0" * 64}
+    ),
     "a key": Case({**REQUIRED, "toll_app_secret_key": "k" * 32}),
     "two hosts of one database": Case({**REQUIRED, **SHARED}, beside=TWIN),
     "two hosts apart": Case(REQUIRED, beside={"web3": {"toll_app_domains": ["b.example.com"]}}),
@@ -237,10 +262,66 @@ def test_the_three_roles_know_nothing_of_the_application() -> None:
                 assert "toll-app" not in text, path
 
 
+def load(path: Path) -> list[dict[str, Any]]:
+    """The tasks of a file, those in blocks with their block."""
+    return list(yaml.safe_load(path.read_text()))
+
+
+def tasks(listed: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Every task, those in blocks included, but not those of a rescue."""
+    for task in listed:
+        if "block" in task:
+            yield from tasks([*task["block"], *task.get("always", [])])
+        else:
+            yield task
+
+
+def imports(file: str) -> list[str]:
+    """Files of tasks that one of them imports, those of other roles left out, in order."""
+    listed = tasks(load(ROLES / ROLE / "tasks" / file))
+    key = "ansible.builtin.import_tasks"
+    return [task[key] for task in listed if key in task]
+
+
+def test_site_and_deploy_run_the_same_stages_in_the_same_order() -> None:
+    """What a release goes through is written once: two ways of deploying would drift apart."""
+    stages = imports("deploy.yml")
+    assert stages[1:5] == ["lock.yml", "build.yml", "ship.yml", "programs.yml"]
+    # Packages are a matter of setting up a host.
+    assert [each for each in imports("main.yml") if each != "install.yml"] == stages
+
+
+def test_lock_is_freed_whatever_happens() -> None:
+    for file in ("main.yml", "deploy.yml", "rollback.yml"):
+        [outer] = [each for each in load(ROLES / ROLE / "tasks" / file) if "block" in each]
+        [free] = outer["always"]
+        assert free["ansible.builtin.import_tasks"] == "unlock.yml"
+        first, *_ = outer["block"][0]["block"]
+        assert first["ansible.builtin.import_tasks"] == "lock.yml"
+
+
+@pytest.mark.parametrize(
+    ("variable", "role", "default"),
+    [
+        ("__toll_app_https_port", "nginx", "nginx_https_port"),
+        ("__toll_app_certificate", "certbot", "certbot_links_directory"),
+    ],
+)
+def test_default_that_stands_in_for_another_roles_is_the_same(
+    variable: str, role: str, default: str
+) -> None:
+    """A deploy does not run the other roles, and so has not their defaults."""
+    theirs = yaml.safe_load((ROLES / role / "defaults" / "main.yml").read_text())[default]
+    alone = evaluate(ROLE, variable, "Debian", **REQUIRED)
+    assert str(alone).split("/app.example.com")[0] == str(theirs)
+    set_by_hand = evaluate(ROLE, variable, "Debian", **REQUIRED, **{default: "/elsewhere"})
+    assert str(set_by_hand).startswith("/elsewhere")
+
+
 def test_every_stage_of_a_role_is_told_the_same() -> None:
     """A preflight that checks other values than those that are used afterwards checks nothing."""
     told: dict[str, list[Any]] = {}
-    for task in yaml.safe_load((ROLES / ROLE / "tasks" / "main.yml").read_text()):
+    for task in tasks(load(ROLES / ROLE / "tasks" / "main.yml")):
         if imported := task.get("ansible.builtin.import_role"):
             told.setdefault(imported["name"], []).append(task["vars"])
     assert set(told) == {"nginx", "certbot", "gunicorn_systemd"}

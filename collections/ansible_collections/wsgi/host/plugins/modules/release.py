@@ -63,9 +63,20 @@ options:
     description: Directory of static files within the release, for example C(app/shop/static).
     type: str
     default: ""
+  records:
+    description:
+      - Keep a record of each release in C(<root>/state/releases/<id>.json), for what becomes of it
+        after it was shipped. It begins as V(unjudged); whoever hands over to the release writes the
+        verdict. That somebody has left a release by going back is forgotten when it is shipped again.
+    type: bool
+    default: false
   archive:
     description: Path of the archive on the host. The action plugin sets it; leave it out.
     type: path
+  shipped_by:
+    description: Who ships, for the record. The action plugin sets it; leave it out.
+    type: str
+    default: ""
 notes:
   - The host needs the bundle's Python version, with nothing but its standard library.
   - Contexts of SELinux are those that the files inherit.
@@ -123,6 +134,15 @@ current:
   description: Id of the release that was current before, null if there was none.
   returned: success
   type: str
+record:
+  description: The release's record with O(records), as it is (or in check mode, was) on the host.
+  returned: success
+  type: dict
+releases:
+  description: Ids of the releases on the host, this one included.
+  returned: success
+  type: list
+  elements: str
 """
 
 FORMAT = 1
@@ -508,6 +528,64 @@ def activate(root: str, name: str) -> None:
     sync(root)
 
 
+def record_path(root: str, name: str) -> str:
+    """Return where the record of a release is."""
+    return os.path.join(root, "state", "releases", name + ".json")
+
+
+def read_record(root: str, name: str) -> dict[str, Any] | None:
+    """Return the record of a release, None if there is none that can be read."""
+    try:
+        with open(record_path(root, name), encoding="utf-8") as file:
+            record = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and record.get("id") == name else None
+
+
+def write_record(root: str, record: dict[str, Any]) -> None:
+    """Write the record of a release, complete or not at all."""
+    path = record_path(root, record["id"])
+    make_directory(os.path.join(root, "state"))
+    make_directory(os.path.dirname(path))
+    temporary = os.path.join(os.path.dirname(path), TEMPORARY + record["id"])
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(record, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(temporary, 0o644)
+    os.rename(temporary, path)
+    sync(os.path.dirname(path))
+
+
+def wanted_record(found: dict[str, Any] | None, bundle: dict[str, Any], by: str) -> dict[str, Any]:
+    """Return what the record of a release that is shipped has to be."""
+    if found is not None:
+        return {key: value for key, value in found.items() if not key.startswith("left_")}
+    return {
+        "schema": 1,
+        "id": bundle["id"],
+        "content": bundle.get("content") or bundle["id"],
+        "revision": bundle.get("revision"),
+        "lock_sha256": bundle.get("lock_hash"),
+        "python": bundle["python"],
+        "architecture": bundle["architecture"],
+        "archive_sha256": bundle["sha256"],
+        "built_by": bundle.get("built_by"),
+        "shipped_by": by,
+        "shipped_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "verdict": "unjudged",
+    }
+
+
+def installed(releases: str, also: str) -> list[str]:
+    """Return the ids of the complete releases, and of the one that is to be one."""
+    names = os.listdir(releases) if os.path.isdir(releases) else []
+    complete = {name for name in names if read_manifest(os.path.join(releases, name)) is not None}
+    return sorted(complete | {also})
+
+
 def run(module: AnsibleModule) -> dict[str, Any]:
     """Do what the options ask for; return the result."""
     root, bundle = module.params["root"], module.params["bundle"]
@@ -546,6 +624,14 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         with locked(releases):
             publish(root, path, manifest, static)
         sync(root)
+    record, record_it = None, False
+    if module.params["records"]:
+        record = read_record(root, bundle["id"])
+        wanted = wanted_record(record, bundle, module.params["shipped_by"])
+        record_it = wanted != record
+        if record_it and not module.check_mode:
+            write_record(root, wanted)
+            record = wanted
     activate_it = module.params["activate"] and before != bundle["id"]
     if activate_it and not module.check_mode:
         activate(root, bundle["id"])
@@ -556,13 +642,15 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         return "\n".join([*lines, f"current: {current or 'none'}", ""])
 
     return {
-        "changed": bool(install_it or activate_it or published),
+        "changed": bool(install_it or activate_it or published or record_it),
         "id": bundle["id"],
         "path": path,
         "installed": install_it,
         "activated": activate_it,
         "published": published,
         "current": before,
+        "record": record,
+        "releases": installed(releases, bundle["id"]),
         "diff": {
             "before_header": root,
             "after_header": root,
@@ -581,7 +669,9 @@ def main() -> None:
             "activate": {"type": "bool", "default": True},
             "verify": {"type": "bool", "default": False},
             "static": {"type": "str", "default": ""},
+            "records": {"type": "bool", "default": False},
             "archive": {"type": "path"},
+            "shipped_by": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )

@@ -222,7 +222,7 @@ def url(value: object) -> Fault | None:
 
 
 def postgresql_url(value: object) -> Fault | None:
-    """Where a PostgreSQL database is. No fault repeats more than the scheme: it has a password."""
+    """Where a PostgreSQL database is. It has a password, so no fault repeats but the scheme."""
     remedy = "write postgresql://user:password@host/database"
     text = _text(value)
     scheme, separator, rest = (text or "").partition("://")
