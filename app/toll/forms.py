@@ -23,6 +23,7 @@ from wtforms import (
     StringField,
 )
 from wtforms import Form as PlainForm
+from wtforms.fields.choices import SelectChoice
 from wtforms.validators import InputRequired, Length, Optional
 
 from toll.errors import FieldError
@@ -32,19 +33,26 @@ from toll.services.money import CURRENCIES
 PAYMENT_METHODS = {"tag": "Tag", "card": "Card", "cash": "Cash", "invoice": "Invoice"}
 # How many peak windows the form for a tariff has room for.
 WINDOWS = 4
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d")
 
 
 def sentence(error: FieldError) -> str:
     """Return what is wrong with a field and what to do, as a person reads it."""
-    shown = f"“{error.value}” " if error.value else ""
+    # A moment as machines write it; its field shows it as people do.
+    shown = f"“{error.value}” " if error.value and not MOMENT.match(error.value) else ""
     text = f"{shown}{error.problem}. {error.remedy}"
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?")) else ".")
 
 
-def choices(items: Iterable[Plaza | VehicleClass], empty: str = "") -> list[tuple[str, str]]:
-    """Return the choices of a field, with one for nothing before them if it has a name."""
-    listed = [(item.code, item.name) for item in items]
-    return [("", empty), *listed] if empty else listed
+def choices(items: Iterable[tuple[str, str]], empty: str = "") -> list[SelectChoice]:
+    """Return a field's choices of values and labels, first one for nothing if it has a name."""
+    listed = [SelectChoice(value, label) for value, label in items]
+    return [SelectChoice("", empty), *listed] if empty else listed
+
+
+def named(items: Iterable[Plaza | VehicleClass]) -> list[tuple[str, str]]:
+    """Return the codes and names of plazas or classes."""
+    return [(item.code, item.name) for item in items]
 
 
 def minor_units(text: str, currency: str) -> int:
@@ -77,13 +85,19 @@ class Form(FlaskForm):
         for error in errors:
             field = find(self, self.names.get(error.field, error.field))
             if field is None:
-                self.form_errors.append(sentence(error))
+                name = error.field.replace("_", " ").capitalize()
+                self.form_errors.append(f"{name}: {sentence(error)}")
             else:
                 field.errors = [*field.errors, sentence(error)]
 
-    def faults(self) -> Iterator[tuple[Field, str]]:
-        """Return every error with its field."""
+    def faults(self) -> Iterator[tuple[Field, str, str]]:
+        """Return every error with its field and what people call that."""
         return faults(self)
+
+    @property
+    def faulty(self) -> bool:
+        """Whether anything is wrong; `errors` knows nothing of a service's errors in a list."""
+        return bool(self.form_errors) or any(True for _ in self.faults())
 
 
 def find(form: PlainForm, path: str) -> Field | None:
@@ -103,15 +117,15 @@ def find(form: PlainForm, path: str) -> Field | None:
     return at if isinstance(at, Field) and not isinstance(at, FormField | FieldList) else None
 
 
-def faults(form: PlainForm) -> Iterator[tuple[Field, str]]:
-    """Return every error of a form and the forms within it, with its field."""
+def faults(form: PlainForm, within: str = "") -> Iterator[tuple[Field, str, str]]:
+    """Return every error of a form and the forms within it: its field, its name, the error."""
     for field in form:
         if isinstance(field, FieldList):
-            for entry in field.entries:
-                yield from faults(entry.form)
+            for number, entry in enumerate(field.entries, 1):
+                yield from faults(entry.form, f"{field.label.text} {number}, ")
         elif not isinstance(field, FormField):
             for error in field.errors:
-                yield field, error
+                yield field, within + field.label.text, error
 
 
 class LoginForm(Form):
@@ -142,7 +156,7 @@ class PassageForm(Form):
     payment_method = RadioField(
         "Paid by",
         [InputRequired("Choose how it was paid.")],
-        choices=list(PAYMENT_METHODS.items()),
+        choices=choices(PAYMENT_METHODS.items()),
         validate_choice=False,
     )
     at = StringField("Time of passage", [Optional(), Length(max=40)])
@@ -168,16 +182,22 @@ class FilterForm(PlainForm):
 
     refuse = Form.refuse
     faults = Form.faults
+    faulty = Form.faulty
 
 
 class WindowForm(PlainForm):
     """A peak window; left empty, there is none."""
 
     name = StringField("Name", [Optional(), Length(max=60)])
-    days = SelectMultipleField("Days", [Optional()], choices=list(enumerate(DAYS)), coerce=int)
+    amount = StringField("Amount", [Optional(), Length(max=20)])
     starts = StringField("From", [Optional()])
     ends = StringField("To", [Optional()])
-    amount = StringField("Amount", [Optional(), Length(max=20)])
+    days = SelectMultipleField(
+        "Days",
+        [Optional()],
+        choices=choices((str(day), name) for day, name in enumerate(DAYS)),
+        coerce=int,
+    )
 
     @property
     def empty(self) -> bool:
@@ -200,10 +220,12 @@ class TariffForm(Form):
     amount = StringField("Amount", [InputRequired("The amount is missing."), Length(max=20)])
     valid_from = StringField("Valid from", [InputRequired("The beginning is missing.")])
     valid_until = StringField("Valid until", [Optional()])
-    windows = FieldList(FormField(WindowForm), min_entries=WINDOWS, max_entries=WINDOWS)
+    windows = FieldList(FormField(WindowForm), "Window", min_entries=WINDOWS, max_entries=WINDOWS)
 
 
 class EndTariffForm(Form):
     """When a tariff ends."""
+
+    names: ClassVar[dict[str, str]] = {"valid_until": "at"}
 
     at = StringField("Ends", [Optional(), Length(max=40)])

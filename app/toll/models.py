@@ -33,6 +33,14 @@ def one_of(column: str, values: tuple[str, ...]) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
+def window_holds(days: int, starts: time, ends: time, local: datetime) -> bool:
+    """Return whether a window of these days and hours holds at a moment on the plaza's clock."""
+    clock = local.time()
+    return bool(days >> local.weekday() & 1) and (
+        starts <= clock and (clock < ends or ends == MIDNIGHT)
+    )
+
+
 class Model(DeclarativeBase):
     """The base of all: constraints have names, so that migrations can change them."""
 
@@ -45,6 +53,13 @@ class Model(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+
+
+def table(model: type[Model]) -> sa.Table:
+    """Return a model's table, for statements about columns instead of objects."""
+    found = model.__table__
+    assert isinstance(found, sa.Table)
+    return found
 
 
 class Plaza(Model):
@@ -139,10 +154,7 @@ class PeakWindow(Model):
 
     def holds(self, local: datetime) -> bool:
         """Return whether the window holds at a moment on the plaza's clock."""
-        clock = local.time()
-        return bool(self.days >> local.weekday() & 1) and (
-            self.starts <= clock and (clock < self.ends or self.ends == MIDNIGHT)
-        )
+        return window_holds(self.days, self.starts, self.ends, local)
 
     @property
     def day_names(self) -> tuple[str, ...]:

@@ -139,7 +139,8 @@ def init_app(app: Flask) -> None:
         # A form that lay open over lunch still works; its token goes with the session.
         WTF_CSRF_TIME_LIMIT=None,
     )
-    logins.init_app(app)
+    # Its context processor would ask the database also on the page for the database's errors.
+    logins.init_app(app, add_context_processor=False)
     # Before CSRF: a stranger is told to log in, not that a token is missing.
     app.before_request(guard)
     csrf.init_app(app)

@@ -130,3 +130,17 @@ def test_no_key_in_the_log(app, recorder_key, client):
     assert any("Exception" in message for message in messages)
     for line in lines:
         assert recorder_key[14:40] not in line
+
+
+def test_a_browsers_session_is_no_key(app, session):
+    """Whoever is logged in to the pages has not logged in to the API, and gets no cookie there."""
+    accounts.create_user(session, "anna", "correct horse battery", "admin")
+    visitor = app.test_client()
+    with app.test_request_context("/"):
+        serializer = app.session_interface.get_signing_serializer(app)
+        cookie = serializer.dumps({"_user_id": "1", "token": "x"})
+    visitor.set_cookie(app.config["SESSION_COOKIE_NAME"], cookie, secure=True)
+    answer = visitor.get("/api/v1/passages", base_url="https://localhost")
+    assert answer.status_code == 401
+    assert "Set-Cookie" not in answer.headers
+    assert "Cookie" not in answer.headers.get("Vary", "")

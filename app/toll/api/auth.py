@@ -1,7 +1,7 @@
 """Who calls the API: an API key in the header `Authorization: Bearer toll_…`.
 
-Keys are made by `flask toll key create`. `accounts.find_key` looks a key up by its public prefix
-and compares the rest in constant time.
+Keys are made by `flask toll key create`. `accounts.check_key` looks a key up by its public
+prefix and compares the rest in constant time.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from flask import Response, g, request
 
 from toll import metrics
 from toll.database import db
-from toll.models import KEY_ROLES, ApiKey
+from toll.models import KEY_ROLES
 from toll.problems import problem
 from toll.services import accounts
+from toll.services.accounts import KeyHolder
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +30,11 @@ auth = HTTPTokenAuth(
 
 
 @auth.verify_token  # type: ignore[untyped-decorator]
-def verify(token: str) -> ApiKey | None:
+def verify(token: str) -> KeyHolder | None:
     """Return the key that the token is, or None."""
     if not token:
         return None
-    key = accounts.find_key(db.session, token)
+    key = accounts.check_key(db.session, token)
     metrics.key_checked("ok" if key else "refused")
     if key is None:
         # What came may be a true key with a slip in it: none of it is logged.
@@ -44,7 +45,7 @@ def verify(token: str) -> ApiKey | None:
 
 
 @auth.get_user_roles  # type: ignore[untyped-decorator]
-def roles(key: ApiKey) -> list[str]:
+def roles(key: KeyHolder) -> list[str]:
     """Return what a key may do: each role may do what those before it may."""
     return list(KEY_ROLES[: KEY_ROLES.index(key.role) + 1])
 
@@ -53,7 +54,7 @@ def roles(key: ApiKey) -> list[str]:
 def refuse(status: int) -> Response:
     """Answer a request without a key that is good for it."""
     if status == 403:
-        key: ApiKey = g.api_key
+        key: KeyHolder = g.api_key
         return problem(
             403,
             "Forbidden",
@@ -75,7 +76,7 @@ def refuse(status: int) -> Response:
     return response
 
 
-def who() -> ApiKey:
+def who() -> KeyHolder:
     """Return the key of this request, once it was checked."""
-    key: ApiKey = g.api_key
+    key: KeyHolder = g.api_key
     return key

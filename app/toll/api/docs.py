@@ -154,7 +154,8 @@ def operations(content: dict[str, Any]) -> Iterator[Operation]:
 def answers(operation: dict[str, Any]) -> Iterator[Answer]:
     """Yield what an operation may answer."""
     for status, response in operation["responses"].items():
-        content, media = next(iter(response.get("content", {}).items()), (None, {}))
+        contents: dict[str | None, dict[str, Any]] = response.get("content") or {None: {}}
+        content, media = next(iter(contents.items()))
         yield Answer(
             status,
             response["description"],

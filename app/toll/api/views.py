@@ -201,17 +201,13 @@ def quote(query_data: schemas.QuoteQuery) -> Response:
         except ValueError as error:
             problem, remedy = error.args
             raise InvalidParameters([FieldError("at", query_data.at, problem, remedy)]) from error
-    found = tariffs.quote(db.session, query_data.plaza, query_data.vehicle_class, at)
+    found = tariffs.price(db.session, query_data.plaza, query_data.vehicle_class, at)
     return answer(
         {
-            "plaza": found.plaza.code,
-            "class": found.vehicle_class.code,
+            "plaza": found.plaza,
+            "class": found.vehicle_class,
             "at": found.at_local.isoformat(timespec="seconds"),
-            "tariff": {
-                "id": found.tariff.id,
-                "name": found.tariff.name,
-                "window": found.window.name if found.window else None,
-            },
+            "tariff": {"id": found.tariff_id, "name": found.tariff, "window": found.window},
             "amount": money(found.amount, found.currency),
         }
     )

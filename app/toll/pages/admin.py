@@ -21,7 +21,7 @@ from wtforms import Field
 
 from toll.database import db
 from toll.errors import FieldError, InvalidParameters
-from toll.forms import EndTariffForm, TariffForm, choices, minor_units, sentence
+from toll.forms import EndTariffForm, TariffForm, choices, minor_units, named, sentence
 from toll.models import Plaza, Tariff
 from toll.security import requires
 from toll.services import tariffs as service
@@ -65,7 +65,7 @@ def send_new_tariff() -> Response:
     form = tariff_form()
     valid = form.validate()
     new = read_tariff(form)
-    if valid and new and not form.errors:
+    if valid and new and not form.faulty:
         try:
             made = service.create_tariff(db.session, new)
         except InvalidParameters as error:
@@ -93,7 +93,7 @@ def send_end_tariff(tariff_id: int) -> Response:
         at = datetime.now(UTC)
         if form.at.data:
             at = read(form.at, lambda text: times.parse(text, tariff.plaza.zone)) or at
-        if not form.errors:
+        if not form.faulty:
             try:
                 service.end_tariff(db.session, tariff, at)
             except InvalidParameters as error:
@@ -116,8 +116,10 @@ def find(tariff_id: int) -> Tariff:
 def tariff_form() -> TariffForm:
     """Return the form with its choices."""
     form = TariffForm()
-    form.plaza.choices = choices(service.list_plazas(db.session), "Choose a plaza")
-    form.vehicle_class.choices = choices(service.list_classes(db.session), "Choose a vehicle")
+    form.plaza.choices = choices(named(service.list_plazas(db.session)), "Choose a plaza")
+    form.vehicle_class.choices = choices(
+        named(service.list_classes(db.session)), "Choose a vehicle"
+    )
     return form
 
 
@@ -169,7 +171,7 @@ def read_tariff(form: TariffForm) -> NewTariff | None:
         if each.empty:
             continue
         for field in (each.name, each.amount, each.starts, each.ends):
-            if not field.data:
+            if not (field.data or "").strip():
                 field.errors = ["Fill this in too, or leave the whole window empty."]
         if not each.days.data:
             each.days.errors = ["Choose at least one day."]
@@ -185,7 +187,7 @@ def read_tariff(form: TariffForm) -> NewTariff | None:
                     amount=costs,
                 )
             )
-    if charged is None or begin is None or any(True for _ in form.faults()):
+    if charged is None or begin is None or form.faulty:
         return None
     return NewTariff(
         plaza=plaza.code,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from toll import exports, metrics
 from toll.database import db
 from toll.errors import FieldError, InvalidParameters
-from toll.forms import PAYMENT_METHODS, FilterForm, PassageForm, choices
+from toll.forms import PAYMENT_METHODS, FilterForm, PassageForm, choices, named
 from toll.models import Plaza
 from toll.pages import charts
 from toll.security import requires
@@ -36,6 +37,8 @@ blueprint = Blueprint("operator", __name__)
 
 LATEST = 10
 PER_PAGE = 50
+# What PassageForm makes.
+TOKEN = re.compile(r"[A-Za-z0-9_-]{16,64}", re.ASCII)
 
 
 @blueprint.get("/dashboard")
@@ -82,12 +85,11 @@ def passages() -> tuple[str, int]:
     """Show the passages that match the filters, newest first."""
     form, which = filters()
     page = total = None
-    if not form.errors:
-        try:
-            page = service.find(db.session, which, request.args.get("cursor"), PER_PAGE)
-            total = service.total(db.session, which)
-        except InvalidParameters as error:
-            form.refuse(error.errors)
+    try:
+        page = service.find(db.session, which, request.args.get("cursor"), PER_PAGE)
+        total = service.total(db.session, which)
+    except InvalidParameters as error:
+        form.refuse(error.errors)
     body = render_template(
         "passages.html",
         form=form,
@@ -96,7 +98,7 @@ def passages() -> tuple[str, int]:
         page=page,
         total=total,
     )
-    return body, 400 if form.errors else 200
+    return body, 400 if form.faulty else 200
 
 
 @blueprint.get("/passages/export.csv")
@@ -104,7 +106,7 @@ def passages() -> tuple[str, int]:
 def export() -> Response | BaseResponse:
     """Answer the passages that match the filters as CSV."""
     form, which = filters()
-    if not form.errors:
+    if not form.faulty:
         try:
             return exports.csv_response(service.iterate(db.session, which))
         except InvalidParameters as error:
@@ -123,15 +125,16 @@ def filters() -> tuple[FilterForm, PassageFilter]:
     """Return the form with what the address says, and the filter that it means."""
     form = FilterForm(request.args)
     plazas = tariffs.list_plazas(db.session)
-    form.plaza.choices = choices(plazas, "All plazas")
-    form.vehicle_class.choices = choices(tariffs.list_classes(db.session), "All vehicles")
-    form.payment_method.choices = [("", "All methods"), *PAYMENT_METHODS.items()]
+    form.plaza.choices = choices(named(plazas), "All plazas")
+    form.vehicle_class.choices = choices(named(tariffs.list_classes(db.session)), "All vehicles")
+    form.payment_method.choices = choices(PAYMENT_METHODS.items(), "All methods")
     form.validate()
     plaza = next((each for each in plazas if each.code == form.plaza.data), None)
     since = day(form, "since", plaza)
     until = day(form, "until", plaza)
     if since and until and until < since:
         form.until.errors = [*form.until.errors, "This day is before the first. Take a later one."]
+        until = None
     return form, PassageFilter(
         plaza=form.plaza.data or None,
         vehicle_class=form.vehicle_class.data or None,
@@ -193,7 +196,10 @@ def record() -> str:
 def send_record() -> BaseResponse:
     """Record and charge a passage, once however often the form is sent."""
     form = passage_form()
-    if form.validate():
+    if not TOKEN.fullmatch(form.token.data or ""):
+        form.form_errors.append("A part of this form was missing. Send it again.")
+        form.renew()
+    elif form.validate():
         try:
             recorded = service.record(
                 db.session,
@@ -223,8 +229,8 @@ def send_record() -> BaseResponse:
 def passage_form() -> PassageForm:
     """Return the form with its choices."""
     form = PassageForm()
-    form.plaza.choices = choices(tariffs.list_plazas(db.session), "Choose a plaza")
-    form.vehicle_class.choices = choices(tariffs.list_classes(db.session))
+    form.plaza.choices = choices(named(tariffs.list_plazas(db.session)), "Choose a plaza")
+    form.vehicle_class.choices = choices(named(tariffs.list_classes(db.session)))
     return form
 
 

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import re
 import secrets
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 from argon2 import PasswordHasher
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from toll.database import writing
 from toll.errors import FieldError, InvalidParameters, cut, not_known
-from toll.models import KEY_ROLES, USER_ROLES, ApiKey, User, now
+from toll.models import KEY_ROLES, USER_ROLES, ApiKey, User, now, table
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}", re.ASCII)
 PASSWORD_CHARACTERS = (12, 200)
@@ -137,17 +138,41 @@ def create_key(s: Session, name: str, role: str) -> tuple[ApiKey, str]:
     return key, f"toll_{prefix}_{secret}"
 
 
-def find_key(s: Session, full_key: str) -> ApiKey | None:
-    """Return the key whose full text it is, unless it was revoked."""
+@dataclass(frozen=True)
+class KeyHolder:
+    """Whose key it is, and what it may do."""
+
+    id: int
+    name: str
+    role: str
+
+
+# Made once: see services/tariffs.py.
+KEYS = table(ApiKey)
+_KEY = sa.select(KEYS.c.id, KEYS.c.name, KEYS.c.role, KEYS.c.secret_hash, KEYS.c.revoked_at).where(
+    KEYS.c.prefix == sa.bindparam("prefix")
+)
+
+
+def check_key(s: Session, full_key: str) -> KeyHolder | None:
+    """Return the holder of the key whose full text it is, unless it was revoked."""
     match = FULL_KEY.fullmatch(full_key)
     if match is None:
         return None
     prefix, secret = match.groups()
-    key = s.scalar(sa.select(ApiKey).where(ApiKey.prefix == prefix))
-    stored = key.secret_hash if key else "0" * 64
+    found = s.connection().execute(_KEY, {"prefix": prefix}).one_or_none()
+    stored = found.secret_hash if found else "0" * 64
     # In constant time: how far a guess was right does not show.
     good = hmac.compare_digest(_digest(secret), stored)
-    return key if good and key and key.revoked_at is None else None
+    if not good or found is None or found.revoked_at is not None:
+        return None
+    return KeyHolder(found.id, found.name, found.role)
+
+
+def find_key(s: Session, full_key: str) -> ApiKey | None:
+    """Return the key whose full text it is, unless it was revoked."""
+    holder = check_key(s, full_key)
+    return s.get(ApiKey, holder.id) if holder else None
 
 
 def list_keys(s: Session) -> list[ApiKey]:

@@ -14,10 +14,19 @@ from typing import TypeVarTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, contains_eager
+from sqlalchemy.orm.attributes import set_committed_value
 
 from toll.database import writing
 from toll.errors import FieldError, InvalidParameters, cut, not_known
-from toll.models import PAYMENT_METHODS, IdempotencyRecord, Passage, now
+from toll.models import (
+    PAYMENT_METHODS,
+    IdempotencyRecord,
+    Passage,
+    Plaza,
+    VehicleClass,
+    now,
+    table,
+)
 from toll.services import tariffs
 
 Ts = TypeVarTuple("Ts")
@@ -26,6 +35,20 @@ LANE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,9}", re.ASCII)
 AHEAD = timedelta(minutes=5)
 MOST_AT_ONCE = 500
 MOST_PER_PAGE = 500
+
+
+# Made once: see services/tariffs.py.
+PASSAGES, RECORDS = table(Passage), table(IdempotencyRecord)
+_INSERT = sa.insert(PASSAGES).returning(PASSAGES.c.id, sort_by_parameter_order=True)
+_REMEMBERED = sa.select(RECORDS.c.body_hash, RECORDS.c.passage_ids).where(
+    RECORDS.c.scope == sa.bindparam("scope"), RECORDS.c.key == sa.bindparam("key")
+)
+_REMEMBER = {
+    dialect.__name__.rpartition(".")[2]: dialect.insert(RECORDS)
+    .on_conflict_do_nothing(index_elements=["scope", "key"])
+    .returning(RECORDS.c.id)
+    for dialect in (postgresql, sqlite)
+}
 
 
 class IdempotencyConflict(Exception):
@@ -68,7 +91,10 @@ class Idempotency:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A passage, and whether it had been recorded by an earlier request of the same key."""
+    """A passage, and whether it had been recorded by an earlier request of the same key.
+
+    A new one belongs to no session, and of its plaza and class it has the ids and the codes.
+    """
 
     passage: Passage
     replayed: bool
@@ -191,8 +217,7 @@ def _record(
             if idempotency and (known := _known(s, idempotency)):
                 return known
             passages = _charge(s, new, recorded_by, indexed=indexed)
-            s.add_all(passages)
-            s.flush()
+            _insert(s, passages)
             if idempotency:
                 _remember(s, idempotency, [passage.id for passage in passages])
         return RecordedBatch(passages, False)
@@ -204,17 +229,26 @@ def _record(
         return known
 
 
+def _insert(s: Session, passages: Sequence[Passage]) -> None:
+    """Store passages and give them their ids."""
+    names = [column.name for column in PASSAGES.c if column.name != "id"]
+    rows = [{name: getattr(passage, name) for name in names} for passage in passages]
+    ids = s.connection().execute(_INSERT, rows).scalars().all()
+    for passage, passage_id in zip(passages, ids, strict=True):
+        passage.id = passage_id
+
+
 class _Overtaken(Exception):
     """The same key was used by another transaction that has committed since."""
 
 
 def _known(s: Session, idempotency: Idempotency) -> RecordedBatch | None:
     """Return what the key recorded before; raise IdempotencyConflict."""
-    earlier = s.execute(
-        sa.select(IdempotencyRecord.body_hash, IdempotencyRecord.passage_ids).where(
-            IdempotencyRecord.scope == idempotency.scope, IdempotencyRecord.key == idempotency.key
-        )
-    ).one_or_none()
+    earlier = (
+        s.connection()
+        .execute(_REMEMBERED, {"scope": idempotency.scope, "key": idempotency.key})
+        .one_or_none()
+    )
     if earlier is None:
         return None
     if earlier.body_hash != idempotency.body_hash:
@@ -231,18 +265,16 @@ def _remember(s: Session, idempotency: Idempotency, passage_ids: list[int]) -> N
 
     PostgreSQL waits here for a transaction that stored the same key and is not finished.
     """
-    insert = postgresql.insert if s.get_bind().dialect.name == "postgresql" else sqlite.insert
-    stored = s.execute(
-        insert(IdempotencyRecord)
-        .values(
-            scope=idempotency.scope,
-            key=idempotency.key,
-            body_hash=idempotency.body_hash,
-            passage_ids=passage_ids,
-            created_at=now(),
-        )
-        .on_conflict_do_nothing(index_elements=["scope", "key"])
-        .returning(IdempotencyRecord.id)
+    remember = _REMEMBER[s.get_bind().dialect.name]
+    stored = s.connection().execute(
+        remember,
+        {
+            "scope": idempotency.scope,
+            "key": idempotency.key,
+            "body_hash": idempotency.body_hash,
+            "passage_ids": passage_ids,
+            "created_at": now(),
+        },
     )
     if stored.scalar_one_or_none() is None:
         raise _Overtaken
@@ -285,7 +317,7 @@ def _charge(
                 )
             )
         try:
-            quote = tariffs.quote(s, each.plaza, each.vehicle_class, passed_at)
+            price = tariffs.price(s, each.plaza, each.vehicle_class, passed_at)
         except tariffs.NoTariff as error:
             found += [replace(one, field="passed_at") for one in error.errors]
         except InvalidParameters as error:
@@ -295,23 +327,26 @@ def _charge(
                 found = [replace(one, field=f"passages[{index}].{one.field}") for one in found]
             errors += found
             continue
-        passages.append(
-            Passage(
-                plaza=quote.plaza,
-                lane=each.lane,
-                vehicle_class=quote.vehicle_class,
-                plate=plate,
-                passed_at=passed_at,
-                amount=quote.amount,
-                currency=quote.currency,
-                tariff_id=quote.tariff.id,
-                window_id=quote.window.id if quote.window else None,
-                tariff_name=quote.name,
-                payment_method=each.payment_method,
-                recorded_by=recorded_by,
-                recorded_at=moment,
-            )
+        passage = Passage(
+            plaza_id=price.plaza_id,
+            lane=each.lane,
+            class_id=price.class_id,
+            plate=plate,
+            passed_at=passed_at,
+            amount=price.amount,
+            currency=price.currency,
+            tariff_id=price.tariff_id,
+            window_id=price.window_id,
+            tariff_name=price.name,
+            payment_method=each.payment_method,
+            recorded_by=recorded_by,
+            recorded_at=moment,
         )
+        # Of these the codes are known, and nobody asks for more.
+        set_committed_value(passage, "plaza", Plaza(id=price.plaza_id, code=price.plaza))
+        vehicle_class = VehicleClass(id=price.class_id, code=price.vehicle_class)
+        set_committed_value(passage, "vehicle_class", vehicle_class)
+        passages.append(passage)
     if errors:
         raise InvalidParameters(errors)
     return passages

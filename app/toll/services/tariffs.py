@@ -13,9 +13,20 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, contains_eager, joinedload
 
-from toll.database import writing
+from toll.database import UtcDateTime, writing
 from toll.errors import FieldError, InvalidParameters, cut, not_known
-from toll.models import DAYS, MIDNIGHT, Passage, PeakWindow, Plaza, Tariff, VehicleClass, now
+from toll.models import (
+    DAYS,
+    MIDNIGHT,
+    Passage,
+    PeakWindow,
+    Plaza,
+    Tariff,
+    VehicleClass,
+    now,
+    table,
+    window_holds,
+)
 from toll.services import times
 from toll.services.money import CURRENCIES, MOST, format_money
 
@@ -24,6 +35,33 @@ __all__ = ["CURRENCIES", "format_money"]
 CODE = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
 LOCK = "tariffs"
 EVERY_DAY = (1 << len(DAYS)) - 1
+
+
+# Made once, and of columns instead of objects: building a statement and objects from its rows takes
+# several times as long as the database does.
+PLAZAS, CLASSES, TARIFFS, WINDOWS = map(table, (Plaza, VehicleClass, Tariff, PeakWindow))
+_at = sa.bindparam("at", type_=UtcDateTime)
+_PRICE = (
+    sa.select(
+        *(PLAZAS.c.id, PLAZAS.c.code, PLAZAS.c.time_zone),
+        *(CLASSES.c.id, CLASSES.c.code),
+        *(TARIFFS.c.id, TARIFFS.c.name, TARIFFS.c.amount, TARIFFS.c.currency),
+        *(WINDOWS.c.id, WINDOWS.c.name, WINDOWS.c.days),
+        *(WINDOWS.c.starts, WINDOWS.c.ends, WINDOWS.c.amount),
+    )
+    .select_from(
+        TARIFFS.join(PLAZAS, TARIFFS.c.plaza_id == PLAZAS.c.id)
+        .join(CLASSES, TARIFFS.c.class_id == CLASSES.c.id)
+        .outerjoin(WINDOWS, WINDOWS.c.tariff_id == TARIFFS.c.id)
+    )
+    .where(
+        PLAZAS.c.code == sa.bindparam("plaza"),
+        CLASSES.c.code == sa.bindparam("class"),
+        TARIFFS.c.valid_from <= _at,
+        sa.or_(TARIFFS.c.valid_until.is_(None), TARIFFS.c.valid_until > _at),
+    )
+    .order_by(WINDOWS.c.id)
+)
 
 
 class UnknownPlaza(InvalidParameters):
@@ -66,6 +104,44 @@ class Quote:
     def formatted(self) -> str:
         """The amount as people write it."""
         return format_money(self.amount, self.currency)
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a passage costs, as plain values; see `Quote`.
+
+    Attributes:
+        plaza_id: where.
+        plaza: its code.
+        time_zone: name of its clock.
+        class_id: which vehicle.
+        vehicle_class: its code.
+        at_local: when, on the plaza's clock.
+        tariff_id: the tariff that holds then.
+        tariff: its name.
+        window_id: its peak window that holds then, if any.
+        window: its name.
+        amount: in minor units.
+        currency: by ISO 4217.
+    """
+
+    plaza_id: int
+    plaza: str
+    time_zone: str
+    class_id: int
+    vehicle_class: str
+    at_local: datetime
+    tariff_id: int
+    tariff: str
+    window_id: int | None
+    window: str | None
+    amount: int
+    currency: str
+
+    @property
+    def name(self) -> str:
+        """The name of the window, else of the tariff."""
+        return self.window or self.tariff
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +268,43 @@ def quote(s: Session, plaza_code: str, class_code: str, at: datetime | None = No
         name=window.name if window else tariff.name,
         amount=window.amount if window else tariff.amount,
         currency=tariff.currency,
+    )
+
+
+def price(s: Session, plaza_code: str, class_code: str, at: datetime | None = None) -> Price:
+    """Return what `quote` does as plain values, in a fraction of its time; raise what it raises."""
+    at = at or now()
+    rows = (
+        s.connection().execute(_PRICE, {"plaza": plaza_code, "class": class_code, "at": at}).all()
+        if _text(plaza_code) and _text(class_code)
+        else []
+    )
+    if not rows:
+        quote(s, plaza_code, class_code, at)
+        raise RuntimeError("a tariff appeared between two statements")
+    (plaza_id, plaza, time_zone, class_id, vehicle_class, tariff_id, tariff, amount, currency) = (
+        rows[0][:9]
+    )
+    local = at.astimezone(ZoneInfo(time_zone))
+    window_id = window = None
+    for row in rows:
+        found, name, days, starts, ends, window_amount = row[9:]
+        if found is not None and window_holds(days, starts, ends, local):
+            window_id, window, amount = found, name, window_amount
+            break
+    return Price(
+        plaza_id,
+        plaza,
+        time_zone,
+        class_id,
+        vehicle_class,
+        local,
+        tariff_id,
+        tariff,
+        window_id,
+        window,
+        amount,
+        currency,
     )
 
 

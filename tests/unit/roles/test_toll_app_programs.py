@@ -50,7 +50,6 @@ def unit(**variables: Any) -> str:
         "gunicorn_systemd_credentials": [{"name": "secret_key", "random": 32}],
         "unit": {
             "name": "toll-app",
-            "standby": False,
             "description": "toll-app",
             "sockets": ["toll-app.socket"],
             "python": "/opt/toll-app/current/bin/python",
