@@ -116,17 +116,22 @@ $([[ $probe == true ]] || echo "certbot_probe: false")
 YAML
 }
 
+# What the choice before this one knows.
+restore_authority() {
+  [[ -n $authority ]] || return 0
+  rm -f "$inventory/acme-ca.pem"
+  [[ ! -e $state/acme-ca.before ]] || mv "$state/acme-ca.before" "$inventory/acme-ca.pem"
+}
+
 # Through the site as it is: what fails here leaves it alone.
 obtain() {
-  local before=""
-  # A renewal of what is served until then goes on with the authority that it knows.
   if [[ -n $authority ]]; then
-    [[ ! -e $inventory/acme-ca.pem ]] || before=$(<"$inventory/acme-ca.pem")
+    [[ ! -e $inventory/acme-ca.pem ]] || cp -p "$inventory/acme-ca.pem" "$state/acme-ca.before"
     write "$inventory/acme-ca.pem" 0600 <"$authority"
   fi
   choice | sed '/^$/d' >"$state/choices.yml"
   if ! run_playbook playbooks/certificate.yml --extra-vars "@$state/choices.yml"; then
-    [[ -z $before ]] || write "$inventory/acme-ca.pem" 0600 <<<"$before"
+    restore_authority
     stop "there is no certificate for ${names[*]}. The site serves as before."
   fi
 }
@@ -138,7 +143,9 @@ change_site() {
   write "$choices" 0600 <"$state/choices.yml"
   if ! run_playbook site.yml; then
     write "$choices" 0600 <<<"$before"
+    restore_authority
     say "" "The site could not be changed; it goes back to what it was."
+    step=0 steps=$(steps_of site.yml)
     run_playbook site.yml || stop "the site could not be changed, and not be put back either."
     stop "the site could not be changed. It serves as before."
   fi

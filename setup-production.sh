@@ -44,7 +44,8 @@ write_inventory
 keep_copy
 run_step "Making room" stop_old
 : >"$taken"
-run_playbook site.yml || stop "the set-up failed in the step above."
+run_playbook site.yml ||
+  stop "the set-up failed in the step above.${copy:+ What served before comes back with $copy/restore.sh.}"
 
 summary "$start"
 name=$(sed -n 's/^toll_app_domains: \[\([^],]*\).*/\1/p' "$choices")
@@ -61,6 +62,4 @@ say "  the site: $site" "" "What to do next:" \
   "$domain" \
   "  settings     edit $settings, then run this again" \
   "  more         docs/PRODUCTION_SETUP.md; the log of this run: $log"
-if ((${#found[@]})); then
-  say "  what was     $copy; $copy/restore.sh brings it back"
-fi
+[[ -z $copy ]] || say "  what was     $copy, and $copy/restore.sh brings it back"

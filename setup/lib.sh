@@ -245,6 +245,7 @@ managed() { # file
 found=()        # what a person is told
 old_pid=""      # the process on port 5000
 old_units=()    # units of our name that are not ours
+copy=""         # where what is replaced is kept
 old_nginx=false # nginx with a configuration that is not ours
 
 # Finds what somebody set up by hand and this project replaces, and what it cannot replace.
@@ -334,16 +335,18 @@ agree_to_replace() { # --yes or nothing
 # Copies what is replaced, and writes the script that brings it back.
 keep_copy() {
   ((${#found[@]})) || return 0
-  local unit path place
+  local unit path place services="toll-app.socket toll-app.service"
   copy=$backups/$(date +%Y-%m-%dT%H-%M-%S)
   place=$copy/restore.sh
   install -d -m 0700 "$backups" "$copy"
   printf '%s\n' "${found[@]}" >"$copy/found.txt"
+  # On a server that was ours before, nginx goes on.
+  [[ -e $taken ]] || services+=" nginx.service"
   cat >"$place" <<SCRIPT
 #!/bin/bash
-# Brings back what $program replaced, and takes this project's services off the ports.
+# Brings back what $program replaced, and stops what took its place.
 set -uo pipefail
-systemctl disable --now toll-app.socket toll-app.service nginx.service
+systemctl disable --now $services
 SCRIPT
   if [[ $old_nginx == true ]]; then
     cp -a "$nginx" "$copy/nginx"
@@ -353,6 +356,9 @@ rm -rf $(printf %q "$nginx") /etc/systemd/system/nginx.service.d
 cp -a $(printf %q "$copy/nginx") $(printf %q "$nginx")
 SCRIPT
   fi
+  # Ours lie where the administrator's do, whatever lay there before.
+  [[ -e $taken ]] ||
+    echo "rm -rf /etc/systemd/system/toll-app{,-standby}.{service,socket}{,.d}" >>"$place"
   for unit in "${old_units[@]}"; do
     path=$(systemctl show --property=FragmentPath --value "$unit")
     cp -a "$path" "$copy/$unit"
@@ -362,8 +368,6 @@ SCRIPT
       echo "cp -a $(printf %q "$copy/$unit.d") /etc/systemd/system/" >>"$place"
     fi
   done
-  # Where ours lay beside it and has no counterpart.
-  [[ " ${old_units[*]} " == *" toll-app.socket "* ]] || echo "rm -f /etc/systemd/system/toll-app.socket" >>"$place"
   echo "systemctl daemon-reload" >>"$place"
   for unit in "${old_units[@]}"; do
     if systemctl --quiet is-active "$unit"; then
@@ -381,7 +385,7 @@ SCRIPT
   if [[ $old_nginx == true ]] && systemctl --quiet is-active nginx.service; then
     echo "systemctl enable --now nginx.service" >>"$place"
   fi
-  echo "rm -f $(printf %q "$taken")" >>"$place"
+  [[ -e $taken ]] || echo "rm -f $(printf %q "$taken")" >>"$place"
   chmod 0700 "$place"
 }
 
