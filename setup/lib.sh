@@ -128,6 +128,7 @@ begin() {
     xargs -r -d '\n' rm -f --
   trap ended EXIT
   trap interrupted INT TERM HUP
+  # What is started keeps it open: also when this is killed, its Ansible runs alone.
   exec 9>/run/lock/toll-app-setup
   flock --nonblock 9 || refuse "another set-up is running on this server: wait until it has ended."
 }
@@ -140,7 +141,7 @@ check_root() { # user id
 
 check_system() {
   # Not sourced: what it sets would become ours.
-  value() { sed -n "s/^$1=//p" "$os_release" 2>/dev/null | tr -d "\"'"; }
+  value() { { sed -n "s/^$1=//p" "$os_release" 2>/dev/null || true; } | tr -d "\"'"; }
   local name
   name=$(value PRETTY_NAME)
   case $(value ID)-$(value VERSION_ID) in
@@ -195,7 +196,7 @@ holder() { # port, addresses as /proc/net/tcp has them, a regular expression (de
 }
 
 # On these addresses of IPv4 and IPv6 a listener keeps ours from 127.0.0.1.
-loopback='^(00000000|0100007F|0{32}|0{16}FFFF0000(00000000|0100007F))$'
+loopback='^(0+|0100007F|0+FFFF0000(0+|0100007F))$'
 
 unit_of() { # pid
   { sed -nE 's#.*/([^/]+\.(service|scope))(/.*)?$#\1#p' "$proc/$1/cgroup" 2>/dev/null || true; } | tail -n 1
@@ -539,7 +540,7 @@ run_playbook() { # playbook, arguments...
     WSGI_PROGRESS_TOTAL=$steps \
     GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=$project \
     "$venv/bin/ansible-playbook" --inventory "$inventory/hosts.yml" --diff "$project/$1" "${@:2}" \
-    </dev/null 9>&- || code=$?
+    </dev/null || code=$?
   step=$((step + $(steps_of "$1")))
   # Before its first task it has told the person nothing.
   ((code == 0)) || [[ $(tail -n 5 "$log") == *changed=* ]] || complain "$(tail -n 5 "$log")"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Prints a pip.conf for a test host, with the package index that this machine is configured for.
 
-Of the settings only those are taken that mean something on another host: indexes that are reached over
-the network, and hosts to trust. The authorities that this machine trusts are another file.
+Of the settings only those are taken that mean something on another host: indexes that are reached
+over the network, and hosts to trust. The authorities that this machine trusts are another file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The way from a bare server to its domain, as somebody walks it who has one server and no control node."""
+"""From a bare server to its domain, walked by somebody with one server and no control node."""
 
 from __future__ import annotations
 
@@ -113,7 +113,9 @@ def test_nothing_is_replaced_unasked(as_root):
 @pytest.mark.usefixtures("by_hand")
 def test_a_copy_is_kept_of_what_is_replaced(as_root):
     """A file that nobody has any more cannot be asked how it did things."""
-    copies = as_root("cd /var/backups/toll-app-setup/*/ && stat -c %a . && cat toll-app.service found.txt")
+    copies = as_root(
+        "cd /var/backups/toll-app-setup/*/ && stat -c %a . && cat toll-app.service found.txt"
+    )
     assert copies.startswith("700\n")
     assert "Description=My app" in copies
     assert "proxy_pass" in as_root("cat /var/backups/toll-app-setup/*/nginx/sites-enabled/my-app")
@@ -169,17 +171,18 @@ def test_logs_are_complete_and_private(as_root):
     assert set(modes) == {"600 root"}
     assert "PLAY RECAP" in as_root(f"cat {logs}/setup-production-*.log")
     as_root("test -s /etc/toll-app/credentials/secret_key")
-    found = as_root(
-        f"grep -rlF -f /etc/toll-app/credentials/secret_key {logs} /root/walk || true"
-    )
+    found = as_root(f"grep -rlF -f /etc/toll-app/credentials/secret_key {logs} /root/walk || true")
     assert found == ""
 
 
-def test_settings_of_the_operator_are_taken_and_kept(as_root, host):
-    """They are in a file of their own, which no run writes again."""
+def test_upgrade_from_another_folder(as_root):
+    """A new archive is unpacked beside the old one; settings and domain are not in either."""
     settings = "/etc/toll-app-setup/group_vars/toll_app/main.yml"
     as_root(f"echo 'gunicorn_systemd_workers: 2' >>{settings}")
-    as_root(SETUP)
+    before = json.loads(as_root("curl --silent http://localhost:5000/readyz"))["release"]
+    as_root("cp -a /root/toll-app /srv/next && echo '# next' >>/srv/next/app/app.py")
+    as_root("/srv/next/setup-production.sh")
+    assert json.loads(as_root("curl --silent http://localhost:5000/readyz"))["release"] != before
     assert "gunicorn_systemd_workers: 2" in as_root(f"cat {settings}")
     assert "workers = 2" in as_root("cat /etc/toll-app/gunicorn.conf.py")
 
@@ -197,6 +200,23 @@ def test_a_package_index_that_is_not_reached_is_named(as_root, refused):
     assert "Ansible cannot be fetched from the Python package index" in said
     assert "/etc/pip.conf" in said
     as_root("curl --fail --silent http://localhost:5000/readyz")
+
+
+@pytest.mark.usefixtures("bare")
+def test_two_at_once_do_not_meet(as_root, refused):
+    """Also not one that goes on after its terminal was closed."""
+    as_root("systemd-run --unit=other-setup flock /run/lock/toll-app-setup sleep 60")
+    as_root("while flock --nonblock /run/lock/toll-app-setup true; do sleep 0.1; done")
+    assert "another set-up is running on this server" in refused(SETUP)
+    as_root("systemctl stop other-setup")
+
+
+@pytest.mark.usefixtures("bare")
+def test_an_interrupted_run_says_how_to_go_on(as_root, refused):
+    """Ctrl-C reaches the script and its Ansible; the lock is free at once."""
+    said = refused(f"timeout --signal=INT 2 {SETUP}", 124)
+    assert "interrupted. Run the same command again" in said
+    as_root("flock --nonblock /run/lock/toll-app-setup true")
 
 
 @pytest.mark.usefixtures("bare")
@@ -219,8 +239,10 @@ def test_a_port_that_something_else_holds_is_named(as_root, refused, host):
 def test_a_process_started_by_hand_is_replaced_when_told_so(as_root, refused):
     """The usual beginning: `python3 app.py &`. Here, while the service was stopped."""
     as_root("systemctl stop toll-app.socket toll-app.service")
-    as_root("cd /srv && systemd-run --scope --quiet sh -c 'exec python3 -m http.server 5000' "
-            ">/dev/null 2>&1 & while ! curl -s http://localhost:5000 >/dev/null; do sleep 0.1; done")
+    as_root(
+        "cd /srv && systemd-run --scope --quiet sh -c 'exec python3 -m http.server 5000' "
+        ">/dev/null 2>&1 & while ! curl -s http://localhost:5000 >/dev/null; do sleep 0.1; done"
+    )
     said = refused(SETUP)
     assert "listens on port 5000, started as `python3 -m http.server 5000` in /srv" in said
     as_root(f"{SETUP} --yes")
