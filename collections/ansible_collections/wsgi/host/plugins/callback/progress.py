@@ -133,8 +133,11 @@ class CallbackModule(CallbackBase):
 
     def _failed(self, result: Any) -> None:
         # A result of a task with no_log comes without what it must not show.
-        said = result._result.get("msg") or result._result.get("stderr") or "failed without a word"
-        self._failures.append(str(said).strip())
+        if "censored" in result._result:
+            self._failures.append(f"{result._task.get_name()}: failed, and may hold a secret.")
+            return
+        said = result._result.get("msg") or result._result.get("stderr")
+        self._failures.append(str(said or f"{result._task.get_name()}: failed.").strip())
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         # The last item of a loop has said it already.
