@@ -19,6 +19,7 @@ backups=/var/backups/toll-app-setup
 os_release=/etc/os-release
 proc=/proc
 nginx=/etc/nginx
+unit_file=/etc/systemd/system/toll-app.service
 python=/usr/bin/python3
 packages=(ca-certificates curl python3 python3-venv)
 # MiB by place: packages and their archives, the control environment, two releases and certbot.
@@ -249,8 +250,16 @@ old_units=()    # units of our name that are not ours
 copy=""         # where what is replaced is kept
 old_nginx=false # nginx with a configuration that is not ours
 
+# Without a domain of its own choices this script would undo the one that a control node has set up.
+look_at_owner() {
+  [[ -e $choices ]] || ! managed "$unit_file" ||
+    problem "toll-app was set up here from a control node: go on from there, or copy the host's variables" \
+      "from its inventory to $choices first."
+}
+
 # Finds what somebody set up by hand and this project replaces, and what it cannot replace.
 look_around() {
+  look_at_owner
   look_at_application
   if [[ ! -e $taken ]]; then
     look_at_units
@@ -529,7 +538,9 @@ run_playbook() { # playbook, arguments...
   local code=0 variable
   printf '\n--- %s\n' "$*"
   # Settings of somebody's shell are not this server's.
-  for variable in "${!ANSIBLE_@}" "${!PYTHON@}"; do unset "$variable"; done
+  for variable in "${!ANSIBLE_@}" "${!PYTHON@}"; do
+    [[ $variable == ANSIBLE_VAULT_* ]] || unset "$variable"
+  done
   ANSIBLE_CONFIG=$project/ansible.cfg \
     ANSIBLE_HOME=$state/ansible \
     ANSIBLE_NOCOLOR=1 \

@@ -32,7 +32,9 @@ def call(tmp_path: Path) -> Call:
     for table in ("tcp", "tcp6"):
         (tmp_path / "proc/net" / table).write_text("  sl  local_address ...\n")
 
-    def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        code: str, *arguments: str, stdin: int = subprocess.DEVNULL
+    ) -> subprocess.CompletedProcess[str]:
         prelude = f"""
             set -euo pipefail
             source {SETUP}/lib.sh
@@ -40,6 +42,8 @@ def call(tmp_path: Path) -> Call:
             proc={tmp_path}/proc
             nginx={tmp_path}/nginx
             taken={tmp_path}/etc/taken-over
+            choices={tmp_path}/etc/choices.yml
+            unit_file={tmp_path}/etc/toll-app.service
             os_release={tmp_path}/etc/os-release
             systemctl() {{ :; }}
         """
@@ -47,7 +51,7 @@ def call(tmp_path: Path) -> Call:
             ["bash", "-c", f"{prelude}\n{code}", "bash", *arguments],
             capture_output=True,
             text=True,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             check=False,
         )
 
@@ -345,6 +349,35 @@ def test_what_is_ours_is_not_asked_for_again(call: Call, tmp_path: Path) -> None
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_what_a_control_node_set_up_is_left_to_it(call: Call, tmp_path: Path) -> None:
+    """The domain stands in its inventory, and a run from here would know nothing of it."""
+    (tmp_path / "etc/toll-app.service").write_text("#\n# Ansible managed\n#\n[Unit]\n")
+    found = problems(call("look_around; refuse_problems"))
+    assert len(found) == 1
+    assert found[0].startswith("toll-app was set up here from a control node: go on from there")
+    (tmp_path / "etc/choices.yml").touch()
+    assert call("look_around; refuse_problems").returncode == 0
+
+
+def typed(call: Call, code: str, text: str) -> subprocess.CompletedProcess[str]:
+    """Run code at a terminal at which somebody types."""
+    ours, terminal = os.openpty()
+    os.write(ours, text.encode())
+    try:
+        return call(code, stdin=terminal)
+    finally:
+        os.close(ours)
+        os.close(terminal)
+
+
+def test_somebody_at_a_terminal_is_asked(call: Call) -> None:
+    done = typed(call, "found=('a thing'); agree_to_replace ''; echo replaced", "yes\n")
+    assert done.stdout.endswith("Go on? [yes/no] replaced\n")
+    done = typed(call, "found=('a thing'); agree_to_replace ''; echo replaced", "no\n")
+    assert done.returncode == 2
+    assert "nothing was changed." in done.stderr
+
+
 def test_nobody_there_to_ask_is_no_yes(call: Call) -> None:
     done = call("found=('a thing'); agree_to_replace ''")
     assert done.returncode == 2
@@ -470,11 +503,28 @@ def test_only_root_reads_the_inventory(call: Call, tmp_path: Path) -> None:
 # --- The domain ----------------------------------------------------------------------------------
 
 
-def domain(call: Call, root: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def domain(
+    call: Call, root: Path, code: str, *arguments: str, **options: int
+) -> subprocess.CompletedProcess[str]:
     """Run a function of setup-domain.sh with its arguments read."""
     text = (PROJECT / "setup-domain.sh").read_text().split("\nbegin\n")[0]
     functions = text.split('/setup/lib.sh"\n', 1)[1]
-    return call(f"inventory={root}/inv settings={root}/main.yml\n{functions}\n{code}", *arguments)
+    there = f"inventory={root}/inv settings={root}/main.yml"
+    return call(f"{there}\n{functions}\n{code}", *arguments, **options)
+
+
+def test_what_is_missing_is_asked_for(call: Call, tmp_path: Path) -> None:
+    ours, terminal = os.openpty()
+    os.write(ours, b"a.example.com www.example.com\nops@example.com\n")
+    done = domain(call, tmp_path, "ask_for_the_rest; choice", stdin=terminal)
+    os.close(ours)
+    os.close(terminal)
+    assert (
+        "domain, such as app.example.com: e-mail address, such as ops@example.com: " in done.stdout
+    )
+    chosen = yaml.safe_load(done.stdout.split("---\n")[1])
+    assert chosen["toll_app_domains"] == ["a.example.com", "www.example.com"]
+    assert chosen["certbot_email"] == "ops@example.com"
 
 
 def test_what_is_missing_is_named_where_nobody_can_be_asked(call: Call, tmp_path: Path) -> None:
