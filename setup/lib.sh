@@ -345,13 +345,14 @@ agree_to_replace() { # --yes or nothing
 # Copies what is replaced, and writes the script that brings it back.
 keep_copy() {
   ((${#found[@]})) || return 0
+  # On a server that was ours before, nginx goes on.
   local unit path place services="toll-app.socket toll-app.service"
+  # shellcheck disable=SC2016 # for the shell of the script that is written
+  [[ -e $taken ]] || services='$(systemctl list-unit-files --no-legend "toll-app*" | cut -d" " -f1) nginx.service'
   copy=$backups/$(date +%Y-%m-%dT%H-%M-%S)
   place=$copy/restore.sh
   install -d -m 0700 "$backups" "$copy"
   printf '%s\n' "${found[@]}" >"$copy/found.txt"
-  # On a server that was ours before, nginx goes on.
-  [[ -e $taken ]] || services+=" nginx.service"
   cat >"$place" <<SCRIPT
 #!/bin/bash
 # Brings back what $program replaced, and stops what took its place.
@@ -368,7 +369,7 @@ SCRIPT
   fi
   # Ours lie where the administrator's do, whatever lay there before.
   [[ -e $taken ]] ||
-    echo "rm -rf /etc/systemd/system/toll-app{,-standby}.{service,socket}{,.d}" >>"$place"
+    echo "rm -rf /etc/systemd/system/toll-app*" >>"$place"
   for unit in "${old_units[@]}"; do
     path=$(systemctl show --property=FragmentPath --value "$unit")
     cp -a "$path" "$copy/$unit"
