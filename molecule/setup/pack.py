@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Packs what goes to a server: the project as somebody gets it, and how the package index is reached.
+"""Packs what goes to a server: the project, and how the package index is reached.
 
     pack.py ARCHIVE ACME_CA
 
-The archive is unpacked in /root. Of this machine's settings for pip and uv only those are taken that
-mean something on another host: indexes that are reached over the network, hosts to trust, and the
-certificate authorities.
+The archive is unpacked in /root. Of this machine's settings for pip and uv only those are taken
+that mean something on another host: indexes that are reached over the network, hosts to trust, and
+the certificate authorities.
 """
 
 from __future__ import annotations
