@@ -449,9 +449,10 @@ install_ansible() {
   install -d -m 0700 "$state"
   rm -rf "$venv"
   "$python" -m venv "$venv" || stop "python3 -m venv failed: \`apt-get install --reinstall python3-venv\`."
-  # pip is told of the index by its own configuration, /etc/pip.conf or PIP_INDEX_URL.
+  # pip is told of the index by its own configuration, /etc/pip.conf or PIP_INDEX_URL. Python compiles what
+  # is used when it is used.
   if ! "$venv/bin/pip" --disable-pip-version-check --retries 1 --timeout 20 install --no-input \
-    --require-hashes --only-binary :all: --requirement "$lock"; then
+    --no-compile --require-hashes --only-binary :all: --requirement "$lock"; then
     rm -rf "$venv"
     stop "Ansible cannot be fetched from the Python package index ($(grep -E '^ *(ERROR|WARNING):' "$log" |
       tail -n 1 | cut -c1-300)): see that this server reaches the index (network, name server); name" \
