@@ -44,13 +44,14 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 ETC = Path("/etc")
 RUN = Path("/run")
 SETTINGS = Path("/var/lib/gunicorn-handover")
+UNITS = Path("/etc/systemd/system")
 TREES = Path("/var/lib/config-tree")  # what wsgi.host.config_tree knows
 PROC = Path("/proc")
 
@@ -130,6 +131,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def known(cls: Any, data: dict[str, Any]) -> dict[str, Any]:
+    """Those of the data that a class has; another version of this program may have written them."""
+    names = {entry.name for entry in fields(cls)}
+    return {key: value for key, value in data.items() if key in names}
+
+
 def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
@@ -141,13 +148,13 @@ def now() -> str:
 class Check:
     """What a good answer is, and how many of them are wanted in which time (seconds)."""
 
-    path: str
-    host: str
-    status: int
-    release_member: str
-    count: int
-    interval: float
-    time_limit: float
+    path: str = "/"
+    host: str = "localhost"
+    status: int = 200
+    release_member: str = ""
+    count: int = 3
+    interval: float = 0.2
+    time_limit: float = 30
 
 
 @dataclass(frozen=True)
@@ -158,12 +165,12 @@ class Config:
     """
 
     name: str
-    release_root: str
-    check: Check
-    start_time_limit: float
-    stop_time_limit: float
-    bake_time: float
     settings: tuple[str, ...]
+    release_root: str = ""
+    check: Check = Check()
+    start_time_limit: float = 60
+    stop_time_limit: float = 35
+    bake_time: float = 5
 
     @classmethod
     def read(cls, name: str) -> Config:
@@ -172,13 +179,9 @@ class Config:
         if data is None:
             raise Refused(f"there is no {path}: run the playbook that sets {name} up")
         try:
-            return cls(
-                **{
-                    **data,
-                    "check": Check(**data["check"]),
-                    "settings": tuple(data["settings"]),
-                }
-            )
+            data["check"] = Check(**known(Check, data["check"]))
+            data["settings"] = tuple(data["settings"])
+            return cls(**known(cls, data))
         except (KeyError, TypeError) as error:
             raise Refused(
                 f"{path} is not what this program reads ({error}): run the playbook"
@@ -230,6 +233,11 @@ class Config:
     @property
     def healthy(self) -> Path:
         return SETTINGS / self.name / "healthy.json"
+
+    @property
+    def candidate(self) -> Path:
+        """What becomes `healthy` when it is judged to be."""
+        return SETTINGS / self.name / "candidate.json"
 
 
 # ------------------------------------------------------------------------------------- settings
@@ -309,18 +317,18 @@ class Healthy:
     at: str
 
     @classmethod
-    def read(cls, config: Config) -> Healthy | None:
-        data = read_json(config.healthy)
+    def read(cls, path: Path) -> Healthy | None:
+        data = read_json(path)
         if data is None:
             return None
-        settings = {path: Setting(**facts) for path, facts in data["settings"].items()}
+        settings = {name: Setting(**facts) for name, facts in data["settings"].items()}
         return cls(data["release"], data["invocation"], settings, data["at"])
 
-    def write(self, config: Config) -> None:
+    def write(self, path: Path) -> None:
         # It holds credentials.
-        config.healthy.parent.mkdir(parents=True, exist_ok=True)
-        config.healthy.parent.chmod(0o700)
-        write(config.healthy, json.dumps(asdict(self)), 0o600)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+        write(path, json.dumps(asdict(self)), 0o600)
 
 
 # -------------------------------------------------------------------------------------- systemd
@@ -485,6 +493,7 @@ class State:
     reopen: bool  # the sockets' unit differs
     invocation: str  # the run of the service that was live before
     settings: list[str]  # files that differ from the last healthy ones
+    serving: bool = False  # the standby accepts clients
     schema: int = SCHEMA
 
     @classmethod
@@ -492,8 +501,7 @@ class State:
         data = read_json(config.state / "handover.json")
         if data is None:
             return None
-        known = {entry.name for entry in fields(cls)}
-        return cls(**{key: value for key, value in data.items() if key in known})
+        return cls(**known(cls, data))
 
 
 @dataclass
@@ -574,7 +582,7 @@ class Handover:
     def plan(self, release: str | None) -> Plan:
         """What it takes to have a release live with the settings on disk."""
         config = self.config
-        main, healthy = self.systemd.show(config.main), Healthy.read(config)
+        main, healthy = self.systemd.show(config.main), Healthy.read(config.healthy)
         running = self.running(main)
         current = self.current()
         if release is not None and config.root is None:
@@ -596,7 +604,7 @@ class Handover:
         plan = Plan(wanted, previous, settings, changed_settings(before, settings))
         plan.disabled = self.systemd.disabled(config.enabled)
         shared = self.systemd.show(config.sockets[0])
-        unit = f"/etc/systemd/system/{config.sockets[0]}"
+        unit = str(UNITS / config.sockets[0])
         if healthy:
             plan.reopen = directives(before, unit) != directives(settings, unit)
         elif unit in settings and not shared.stopped:
@@ -674,6 +682,7 @@ class Handover:
             settings=plan.changed,
         )
         self.say(f"{self.config.name}: {self._title(plan)} ({'; '.join(plan.reasons)})")
+        Healthy(plan.release, "", plan.settings, now()).write(self.config.candidate)
         self.enter(state, "begin")
         try:
             if plan.reload:
@@ -684,7 +693,7 @@ class Handover:
             self.bake(state)
         except Bad as bad:
             return self.judged_bad(state, bad)
-        return self.commit(state, plan.settings)
+        return self.commit(state)
 
     def _title(self, plan: Plan) -> str:
         to = f"release {plan.release}" if plan.release else "the settings on disk"
@@ -714,6 +723,7 @@ class Handover:
         """Start the standby, judge it, and have it accept clients."""
         config = self.config
         release = release or state.release
+        state.serving = False
         self.enter(state, stage)
         self.systemd.stop(config.standby)
         if config.root is not None and release is not None:
@@ -727,6 +737,7 @@ class Handover:
         if stage == "standby":
             self.enter(state, "open")
         self.open(release)
+        state.serving = True
 
     def open(self, release: str | None) -> None:
         """Have the standby accept from the shared sockets: on SIGHUP its master starts its workers
@@ -783,12 +794,9 @@ class Handover:
         if state.bridged:
             self.stopped(config.standby)
 
-    def commit(self, state: State, settings: Settings) -> Result:
+    def commit(self, state: State) -> Result:
         """Record it as healthy. Begun, this is finished, also after an interruption."""
         self.enter(state, "commit")
-        main = self.systemd.show(self.config.main)
-        Healthy(state.release, main.invocation, settings, now()).write(self.config)
-        self.systemd.enable(self.config.enabled)
         self.finish_commit(state)
         what = f"release {state.release} is" if state.release else "the settings on disk are"
         total = round(sum(self.seconds.values()), 1)
@@ -798,6 +806,11 @@ class Handover:
         )
 
     def finish_commit(self, state: State) -> None:
+        candidate = Healthy.read(self.config.candidate)
+        if candidate is not None:
+            main = self.systemd.show(self.config.main)
+            replace(candidate, invocation=main.invocation).write(self.config.healthy)
+        self.systemd.enable(self.config.enabled)
         facts: dict[str, Any] = {"verdict": "healthy", "verdict_at": now(), "failure": None}
         if state.release != state.previous or not self.record(state.release).get("activated_at"):
             facts |= {
@@ -807,7 +820,12 @@ class Handover:
             }
         self.note(state.release, facts)
         self.history("handover", state, "healthy")
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing is under way any more."""
         remove(self.config.state / "handover.json")
+        remove(self.config.candidate)
 
     # Taking it back
 
@@ -862,7 +880,7 @@ class Handover:
         return self.put_back_settings()
 
     def put_back_settings(self) -> list[str]:
-        healthy = Healthy.read(self.config)
+        healthy = Healthy.read(self.config.healthy)
         if healthy is None:
             return []
         found = read_settings([*self.config.settings, *healthy.settings])
@@ -878,21 +896,23 @@ class Handover:
         self.enter(state, "back")
         files = self.put_back(state)
         config = self.config
+        was_live = Healthy.read(config.healthy) is not None or state.previous is not None
         self.systemd.reload()
-        known = Healthy.read(config) is not None or state.previous is not None
         main = self.systemd.show(config.main)
         untouched = main.lives and main.invocation == state.invocation
         said = f"release {state.previous}" if state.previous else "what was there before"
         try:
-            if not state.bridged and not known:
+            if not state.bridged and not was_live:
                 self.systemd.stop(config.main, *config.sockets)
                 said = f"Nothing was live before, so {config.name} is stopped"
             elif untouched:
                 said = f"Nothing of it served; {said} is live as before"
             else:
-                if state.bridged and not self.systemd.show(config.standby).lives:
+                standby = self.systemd.show(config.standby)
+                if state.bridged and not (state.serving and standby.lives):
                     try:
                         self.stand_in(state, "back", state.previous)
+                        self.enter(state, "back")
                     except Bad as bad:
                         self.say(f"  back: no standby: it {bad.fault}")
                         self.systemd.stop(config.standby)
@@ -903,7 +923,7 @@ class Handover:
         self.systemd.stop(config.standby, f"{config.name}-standby.socket")
         self._leave()
         self._stage = ""
-        remove(config.state / "handover.json")
+        self.forget()
         return f"{said}{', with the settings of before' if files else ''}."
 
     def boot(self) -> None:
@@ -915,7 +935,7 @@ class Handover:
         if state is not None:
             self.put_back(state)
             self.history("undone", state, None, stage=state.stage)
-            remove(self.config.state / "handover.json")
+            self.forget()
             self.say(f"{self.config.name}: undone a handover that was interrupted in {state.stage}")
         else:
             tree = read_json(TREES / f"{self.config.name}.json") or {}
@@ -1080,6 +1100,9 @@ def work(config: Config, systemd: Systemd, options: argparse.Namespace) -> int:
             result = handover.run(options.release, options.run, options.by, options.reason)
         except Refused as refused:
             result = Result(False, f"{config.name}: {refused}.", options.release, code=REFUSED)
+        except Bad as bad:
+            msg = f"{config.name}: {bad.fault}. Put it right, then run this again to settle it."
+            result = Result(True, msg, options.release, code=BAD)
         print(result.msg, flush=True)
         write(config.run / f"{options.run}.json", json.dumps(asdict(result)), 0o600)
     return result.code
@@ -1148,7 +1171,7 @@ def start_unit(config: Config, request: str, options: argparse.Namespace) -> boo
 def follow(config: Config, systemd: Systemd, request: str, say: Callable[[str], None]) -> Result:
     """Say what the unit says until it has a result."""
     log, result = config.run / f"{request}.log", config.run / f"{request}.json"
-    seen, gone = 0, 0
+    seen, gone, patience = 0, 0.0, 60.0
     while True:
         found = read_json(result)
         with contextlib.suppress(FileNotFoundError):
@@ -1160,8 +1183,12 @@ def follow(config: Config, systemd: Systemd, request: str, say: Callable[[str], 
             log.unlink(missing_ok=True)
             result.unlink(missing_ok=True)
             return Result(**found)
-        gone = gone + 1 if systemd.show(config.unit).stopped else 0
-        if gone > 5:
+        if systemd.show(config.unit).stopped:
+            gone += POLL
+        else:
+            # It has begun, so when it is gone it has ended.
+            gone, patience = 0.0, 1.0
+        if gone > patience:
             raise Refused("the handover was stopped before its end: run this again to settle it")
         time.sleep(POLL)
 
