@@ -121,6 +121,7 @@ def test_a_copy_is_kept_of_what_is_replaced(as_root):
     assert "proxy_pass" in as_root("cat /var/backups/toll-app-setup/*/nginx/sites-enabled/my-app")
 
 
+@pytest.mark.usefixtures("bare")
 def test_a_domain_without_certificate_leaves_the_site_as_it_was(as_root):
     """A mistake in DNS is no reason for an outage."""
     said = as_root("cat /root/walk/nowhere.txt")
