@@ -266,6 +266,22 @@ def test_what_was_there_before_can_be_brought_back(as_root):
 
 
 @pytest.mark.usefixtures("bare")
+def test_commands_of_the_guide_that_bring_data_over(as_root):
+    """Somebody who began with the development server has passages and users in its file."""
+    development = (
+        "cd /opt/toll-app/current/app && TOLL_ENVIRONMENT=development"
+        " TOLL_DATABASE_URL=sqlite:////root/app/instance/toll.db"
+        " /opt/toll-app/current/bin/python -m flask --app app toll"
+    )
+    as_root("mkdir -p /root/app/instance")
+    as_root(f"{development} migrate")
+    as_root(f"{development} user create from-before --role admin")
+    as_root("set -e; cd /root\n" + commands("Bring its data over").replace("sudo ", ""))
+    assert "from-before" in as_root("toll-app-flask toll user list")
+    assert json.loads(as_root("curl --silent http://localhost:5000/readyz"))["status"] == "ok"
+
+
+@pytest.mark.usefixtures("bare")
 def test_commands_of_the_guide_that_remove(as_root, host):
     """Nothing of it listens, runs or lies there afterwards, but the data and the copies."""
     as_root("set -e\n" + commands("Remove it").replace("sudo ", ""))
