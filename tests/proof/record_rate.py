@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TypeAlias
 
 APP = Path(__file__).resolve().parents[2] / "app"
 sys.path[:0] = [str(APP), str(APP / "tests")]
@@ -27,15 +28,17 @@ from toll.database import make_engine  # noqa: E402
 from toll.services import demo, passages, tariffs  # noqa: E402
 
 processes = multiprocessing.get_context("fork")
+Results: TypeAlias = "multiprocessing.Queue[tuple[list[float], float]]"
 
 
-def work(url: str, end: float, results: multiprocessing.Queue[list[float]], what: str) -> None:
-    """Do it again and again until the end; send what each took, in seconds."""
+def work(url: str, end: float, results: Results, what: str) -> None:
+    """Do it again and again until the end; send what each took, and all of the processor's time."""
     took: list[float] = []
+    began = time.process_time()
     with Session(make_engine(url), expire_on_commit=False) as session:
         while (start := time.monotonic()) < end:
             if what == "quote":
-                tariffs.quote(session, "harbour-bridge", "car")
+                tariffs.price(session, "harbour-bridge", "car")
                 session.rollback()
             else:
                 new = passages.NewPassage(
@@ -49,21 +52,26 @@ def work(url: str, end: float, results: multiprocessing.Queue[list[float]], what
                 passages.record(session, new, "key:proof", ("key:1", key, "0" * 64))
             took.append(time.monotonic() - start)
             session.expunge_all()
-    results.put(took)
+    results.put((took, time.process_time() - began))
 
 
 def measure(url: str, count: int, seconds: float, what: str) -> str:
     """Return how many a second `count` processes do, and the times of one."""
-    results: multiprocessing.Queue[list[float]] = processes.Queue()
+    results: Results = processes.Queue()
     end = time.monotonic() + seconds
     running = [processes.Process(target=work, args=(url, end, results, what)) for _ in range(count)]
     for process in running:
         process.start()
-    took = sorted(each for _ in running for each in results.get())
+    got = [results.get() for _ in running]
+    took = sorted(each for times, _ in got for each in times)
+    processor = sum(each for _, each in got) / len(took) * 1000
     for process in running:
         process.join()
     p50, p99 = (took[int(len(took) * share)] * 1000 for share in (0.5, 0.99))
-    return f"{len(took) / seconds:7.0f}/s  p50 {p50:6.2f} ms  p99 {p99:6.2f} ms"
+    return (
+        f"{len(took) / seconds:7.0f}/s  p50 {p50:6.2f} ms  p99 {p99:6.2f} ms  "
+        f"processor {processor:5.2f} ms each"
+    )
 
 
 def main(arguments: list[str]) -> None:
