@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import re
+from dataclasses import replace
 
 import pytest
-from conftest import SECRET
 from flask import request
 
-from toll import Settings, create_app
+from toll import create_app
 from toll.logs import JsonFormatter
+from toll.security import public
+
+pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -35,6 +38,7 @@ def failing(app):
 
     @app.get("/boom")
     @app.get("/api/boom")
+    @public
     def boom() -> str:
         raise RuntimeError("the database is on fire")
 
@@ -86,11 +90,12 @@ def test_log_line_outside_a_request_is_json_too(app, lines):
         (1, ["https://toll.example/who", "198.51.100.7"]),
     ],
 )
-def test_forwarded_headers_count_behind_a_proxy_only(proxies, seen):
+def test_forwarded_headers_count_behind_a_proxy_only(settings, proxies, seen):
     """Without a proxy a client could claim any address; behind one, addresses must be https."""
-    app = create_app(Settings(secret_key=SECRET, proxies=proxies))
+    app = create_app(replace(settings, proxies=proxies))
 
     @app.get("/who")
+    @public
     def who() -> list[str | None]:
         return [request.url, request.remote_addr]
 
@@ -102,7 +107,6 @@ def test_forwarded_headers_count_behind_a_proxy_only(proxies, seen):
     assert app.test_client().get("/who", headers=headers).json == seen
 
 
-def test_session_cookie_is_for_https_only_outside_development():
-    assert create_app(Settings(secret_key=SECRET)).config["SESSION_COOKIE_SECURE"]
-    settings = Settings(secret_key=SECRET, development=True)
-    assert not create_app(settings).config["SESSION_COOKIE_SECURE"]
+def test_session_cookie_is_for_https_only_outside_development(settings):
+    assert create_app(settings).config["SESSION_COOKIE_SECURE"]
+    assert not create_app(replace(settings, development=True)).config["SESSION_COOKIE_SECURE"]
