@@ -23,19 +23,35 @@ from toll import Settings, create_app
 from toll.database import make_engine
 
 
-@pytest.fixture(autouse=True)
-def engines_are_disposed() -> Iterator[None]:
-    """Close what a test's applications and engines have left open, before their database goes."""
+@pytest.fixture
+def engines() -> Iterator[set[sa.Engine]]:
+    """The engines that a test uses, in whatever way they came about."""
     used: set[sa.Engine] = set()
 
     def note(connection: sa.Connection) -> None:
         used.add(connection.engine)
 
     sa.event.listen(sa.Engine, "engine_connect", note)
-    yield
+    yield used
     sa.event.remove(sa.Engine, "engine_connect", note)
-    for engine in used:
+
+
+@pytest.fixture(autouse=True)
+def engines_are_closed(engines: set[sa.Engine]) -> Iterator[None]:
+    """Also for tests that make a database of their own."""
+    yield
+    close(engines)
+
+
+def close(engines: set[sa.Engine]) -> None:
+    """Close idle connections, so that their database can go; fail if any is in use.
+
+    One that nobody gives back is lost to the pool, and a service runs out of them.
+    """
+    in_use = sum(engine.pool.checkedout() for engine in engines)  # type: ignore[attr-defined]
+    for engine in engines:
         engine.dispose()
+    assert in_use == 0, f"{in_use} connections are in use after the test"
 
 
 @pytest.fixture(scope="session")
@@ -66,27 +82,36 @@ def templates(
 
 
 @pytest.fixture
-def database_url(backend: str, templates: Templates) -> Iterator[str]:
+def database_url(backend: str, templates: Templates, engines: set[sa.Engine]) -> Iterator[str]:
     """The URL of a database with plazas, classes and tariffs of the demo, and no passages."""
     url, name = templates.copy(backend, seeded=True)
     yield url
-    templates.drop(name)
+    try:
+        close(engines)
+    finally:
+        templates.drop(name)
 
 
 @pytest.fixture
-def migrated_url(backend: str, templates: Templates) -> Iterator[str]:
+def migrated_url(backend: str, templates: Templates, engines: set[sa.Engine]) -> Iterator[str]:
     """The URL of a database with a schema and nothing in it."""
     url, name = templates.copy(backend, seeded=False)
     yield url
-    templates.drop(name)
+    try:
+        close(engines)
+    finally:
+        templates.drop(name)
 
 
 @pytest.fixture
-def empty_url(backend: str, templates: Templates) -> Iterator[str]:
+def empty_url(backend: str, templates: Templates, engines: set[sa.Engine]) -> Iterator[str]:
     """The URL of a database without a schema."""
     url, name = templates.empty(backend)
     yield url
-    templates.drop(name)
+    try:
+        close(engines)
+    finally:
+        templates.drop(name)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from toll import database
 from toll.database import make_engine, normalised_url, writing
 from toll.models import IdempotencyRecord, LoginAttempt, Passage, Plaza, Tariff
 
@@ -193,3 +194,17 @@ def test_idempotency_records_hold_lists(session):
         )
     session.expunge_all()
     assert session.scalars(sa.select(IdempotencyRecord)).one().passage_ids == [1, 2**53]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_who_cannot_write_in_time_is_told_so(database_url, session, monkeypatch):
+    """By an error that names the database, not by a request that hangs."""
+    monkeypatch.setattr(database, "SQLITE_BUSY_SECONDS", 1)
+    with Session(make_engine(database_url)) as other, writing(other):
+        with pytest.raises(sa.exc.OperationalError, match="database is locked"), writing(session):
+            pass
+        # Readers do not wait, and the connection is as it was.
+        assert session.scalar(sa.select(sa.func.count(Plaza.id))) == 3
+    with writing(session):
+        session.add(LoginAttempt(key="x", at=datetime.now(UTC)))
+    assert session.scalar(sa.text("PRAGMA busy_timeout")) == 1000

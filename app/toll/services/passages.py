@@ -7,6 +7,7 @@ import binascii
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVarTuple
@@ -405,14 +406,19 @@ def iterate(s: Session, which: PassageFilter, chunk: int = 500) -> Iterator[Pass
     """Yield all passages that match, newest first, without holding them all in memory."""
     query = matching(s, _select(), which).order_by(Passage.passed_at.desc(), Passage.id.desc())
     # Errors of the filter are raised here, not when the first row is taken.
-    return _stream(s, query, chunk)
+    return _stream(s.get_bind(), query, chunk)
 
 
-def _stream(s: Session, query: sa.Select[Passage], chunk: int) -> Iterator[Passage]:
-    for part in s.scalars(query.execution_options(yield_per=chunk)).partitions():
-        yield from part
-        for passage in part:
-            s.expunge(passage)
+def _stream(
+    bind: sa.Engine | sa.Connection, query: sa.Select[Passage], chunk: int
+) -> Iterator[Passage]:
+    # A session of its own: when Flask sends the rows, it has closed the request's session already,
+    # which would begin again and then be closed by nobody.
+    with (
+        Session(bind) as session,
+        closing(session.scalars(query.execution_options(yield_per=chunk))) as rows,
+    ):
+        yield from rows
 
 
 def _select() -> sa.Select[Passage]:
