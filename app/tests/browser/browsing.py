@@ -47,7 +47,9 @@ def serving(database_url: str, directory: Path, passages: int = 0) -> Iterator[S
         for name, role in USERS.items():
             accounts.create_user(s, name, password(name), role)
     engine.dispose()
-    with service(database_url, directory, "--workers", "2") as served:
+    # A browser opens connections ahead of need, which nginx keeps away from gunicorn on a host.
+    room = ("--workers", "2", "--threads", "4", "--worker-connections", "64")
+    with service(database_url, directory, *room) as served:
         yield served
 
 
