@@ -9,21 +9,30 @@ from __future__ import annotations
 
 import re
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ledger
-from bench import FLASK, Done, Host, Load, Running
+from bench import FLASK, PROJECT, Done, Host, Load, Running
 from ledger import Record, Summary
 from variants import Migration
 
 # Of the deploy, in their order, and of the handover.
 DEPLOY_STAGES = ("lock", "build", "ship", "migrate", "handover", "prune")
 HANDOVER_STAGES = ("standby", "judge", "switch", "main", "drain", "bake")
+# Whom there is to kill at which stage, and whether every `make test` does.
+KILLS = (
+    ("standby", "worker", False),
+    ("standby", "master", False),
+    ("standby", "standby", False),
+)
+BUNDLES = PROJECT / ".cache" / "bundles"
 
 
 @dataclass
@@ -495,3 +504,137 @@ def restarted(stage: str, how: str) -> Callable[[Trial], None]:
         trial.may_fail = load.summary.failed
 
     return run
+
+
+# The disk, and bundles
+
+
+def full_disk(trial: Trial) -> None:
+    """The file system of the releases fills up while one is unpacked."""
+    host = trial.host
+    mark = trial.mark("disk-full")
+    trial.broken.append(mark)
+    source = host.make(mark)
+    host.root(BORROW)
+    try:
+        fill = threading.Thread(
+            target=host.onhost,
+            args=("fill",),
+            kwargs={"folder": "/opt/toll-app/releases", "pattern": ".new-*"},
+        )
+        with trial.load():
+            fill.start()
+            done = host.deploy(source).wait()
+            fill.join()
+        trial.refused(done, "space|full")
+        trial.old_is_live()
+        left = host.root("ls -A /opt/toll-app/releases")
+        trial.expect(".new-" not in left, f"half a release is left: {left}")
+    finally:
+        host.root(GIVE_BACK)
+    with trial.load():
+        done = host.deploy(source).wait()
+    trial.broken.remove(mark)
+    trial.succeeded(done)
+    trial.notes["with space again"] = "went" if done.returncode == 0 else "failed"
+
+
+# A file system of their own for the releases, with room for one more; and back.
+BORROW = """
+set -eu
+used=$(du -sm /opt/toll-app/releases | cut -f1)
+mkdir -p /mnt/releases
+mount -t tmpfs -o size=$((used + 120))m,mode=0755 tmpfs /mnt/releases
+cp -a /opt/toll-app/releases/. /mnt/releases/
+mount --bind /mnt/releases /opt/toll-app/releases
+"""
+GIVE_BACK = """
+umount -l /opt/toll-app/releases
+umount -l /mnt/releases
+"""
+
+
+def built(trial: Trial) -> tuple[str, Path]:
+    """A release that is not on the host, as a bundle: its mark and the archive."""
+    mark = trial.mark()
+    before = set(BUNDLES.glob("toll-app-*.tar.gz"))
+    source = trial.host.make(mark)
+    running = trial.host.deploy(source, "--tags=build")
+    trial.succeeded(running.wait())
+    [made] = set(BUNDLES.glob("toll-app-*.tar.gz")) - before
+    return mark, made
+
+
+def bundle(trial: Trial) -> None:
+    """A bundle that was built before."""
+    _, archive = built(trial)
+    with trial.load():
+        done = trial.host.playbook("deploy", toll_app_bundle=str(archive)).wait()
+    trial.succeeded(done)
+    trial.new_is_live()
+
+
+def wrong_hash(trial: Trial) -> None:
+    """A bundle in which one bit has changed since it was built."""
+    mark, archive = built(trial)
+    trial.broken.append(mark)
+    folder = trial.host.folder / "tampered"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    copy = folder / archive.name
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 1
+    copy.write_bytes(content)
+    record = archive.with_name(archive.name.removesuffix(".tar.gz") + ".json")
+    shutil.copy(record, folder)
+    with trial.load():
+        done = trial.host.playbook("deploy", toll_app_bundle=str(copy)).wait()
+    trial.refused(done, "hash|sha256")
+    trial.old_is_live()
+
+
+CASES = (
+    Case("a changed application", changed, quick=True),
+    Case("the same again", unchanged),
+    Case("a request of 20 s is under way", long_request),
+    Case("other settings", settings, quick=True),
+    Case("settings that the application refuses", bad_settings, quick=True),
+    Case("a migration, and back", migration),
+    Case("a bundle built before", bundle),
+    Case("rollback", rollback, quick=True),
+    Case("rollback twice, past a bad release", rollback_past_a_bad_one),
+    Case(
+        "broken: import error", broken("import_error", "a_module_that_nobody_shipped"), quick=True
+    ),
+    Case("broken: exception at start", broken("exception_at_start", "this release cannot start")),
+    Case("broken: never ready", broken("never_ready", "503"), quick=True),
+    Case("broken: never answers", broken("never_answers")),
+    Case("broken: ready, then failing in the bake", broken("fails_in_the_bake", "gone bad|503")),
+    Case("broken: another release answers", broken("wrong_release", "0123456789ab")),
+    Case("broken: does not come to an end of its start", broken("slow_start")),
+    Case("broken: workers die at once", broken("workers_die")),
+    Case("broken: workers die after a second", broken("workers_die_later")),
+    Case("broken: migration fails half way", failing_migration),
+    Case("broken: bundle with a wrong hash", wrong_hash, quick=True),
+    Case("the disk fills up while shipping", full_disk),
+    Case("slow start, but good", slow_but_good),
+    *(
+        Case(f"kill -9 of the {victim} at `{stage}`", killed(stage, victim), quick=quick)
+        for stage, victim, quick in KILLS
+    ),
+    *(
+        Case(f"control process killed in `{stage}`, then again", control_killed(stage))
+        for stage in DEPLOY_STAGES
+    ),
+    Case("two deploys at once", two_at_once),
+    Case("two deploys at once, the second does not wait", second_refused),
+    Case("two handovers at once on the host", two_handovers),
+    *(
+        Case(f"{how} at `{stage}`", restarted(stage, how))
+        for how in ("reboot", "power cut")
+        for stage in HANDOVER_STAGES
+    ),
+    Case("20 deploys in a row", many),
+    # Last: the host's database stays ahead of the application.
+    Case("rollback that the schema forbids", rollback_refused),
+)

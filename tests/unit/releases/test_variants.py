@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -173,6 +174,14 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     done = run(made("workers_die_later"), script)
     assert done.stdout.splitlines()[-2:] == ["200 OK", "1"]
+
+
+def test_it_is_bad_on_one_host_only(made):
+    copy = made("bad_on_one_host")
+    assert "503" not in answered(copy)["status"]
+    variant = copy / "variant.py"
+    variant.write_text(variant.read_text().replace("debian13", socket.gethostname()))
+    assert answered(copy)["status"].startswith("503")
 
 
 def test_every_variant_is_tried_here():
