@@ -122,7 +122,9 @@ def make(
     )
     shutil.copytree(app, copy, ignore=ignored)
     (copy / "mark").write_text(f"{mark}\n")
-    shutil.copyfile(VARIANTS / "marked.py", copy / "marked.py")
+    # They build on one another.
+    for path in VARIANTS.glob("*.py"):
+        shutil.copy(path, copy)
     shutil.copyfile(VARIANTS / f"{variant}.py", copy / "variant.py")
     with (copy / "app.py").open("a") as program:
         program.write(CALL)

@@ -73,4 +73,6 @@ def test_a_line_is_waited_for_and_the_rest_is_killed():
 
 
 def test_a_line_that_never_comes():
-    assert run("print('something else')").wait_for("ship", 30) is False
+    running = run("print('something else')")
+    assert running.wait_for("ship", 30) is False
+    assert running.wait(30).returncode == 0
