@@ -322,9 +322,7 @@ class Host:
             A function that waits for it and gives what came of it.
         """
         found: dict[str, Any] = {}
-        before = (self.onhost("read", path="/opt/toll-app/state/handover.json") or {}).get(
-            "started", ""
-        )
+        before = (self.onhost("read", path="/opt/toll-app/state/handover.json") or {}).get("id", "")
 
         def run() -> None:
             try:

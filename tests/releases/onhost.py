@@ -169,7 +169,7 @@ def strike(
         victim: one of VICTIMS, or nobody.
         seconds: to wait for the stage.
         after: seconds to let pass in the stage.
-        unlike: what `started` of the handover is that is no news.
+        unlike: the id of a handover that is no news.
 
     Returns:
         `reached`; `killed`, empty where there was nobody to kill while the stage lasted; and the
@@ -180,7 +180,7 @@ def strike(
     while time.monotonic() < end:
         found = read(f"{STATE}/handover.json") or {}
         now = found.get("stage", "")
-        if str(found.get("started", "")) == unlike and unlike:
+        if unlike and found.get("id") == unlike:
             now = ""
         if now and (not seen or seen[-1] != now):
             seen.append(now)
@@ -191,6 +191,7 @@ def strike(
         return {"reached": False, "killed": [], "stages": seen}
     time.sleep(after)
     killed: list[int] = []
+    # The process may come in the course of the stage.
     while victim and not killed and time.monotonic() < end:
         unit, which = VICTIMS[victim]
         pid = main_pid(unit)

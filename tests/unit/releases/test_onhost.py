@@ -40,45 +40,45 @@ def victim(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]
 
 
 def test_it_kills_at_the_stage_and_not_before(state, victim):
-    state.write_text(json.dumps({"stage": "standby", "started": "2"}))
+    state.write_text(json.dumps({"stage": "standby", "id": "2"}))
     found: dict[str, object] = {}
     thread = threading.Thread(
-        target=lambda: found.update(onhost.strike("judge", "master", unlike="1"))
+        target=lambda: found.update(onhost.strike("open", "master", unlike="1"))
     )
     thread.start()
     time.sleep(0.1)
     assert victim.poll() is None
-    state.write_text(json.dumps({"stage": "judge", "started": "2"}))
+    state.write_text(json.dumps({"stage": "open", "id": "2"}))
     thread.join(30)
     assert victim.wait(30) == -signal.SIGKILL
-    assert found == {"reached": True, "killed": [victim.pid], "stages": ["standby", "judge"]}
+    assert found == {"reached": True, "killed": [victim.pid], "stages": ["standby", "open"]}
 
 
 def test_the_last_handover_is_not_taken_for_the_next(state, victim):
     """Its stage may still stand in the file when the next one is waited for."""
-    state.write_text(json.dumps({"stage": "judge", "started": "1"}))
-    found = onhost.strike("judge", "master", seconds=0.1, unlike="1")
+    state.write_text(json.dumps({"stage": "open", "id": "1"}))
+    found = onhost.strike("open", "master", seconds=0.1, unlike="1")
     assert found == {"reached": False, "killed": [], "stages": []}
     assert victim.poll() is None
 
 
 def test_a_worker_is_a_child_of_the_main_process(state, victim):
     [child] = onhost.children(victim.pid)
-    state.write_text(json.dumps({"stage": "judge", "started": "2"}))
-    assert onhost.strike("judge", "worker")["killed"] == [child]
+    state.write_text(json.dumps({"stage": "open", "id": "2"}))
+    assert onhost.strike("open", "worker")["killed"] == [child]
     # The shell sees its child gone and ends by itself.
     assert victim.wait(30) != -signal.SIGKILL
 
 
 def test_half_a_file_is_no_stage(state):
-    state.write_text('{"stage": "jud')
-    assert onhost.strike("judge", seconds=0.05)["reached"] is False
+    state.write_text('{"stage": "op')
+    assert onhost.strike("open", seconds=0.05)["reached"] is False
 
 
 def test_nobody_to_kill_is_said(state, monkeypatch):
     monkeypatch.setattr(onhost, "main_pid", lambda unit: 0)
-    state.write_text(json.dumps({"stage": "judge", "started": "2"}))
-    found = onhost.strike("judge", "master", seconds=0.2)
+    state.write_text(json.dumps({"stage": "open", "id": "2"}))
+    found = onhost.strike("open", "master", seconds=0.2)
     assert found["reached"] is True
     assert found["killed"] == []
 
