@@ -60,7 +60,7 @@ SSH = (
 HANDOVER = "/usr/local/sbin/toll-app-handover"
 FLASK = "/usr/local/sbin/toll-app-flask"
 # Requests a second: two systems, their control node and the sender may share two cores.
-RATE = 30.0
+RATE = float(os.environ.get("RELEASES_RATE", "30"))
 # Before and after what is done, for the figures next to it.
 STEADY_SECONDS = 4.0
 SETTLE_SECONDS = 90.0
