@@ -50,6 +50,7 @@ def molecule(command: str) -> None:
         check=True,
         env={
             **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "ANSIBLE_HOME": str(PROJECT / ".ansible"),
             "MOLECULE_COMMAND_BORDERS": "0",
         },
