@@ -2,7 +2,7 @@
 """`make up` and `make down`: the whole way on a container host, and its removal.
 
 `up` has two hosts running, `toll-demo` and the ACME server `toll-acme` beside it, runs site.yml on
-the inventory `demo`, makes a request over HTTPS and says what each part took. Run again, it changes
+the inventory `demo`, logs in over HTTPS and says how to, and what each part took. Run again, it changes
 nothing. It needs what tools/bootstrap installs.
 """
 
@@ -22,7 +22,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "testhosts"))
@@ -56,6 +58,9 @@ SPECS = (
     Spec(ACME, "acme"),
 )
 CA_FILE = ROOT / ".cache" / "demo" / "ca.pem"
+# Made up by the inventory, once on each machine.
+PASSWORD_FILE = CA_FILE.with_name("admin-password")
+ADMIN = "admin"
 
 
 class DemoError(Exception):
@@ -123,15 +128,23 @@ def provision(arguments: list[str]) -> int:
     return changed
 
 
-def ask(path: str, ca_file: Path) -> tuple[int, str]:
+@dataclass
+class Answer:
+    """What came back over HTTPS."""
+
+    status: int
+    body: str
+    cookie: str
+
+
+def ask(path: str, ca_file: Path, form: dict[str, str] | None = None, cookie: str = "") -> Answer:
     """Make a request over HTTPS, as a client that trusts only the demo's authority.
 
     Args:
         path: of the request.
         ca_file: PEM file of what to trust.
-
-    Returns:
-        Status and body of the answer.
+        form: fields to send; without them it is a GET.
+        cookie: what an earlier answer set.
 
     Raises:
         OSError: no connection, or a certificate that is not right.
@@ -141,12 +154,31 @@ def ask(path: str, ca_file: Path) -> tuple[int, str]:
     # Python asks the system for the address of `*.localhost`, which not every system knows.
     raw = socket.create_connection((LOOPBACK, HTTPS_PORT), timeout=10)
     connection.sock = context.wrap_socket(raw, server_hostname=NAME)
+    headers = {"Cookie": cookie, "Referer": f"https://{NAME}:{HTTPS_PORT}{path}"}
     try:
-        connection.request("GET", path)
+        if form is None:
+            connection.request("GET", path, headers=headers)
+        else:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            connection.request("POST", path, urlencode(form), headers)
         answer = connection.getresponse()
-        return answer.status, answer.read().decode()
+        given = (answer.getheader("Set-Cookie") or "").partition(";")[0]
+        return Answer(answer.status, answer.read().decode(), given or cookie)
     finally:
         connection.close()
+
+
+def log_in(password: str, ca_file: Path) -> bool:
+    """Whether the admin gets in with that password, through the page as a browser would.
+
+    Raises:
+        OSError: no connection, or a certificate that is not right.
+    """
+    page = ask("/login", ca_file)
+    token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page.body)
+    form = {"name": ADMIN, "password": password, "csrf_token": token[1] if token else ""}
+    answer = ask("/login", ca_file, form, page.cookie)
+    return answer.status == http.HTTPStatus.SEE_OTHER
 
 
 def up(arguments: list[str]) -> None:
@@ -173,15 +205,25 @@ def up(arguments: list[str]) -> None:
         CA_FILE.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(hosts.acme_root(ACME), CA_FILE)
         try:
-            status, body = ask("/readyz", CA_FILE)
+            answer = ask("/readyz", CA_FILE)
+            if answer.status != http.HTTPStatus.OK:
+                raise DemoError(
+                    f"https://{NAME}:{HTTPS_PORT}/readyz answered {answer.status}: {answer.body}"
+                )
+            release = json.loads(answer.body)["release"]
+            password = PASSWORD_FILE.read_text().strip()
+            welcome = log_in(password, CA_FILE)
         except OSError as error:
             raise DemoError(
-                f"https://{NAME}:{HTTPS_PORT}/readyz: {error}\n{hosts.journal(HOST)}"
+                f"https://{NAME}:{HTTPS_PORT}: {error}\n{hosts.journal(HOST)}"
             ) from error
-        if status != http.HTTPStatus.OK:
-            raise DemoError(f"https://{NAME}:{HTTPS_PORT}/readyz answered {status}: {body}")
-        release = json.loads(body)["release"]
     ca_file = CA_FILE.relative_to(ROOT)
+    # Somebody may have changed it on the site, and it is theirs then.
+    entry = (
+        f"as {ADMIN}, password {password}"
+        if welcome
+        else f"as {ADMIN}; the password is no longer that of {PASSWORD_FILE.relative_to(ROOT)}"
+    )
     say(
         f"""
 Up: {clock}.
@@ -191,8 +233,10 @@ Release {release} answers at https://{NAME}:{HTTPS_PORT}/, its certificate verif
 What to do next:
   see it          curl --cacert {ca_file} https://{NAME}:{HTTPS_PORT}/
   in a browser    https://{NAME}:{HTTPS_PORT}/ (import {ca_file} first, or accept the warning)
+  log in          https://{NAME}:{HTTPS_PORT}/login {entry}
   on the host     {ssh_command()}
                   sudo systemctl status toll-app; journalctl -u toll-app -f
+                  sudo toll-app-flask toll key create lane-1 --role recorder
   change it       edit inventory/demo/group_vars/toll_app.yml or app/, then `make up` again
   remove it       make down"""
     )

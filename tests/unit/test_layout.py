@@ -51,7 +51,7 @@ def preflight(role: Path) -> dict[str, Any]:
 
 @EACH_ROLE
 def test_main_is_a_table_of_contents(role: Path) -> None:
-    for task in load(role / "tasks" / "main.yml"):
+    for task in tasks(load(role / "tasks" / "main.yml")):
         assert set(task) & IMPORTS, task["name"]
         assert set(task) - IMPORTS <= KEYWORDS, task["name"]
 

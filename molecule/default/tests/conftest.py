@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
+import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -41,6 +44,25 @@ class Site:
         self, path: str, *, tls: bool = True, name: str | None = None, **headers: str
     ) -> Answer:
         """One request on a connection of its own. Raises OSError where there is no answer."""
+        sent = {key.replace("_", "-"): value for key, value in headers.items()}
+        return self.send("GET", path, None, sent, tls=tls, name=name)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        tls: bool = True,
+        name: str | None = None,
+    ) -> Answer:
+        """The same with a body: a dictionary goes as JSON, text as the fields of a form."""
+        sent = dict(headers or {})
+        if isinstance(body, str):
+            sent["Content-Type"] = "application/x-www-form-urlencoded"
+        elif body is not None:
+            sent["Content-Type"], body = "application/json", json.dumps(body)
         name = name or self.name
         connection = http.client.HTTPConnection(name, timeout=20)
         raw = socket.create_connection((self.address, 443 if tls else 80), 20)
@@ -55,8 +77,7 @@ class Site:
         else:
             connection.sock = raw
         try:
-            sent = {key.replace("_", "-"): value for key, value in headers.items()}
-            connection.request("GET", path, headers=sent)
+            connection.request(method, path, body=body, headers=sent)
             response = connection.getresponse()
             received = {key.lower(): value for key, value in response.getheaders()}
             body = response.read().decode()
@@ -91,6 +112,51 @@ def variables(host: Host) -> dict[str, Any]:
 def site(variables: dict[str, Any], address: str, acme: Any) -> Site:
     """The application as a client sees it that trusts only the ACME server's root."""
     return Site(address, variables["toll_app_domains"][0], str(acme.root))
+
+
+@dataclass
+class Api:
+    """The API as a toll lane uses it: with a key that may record."""
+
+    site: Site
+    key: str
+
+    def record(self, plate: str, idempotency_key: str, lane: str = "3") -> Answer:
+        """One passage, a minute ago."""
+        passage = {
+            "plaza": "harbour-bridge",
+            "lane": lane,
+            "class": "car",
+            "plate": plate,
+            "passed_at": self.moment,
+            "payment_method": "tag",
+        }
+        headers = {"Authorization": f"Bearer {self.key}", "Idempotency-Key": idempotency_key}
+        return self.site.send("POST", "/api/v1/passages", passage, headers)
+
+    def find(self, plate: str) -> list[dict[str, Any]]:
+        """All passages of a plate."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        answer = self.site.send("GET", f"/api/v1/passages?plate={plate}", None, headers)
+        assert answer.status == 200, answer
+        found: list[dict[str, Any]] = answer.json()["passages"]
+        return found
+
+    # The same in each request, so that one that is repeated is the same.
+    moment: str = field(
+        default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"), repr=False
+    )
+
+
+@pytest.fixture
+def api(site: Site, as_root: Callable[[str], str]) -> Api:
+    """Plazas and tariffs are there, and a key was made on the host."""
+    as_root("toll-app-flask toll demo seed --passages 1")
+    name = f"lane-{secrets.token_hex(4)}"
+    said = as_root(f"toll-app-flask toll key create {name} --role recorder")
+    match = re.search(r"toll_\w+_[\w-]+", said)
+    assert match, said
+    return Api(site, match[0])
 
 
 @pytest.fixture

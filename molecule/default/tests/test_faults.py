@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from testinfra.host import Host
-
 if TYPE_CHECKING:
-    from conftest import Site
+    from conftest import Api, Site
 
 
 class Load:
@@ -84,9 +83,12 @@ def test_killed_master_is_restarted_and_requests_wait(
 
 
 def test_everything_comes_back_after_a_reboot(
-    host: Host, site: Site, reboot: Callable[[], None], as_root: Callable[[str], str]
+    site: Site, api: Api, reboot: Callable[[], None], as_root: Callable[[str], str]
 ) -> None:
-    """With the same certificate, release and key, and without anybody's hand."""
+    """With the same certificate, release, key and passages, and without anybody's hand."""
+    plate = f"R{secrets.token_hex(4).upper()}"
+    idempotency_key = secrets.token_hex(8)
+    recorded = api.record(plate, idempotency_key).json()
     serial = site.get("/readyz").certificate["serialNumber"]
     release = site.get("/readyz").json()["release"]
     key = as_root("sha256sum /etc/toll-app/credentials/secret_key")
@@ -96,3 +98,6 @@ def test_everything_comes_back_after_a_reboot(
     assert answer.json()["release"] == release
     assert as_root("sha256sum /etc/toll-app/credentials/secret_key") == key
     assert as_root("systemctl --failed --plain --no-legend").strip() == ""
+    # A lane that had no answer before sends it again.
+    assert api.record(plate, idempotency_key).json() == recorded
+    assert api.find(plate) == [recorded]

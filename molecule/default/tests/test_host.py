@@ -32,12 +32,17 @@ def listeners(output: str) -> set[tuple[str, int]]:
     return found
 
 
-def test_open_ports_are_these_and_no_others(as_root: Callable[[str], str]) -> None:
+def test_open_ports_are_these_and_no_others(
+    variables: dict[str, Any], as_root: Callable[[str], str]
+) -> None:
     """gunicorn is reached on the loopback only; everything else is nginx or SSH."""
     found = listeners(as_root("ss -H -tln"))
     public = {port for address, port in found if address in ("0.0.0.0", "::", "*")}
     assert public == {22, 80, 443}
-    assert {entry for entry in found if entry[1] not in public} == {("127.0.0.1", 5000)}
+    # Which was there before: see prepare.yml.
+    postgresql = {5432} if "toll_app_database_url" in variables else set()
+    local = {entry for entry in found if entry[1] not in public | postgresql}
+    assert local == {("127.0.0.1", 5000)}
 
 
 def processes(as_root: Callable[[str], str], unit: str) -> list[tuple[int, int, str]]:
@@ -89,20 +94,25 @@ def test_exposure(host: Host, as_root: Callable[[str], str]) -> None:
     assert exposure("nginx.service") < 4
 
 
-def test_secret_key_is_seen_by_nobody_else(host: Host, as_root: Callable[[str], str]) -> None:
+def test_credentials_are_seen_by_nobody_else(
+    host: Host, variables: dict[str, Any], as_root: Callable[[str], str]
+) -> None:
     """Not in a process list, an environment, a unit, the journal or a file that others read."""
-    key = as_root("cat /etc/toll-app/credentials/secret_key").strip()
-    assert len(key) >= 32
-    file = host.file("/etc/toll-app/credentials/secret_key")
-    assert (file.user, file.group, file.mode) == ("root", "root", 0o600)
-    # The pattern reaches grep through a file, so that the search does not find itself.
-    found = as_root(
-        "grep -lsaF -f /etc/toll-app/credentials/secret_key "
-        "/proc/[0-9]*/cmdline /proc/[0-9]*/environ /etc/systemd/system/* || true"
-    )
-    assert found.strip() == ""
-    journal = "journalctl --no-pager | grep -cF -f /etc/toll-app/credentials/secret_key || true"
-    assert as_root(journal).strip() == "0"
+    names = as_root("ls /etc/toll-app/credentials").split()
+    database = ["database_url"] if "toll_app_database_url" in variables else []
+    assert names == [*database, "secret_key"]
+    for name in names:
+        path = f"/etc/toll-app/credentials/{name}"
+        assert len(as_root(f"cat {path}").strip()) >= 32
+        file = host.file(path)
+        assert (file.user, file.group, file.mode) == ("root", "root", 0o600)
+        # The pattern reaches grep through a file, so that the search does not find itself.
+        found = as_root(
+            f"grep -lsaF -f {path} "
+            "/proc/[0-9]*/cmdline /proc/[0-9]*/environ /etc/systemd/system/* || true"
+        )
+        assert found.strip() == ""
+        assert as_root(f"journalctl --no-pager | grep -cF -f {path} || true").strip() == "0"
 
 
 def test_application_cannot_change_itself(as_root: Callable[[str], str]) -> None:
@@ -136,17 +146,6 @@ def test_release_is_told_apart_by_its_manifest(as_root: Callable[[str], str]) ->
     manifest = json.loads(as_root("cat /opt/toll-app/current/manifest.json"))
     assert as_root("readlink /opt/toll-app/current").strip().endswith(manifest["id"])
     assert manifest["lock_sha256"]
-
-
-def test_migration_ran_once_as_the_application(host: Host, variables: dict[str, Any]) -> None:
-    """With its user, settings and credentials, from its own folder, and not in every run."""
-    file = host.file("/var/lib/toll-app/migrated")
-    if "toll_app_migrate_argv" not in variables:
-        assert not file.exists
-        return
-    key = variables["toll_app_secret_key"][:12]
-    assert file.content_string.splitlines() == [f"production {key} True"]
-    assert (file.user, file.mode) == ("toll-app", 0o600)
 
 
 def test_dry_run_shows_no_secret(control: Any, host: Host) -> None:

@@ -17,11 +17,12 @@ import yaml
 
 PROJECT = Path(__file__).parents[3]
 TESTHOSTS = [sys.executable, str(PROJECT / "testhosts" / "testhosts.py")]
-# The control process is killed when these tasks begin: files on disk but no reload, a release that
-# serves nothing yet, a service whose handler is still due.
+# The control process is killed when these tasks begin: files on disk but no reload, a database that
+# is being made, a release that serves nothing yet, a service whose handler is still due.
 POINTS = (
     "Put a certificate behind each link",
     "Reload, start or restart nginx",
+    "Bring the data to what the release needs",
     "Start the service anew",
     "Ask the release through nginx",
 )
@@ -91,7 +92,7 @@ def run_and_kill(inventory: Path, point: str) -> bool:
     return killed
 
 
-def test_run_converges_after_being_killed_at_four_points(bare_host: Path) -> None:
+def test_run_converges_after_being_killed_at_each_point(bare_host: Path) -> None:
     """One host, cut off at one point after the other: each run starts where the last one died."""
     for point in POINTS:
         assert run_and_kill(bare_host, point), f"the run never came to: {point}"

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs
 
 Environ = dict[str, Any]
 STARTED = time.time()
+RELEASE = Path(__file__).resolve().parents[1].name
 
 
 def attempt(action: Callable[[], object]) -> str:
@@ -127,6 +128,7 @@ def describe(environ: Environ) -> dict[str, Any]:
         "uid": os.getuid(),
         "groups": os.getgroups(),
         "umask": os.umask(0o077),
+        "release": RELEASE,
         "directory": os.path.dirname(os.path.realpath(__file__)),
         "started": STARTED,
         "scheme": environ["wsgi.url_scheme"],

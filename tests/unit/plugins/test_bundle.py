@@ -15,7 +15,7 @@ import threading
 import time
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import MagicMock
 
 import pytest
@@ -501,7 +501,7 @@ class TestRevision:
         assert revision(project, [project]) is None
 
 
-class TestAction:
+class Action:
     """The plugin as Ansible calls it."""
 
     @pytest.fixture
@@ -523,6 +523,8 @@ class TestAction:
         (project / "playbooks").mkdir()
         return run
 
+
+class TestAction(Action):
     def test_check_mode_names_the_bundle_and_builds_nothing(self, run, project):
         told = run(check=True)["bundle"]
         assert (told["built"], told["sha256"]) == (False, None)
@@ -560,6 +562,173 @@ class TestAction:
             run(nonsense=1)
         for name in documented:
             assert name in str(refusal.value)
+
+
+class TestOtherSources(Action):
+    """A git revision in place of the working tree, or an archive that was built before."""
+
+    VARIABLES: ClassVar[dict[str, str]] = {
+        "revision": "shop_revision",
+        "archive": "shop_bundle",
+        "archive_sha256": "shop_bundle_sha256",
+    }
+
+    @pytest.fixture
+    def repository(self, project) -> Path:
+        """The lock file beside the application, and two commits: app.py says 1, then 2."""
+        (project / "requirements.txt").rename(project / "app" / "requirements.txt")
+        self.git(project, "init", "--quiet", "--initial-branch=main")
+        for text in ("1", "2"):
+            (project / "app" / "app.py").write_text(f"print({text})\n")
+            self.git(project, "add", "app")
+            self.git(project, "commit", "--quiet", "--message", text)
+        self.git(project, "tag", "first", "HEAD~1")
+        return project
+
+    @staticmethod
+    def git(project: Path, *arguments: str) -> str:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+        done = subprocess.run(
+            ["git", "-C", str(project), *identity, *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.strip()
+
+    def at(self, run, project: Path, **changes: Any) -> dict[str, Any]:
+        lock = str(project / "app" / "requirements.txt")
+        return run(lock=lock, variables=self.VARIABLES, **changes)["bundle"]
+
+    def refusal(self, run, project: Path, **changes: Any) -> str:
+        with pytest.raises(AnsibleActionFail) as refusal:
+            self.at(run, project, **changes)
+        return str(refusal.value)
+
+    def test_revision_ships_what_was_committed_then(self, run, repository):
+        (repository / "app" / "app.py").write_text("print('not committed')\n")
+        (repository / "app" / "loose.py").write_text("")
+        built = self.at(run, repository, revision="first")
+        files = contents(Path(built["archive"]))
+        assert files["app/app.py"] == b"print(1)\n"
+        assert "app/loose.py" not in files
+        commit = self.git(repository, "rev-parse", "first")
+        assert built["revision"] == json.loads(files["manifest.json"])["revision"] == commit
+
+    def test_id_is_that_of_a_working_tree_with_the_same_content(self, run, repository):
+        """Else a deploy by revision of what is live would change something."""
+        tree = self.at(run, repository)
+        assert self.at(run, repository, revision="main")["id"] == tree["id"]
+        assert self.at(run, repository, revision="first")["id"] != tree["id"]
+
+    def test_revision_is_told_once_the_content_is_committed(self, run, repository):
+        (repository / "app" / "app.py").write_text("print(3)\n")
+        assert self.at(run, repository)["revision"].endswith("-dirty")
+        self.git(repository, "commit", "--quiet", "--all", "--message", "3")
+        assert self.at(run, repository)["revision"] == self.git(repository, "rev-parse", "HEAD")
+
+    def test_content_is_the_same_for_every_python(self, run, repository):
+        one, other = (self.at(run, repository, python=version) for version in ("3.11", "3.13"))
+        assert one["content"] == other["content"]
+        assert one["id"] != other["id"]
+        assert one["content"] != self.at(run, repository, revision="first")["content"]
+
+    def test_unknown_revision(self, run, repository):
+        words = self.refusal(run, repository, revision="v9")
+        assert words.startswith("shop_revision is 'v9', which the repository of")
+        assert "git fetch" in words
+
+    def test_option_in_place_of_a_revision(self, run, repository):
+        """A revision is data: nobody gets an option of git's through it."""
+        words = self.refusal(run, repository, revision="--output=/tmp/x")
+        assert "does not know" in words
+
+    def test_revision_from_before_there_was_an_application(self, run, repository):
+        self.git(repository, "checkout", "--quiet", "--orphan", "empty")
+        self.git(repository, "rm", "-r", "--quiet", "--cached", ".")
+        self.git(repository, "commit", "--quiet", "--allow-empty", "--message", "none")
+        self.git(repository, "checkout", "--quiet", "--force", "main")
+        words = self.refusal(run, repository, revision="empty")
+        assert "shop_revision is 'empty'" in words
+        assert "has no directory app/" in words
+
+    def test_link_at_a_revision_is_refused(self, run, repository):
+        (repository / "app" / "link").symlink_to("/etc/passwd")
+        self.git(repository, "add", "app")
+        self.git(repository, "commit", "--quiet", "--message", "link")
+        words = self.refusal(run, repository, revision="main")
+        assert "shop_revision is 'main'" in words
+        assert "app/link is a symbolic link" in words
+
+    def test_no_repository(self, run, project, monkeypatch):
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(project.parent))
+        (project / "requirements.txt").rename(project / "app" / "requirements.txt")
+        assert "is in no git repository" in self.refusal(run, project, revision="main")
+
+    def test_archive_that_was_built_before(self, run, repository):
+        built = self.at(run, repository)
+        taken = self.at(run, repository, archive=built["archive"])
+        assert {**taken, "archive": built["archive"]} == built
+
+    def test_archive_without_its_record_needs_a_hash(self, run, repository):
+        built = self.at(run, repository)
+        alone = repository / "alone.tar.gz"
+        shutil.copy(built["archive"], alone)
+        words = self.refusal(run, repository, archive=str(alone))
+        assert "nothing says what its hash has to be. Set shop_bundle_sha256" in words
+        taken = self.at(run, repository, archive=str(alone), archive_sha256=built["sha256"])
+        assert taken["id"] == built["id"]
+
+    @pytest.mark.parametrize("how", ["variable", "record", "damage"])
+    def test_wrong_hash(self, run, repository, how):
+        """What is shipped is what was built, or nothing is."""
+        built = self.at(run, repository)
+        archive = Path(built["archive"])
+        given: dict[str, Any] = {}
+        if how == "variable":
+            given = {"archive_sha256": "0" * 64}
+        elif how == "record":
+            record = archive.with_name(archive.name.replace(".tar.gz", ".json"))
+            record.write_text(json.dumps({"sha256": "0" * 64}))
+        else:
+            archive.write_bytes(archive.read_bytes()[:-9] + bytes(9))
+        words = self.refusal(run, repository, archive=str(archive), **given)
+        assert f"shop_bundle is {str(archive)!r}, whose SHA-256 is " in words
+        assert ("shop_bundle_sha256" if how == "variable" else "the record beside it") in words
+
+    @pytest.mark.parametrize(
+        ("given", "words"),
+        [
+            ({"archive": "/none.tar.gz"}, "shop_bundle is '/none.tar.gz', and there is nothing"),
+            ({"archive": __file__}, "it cannot be read as a bundle"),
+            ({"archive": "{archive}", "archive_sha256": "abc"}, "'abc', which is no SHA-256"),
+            ({"archive_sha256": "0" * 64}, "shop_bundle_sha256 is set without shop_bundle"),
+            ({"archive": "{archive}", "revision": "main"}, "and shop_bundle are both set"),
+            (
+                {"archive": "{archive}", "python": "3.11"},
+                "holds demo for Python 3.13 on x86_64, and this host needs demo for Python 3.11",
+            ),
+            (
+                {"archive": "{folder}", "python": "3.12"},
+                "holds demo for Python 3.13 on x86_64, and",
+            ),
+        ],
+    )
+    def test_wrong_archive(self, run, repository, given, words):
+        archive = self.at(run, repository)["archive"]
+        places = {"archive": archive, "folder": str(Path(archive).parent)}
+        given = {key: value.format(**places) for key, value in given.items()}
+        assert words in self.refusal(run, repository, **given)
+
+    def test_directory_of_archives_serves_hosts_that_differ(self, run, repository):
+        built = {python: self.at(run, repository, python=python) for python in ("3.11", "3.13")}
+        folder = str(Path(built["3.11"]["archive"]).parent)
+        for python, each in built.items():
+            assert self.at(run, repository, archive=folder, python=python)["id"] == each["id"]
+        (repository / "app" / "app.py").write_text("print(3)\n")
+        self.at(run, repository)
+        words = self.refusal(run, repository, archive=folder)
+        assert "holds more than one bundle of demo for Python 3.13 on x86_64" in words
 
 
 def test_default_cache_is_in_the_project(tmp_path):

@@ -517,6 +517,20 @@ def test_defaults_may_come_from_the_facts_and_the_familys_variables(preflight: P
         ("url", "https://a b/", "has a blank"),
         ("url", "https://a_b.example/", "has a host that has an underscore"),
         ("url", "https://a.example:99999/", "is not a URL"),
+        (
+            "postgresql_url",
+            "db.example.com/toll",
+            "is not a URL: write postgresql://user:password@",
+        ),
+        ("postgresql_url", "mysql://u:p@db/toll", "starts with mysql://: write postgresql://"),
+        ("postgresql_url", "postgresql+asyncpg://u:p@db/toll", "starts with postgresql+asyncpg://"),
+        ("postgresql_url", "sqlite:////srv/toll.db", "is a file: leave it empty for SQLite"),
+        ("postgresql_url", "postgresql://u:p@db", "names no database"),
+        ("postgresql_url", "postgresql://u:p q@db/toll", "has a blank or a line break"),
+        ("postgresql_url", "postgresql://u:p@q@db/toll", "has an @ or a # within the password"),
+        ("postgresql_url", "postgresql://u:p#q@db/toll", "write %40 for @, %23 for #"),
+        ("postgresql_url", "postgresql://u:p/q@db/toll", "has a port that is none"),
+        ("postgresql_url", "postgresql://u:p@db:0/toll", "has a port that is none"),
     ],
 )
 def test_a_value_of_another_format(
@@ -543,11 +557,33 @@ def test_a_value_of_another_format(
             "url",
             ["https://acme.example.com/directory", "http://[::1]:14000/dir", "http://10.0.0.1"],
         ),
+        (
+            "postgresql_url",
+            [
+                "postgresql://toll:p%40ss@db.example.com:5432/toll?sslmode=verify-full",
+                "postgresql+psycopg://toll@[::1]/toll",
+                "postgres://toll@db/toll",
+                "postgresql:///toll?host=/run/postgresql",
+            ],
+        ),
     ],
 )
 def test_values_of_a_format(preflight: Preflight, format_: str, values: list[Any]) -> None:
     for value in values:
         assert preflight.problems({"web_extra": value}, formats={"web_extra": format_}) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "pw-7f3a@db/toll",
+        "pw-7f3a://x",
+        "postgresql://u:pw-7f3a@q@db/x",
+        "postgresql://u:pw-7f3a/@d/x",
+    ],
+)
+def test_a_fault_of_a_database_does_not_repeat_its_password(value: str) -> None:
+    assert "7f3a" not in str(FORMATS["postgresql_url"](value))
 
 
 def test_every_format_has_a_refused_and_an_accepted_case() -> None:

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -77,7 +78,9 @@ class Host:
         }
 
     def run(self, bundle: dict[str, Any], *, check: bool = False, **options: Any) -> dict[str, Any]:
-        parameters = {"activate": True, "verify": False, "archive": str(self.archive), **options}
+        defaults = {"activate": True, "verify": False, "static": "", "archive": str(self.archive)}
+        defaults |= {"records": False, "shipped_by": ""}
+        parameters = {**defaults, **options}
         module = MagicMock(check_mode=check)
         module.params = {"root": str(self.root), "bundle": bundle, **parameters}
         return release.run(module)
@@ -392,6 +395,69 @@ class TestRecovery:
         assert host.run(host.bundle())["installed"] is True
 
 
+class TestStatic:
+    """What a browser keeps for a year must never change under its address."""
+
+    def address(self, content: str) -> str:
+        return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+    def served(self, host: Host) -> dict[str, str]:
+        top = host.root / "static"
+        return {
+            str(path.relative_to(top)): path.read_text()
+            for path in top.rglob("*")
+            if path.is_file()
+        }
+
+    def test_each_content_has_an_address_of_its_own(self, host):
+        """Two releases that answer side by side refer to both files, and both are there."""
+        one, two = "a {}\n", "a { color: red }\n"
+        host.run(host.bundle("a" * 12), static="app/static")
+        other = host.bundle(
+            "b" * 12, {**FILES, "app/static/deep/a.css": one, "app/static/a.css": two}
+        )
+        result = host.run(other, static="app/static/")
+        assert self.served(host) == {
+            f"{self.address(one)}/a.css": one,
+            f"{self.address(one)}/deep/a.css": one,
+            f"{self.address(two)}/a.css": two,
+        }
+        assert set(result["published"]) == set(self.served(host)) - {f"{self.address(one)}/a.css"}
+
+    def test_second_run_changes_nothing(self, host):
+        bundle = host.bundle()
+        assert host.run(bundle, static="app/static")["published"]
+        again = host.run(bundle, static="app/static")
+        assert (again["changed"], again["published"]) == (False, [])
+
+    def test_file_that_went_comes_back(self, host):
+        bundle = host.bundle()
+        host.run(bundle, static="app/static")
+        for path in (host.root / "static").rglob("a.css"):
+            path.unlink()
+        assert host.run(bundle, check=True, static="app/static")["changed"]
+        assert self.served(host) == {}
+        assert host.run(bundle, static="app/static")["changed"]
+        assert list(self.served(host).values()) == ["a {}\n"]
+
+    def test_files_of_no_release_go(self, host):
+        host.run(host.bundle("a" * 12), static="app/static")
+        other = host.bundle("b" * 12, {**FILES, "app/static/a.css": "b {}\n"})
+        shutil.rmtree(host.root / "releases" / ("a" * 12))
+        host.run(other, static="app/static")
+        assert list(self.served(host).values()) == ["b {}\n"]
+        assert len(list((host.root / "static").iterdir())) == 1
+
+    def test_web_server_can_read_them_and_the_application_cannot_change_them(self, host):
+        before = os.umask(0o077)
+        try:
+            host.run(host.bundle(), static="app/static")
+        finally:
+            os.umask(before)
+        for path in (host.root / "static", *(host.root / "static").rglob("*")):
+            assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644), path
+
+
 class TestVerify:
     def test_untouched_release_passes(self, host):
         bundle = host.bundle()
@@ -494,3 +560,66 @@ class TestAction:
         with pytest.raises(AnsibleActionFail, match=words):
             made.run(task_vars={})
         made._execute_module.assert_not_called()
+
+
+class TestRecord:
+    """What is written down beside a release, for what becomes of it."""
+
+    def record(self, host: Host, name: str = "a" * 12) -> dict[str, Any]:
+        return dict(json.loads((host.root / "state" / "releases" / f"{name}.json").read_text()))
+
+    def test_begins_unjudged_and_says_where_it_comes_from(self, host):
+        bundle = {**host.bundle(), "content": "c" * 12, "revision": "abc", "lock_hash": "d" * 64}
+        result = host.run(bundle, records=True, shipped_by="anna@desk", activate=False)
+        record = self.record(host)
+        assert result["record"] == record
+        assert record["verdict"] == "unjudged"
+        assert record["shipped_by"] == "anna@desk"
+        assert (record["content"], record["revision"]) == ("c" * 12, "abc")
+        assert record["lock_sha256"] == "d" * 64
+        path = host.root / "state" / "releases" / ("a" * 12 + ".json")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+    def test_second_run_changes_nothing(self, host):
+        host.run(host.bundle(), records=True)
+        record = self.record(host)
+        assert host.run(host.bundle(), records=True)["changed"] is False
+        assert self.record(host) == record
+
+    def test_what_others_wrote_stays_when_it_is_shipped_again(self, host):
+        host.run(host.bundle(), records=True)
+        told = {**self.record(host), "verdict": "healthy", "more": 1}
+        release.write_record(str(host.root), told)
+        host.run(host.bundle(), records=True, shipped_by="ben@desk")
+        assert self.record(host) == told
+
+    def test_shipping_it_again_forgets_that_somebody_left_it(self, host):
+        """Who deploys it wants it, so that it is a release to go back to again."""
+        host.run(host.bundle(), records=True)
+        told = self.record(host)
+        left = {"left_at": "2026-11-25", "left_by": "anna@desk", "left_reason": "slow"}
+        release.write_record(str(host.root), {**told, **left})
+        assert host.run(host.bundle(), records=True, check=True)["changed"] is True
+        assert "left_at" in self.record(host)
+        assert host.run(host.bundle(), records=True)["changed"] is True
+        assert self.record(host) == told
+
+    def test_damaged_record_is_begun_anew(self, host):
+        host.run(host.bundle(), records=True)
+        (host.root / "state" / "releases" / ("a" * 12 + ".json")).write_text("{")
+        host.run(host.bundle(), records=True)
+        assert self.record(host)["verdict"] == "unjudged"
+
+    def test_check_mode_writes_none(self, host):
+        assert host.run(host.bundle(), records=True, check=True)["record"] is None
+        assert not (host.root / "state").exists()
+
+    def test_without_the_option_there_is_none(self, host):
+        """certbot's releases are judged by nobody."""
+        assert host.run(host.bundle())["record"] is None
+        assert not (host.root / "state").exists()
+
+    def test_releases_on_the_host_are_told(self, host):
+        host.run(host.bundle())
+        told = host.run(host.bundle("b" * 12), check=True)
+        assert told["releases"] == ["a" * 12, "b" * 12]

@@ -28,10 +28,11 @@ AnsibleModule({}, supports_check_mode=True).exit_json(ansible_facts={"wsgi_host"
 
 @dataclass(frozen=True)
 class Case:
-    """Variables that a user sets, and facts that differ from those of a Debian host."""
+    """Variables that a user sets, facts unlike those of a Debian host, other hosts with theirs."""
 
     variables: Mapping[str, Any] = field(default_factory=dict)
     host: Mapping[str, Any] = field(default_factory=dict)
+    beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def preflight(role: str, cases: Mapping[str, Case], directory: Path) -> dict[str, str]:
@@ -44,24 +45,33 @@ def preflight(role: str, cases: Mapping[str, Case], directory: Path) -> dict[str
     plays = [
         {
             "name": name,
-            "hosts": "localhost",
+            "hosts": ["localhost", *case.beside],
             "connection": "local",
             "gather_facts": False,
+            "any_errors_fatal": False,
             "vars": {**case.variables, "ansible_python_interpreter": sys.executable},
             "environment": {"TEST_HOST": json.dumps(_facts(case))},
             "tasks": [
                 {
                     "block": [{"import_role": {"name": role, "tasks_from": "preflight"}}],
                     "rescue": [{"meta": "noop"}],
+                    "when": "inventory_hostname == 'localhost'",
                 }
             ],
         }
         for name, case in cases.items()
     ]
+    beside = {
+        name: {**variables, "ansible_python_interpreter": sys.executable}
+        for case in cases.values()
+        for name, variables in case.beside.items()
+    }
+    inventory = directory / "hosts.yml"
+    inventory.write_text(yaml.safe_dump({"all": {"hosts": {"localhost": {}, **beside}}}))
     playbook = directory / "playbook.yml"
     playbook.write_text(yaml.safe_dump(plays, sort_keys=False))
     done = subprocess.run(
-        [Path(sys.executable).parent / "ansible-playbook", "-i", "localhost,", playbook],
+        [Path(sys.executable).parent / "ansible-playbook", "-i", inventory, playbook],
         cwd=ROLES.parent,
         env={
             **os.environ,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -32,7 +33,12 @@ def everything_changed() -> dict[str, Any]:
     """What the Molecule scenario runs as `tuned`, under this module's name."""
     [play] = yaml.safe_load((SCENARIO / "converge.yml").read_text())
     [task] = [task for task in play["tasks"] if task["name"].endswith("everything changed")]
-    return {**task["vars"], **REQUIRED, "gunicorn_systemd_release": "9d3f"}
+    return {
+        **task["vars"],
+        **REQUIRED,
+        "gunicorn_systemd_release_root": "/opt/shop",
+        "gunicorn_systemd_release": "9d3f",
+    }
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -74,7 +80,7 @@ def stage(folder: Path, family: str, variables: Mapping[str, Any]) -> Path:
 
 def check(folder: Path, family: str, variables: Mapping[str, Any]) -> list[str]:
     """Run the checks of the role's task on a staged tree; what each that failed said."""
-    [task] = yaml.safe_load((ROLES / ROLE / "tasks" / "configure.yml").read_text())
+    task = yaml.safe_load((ROLES / ROLE / "tasks" / "configure.yml").read_text())[0]
     said = []
     for entry in task["wsgi.host.config_tree"]["checks"]:
         argv = evaluate(ROLE, entry["argv"].strip("{} "), family, **variables)
@@ -353,20 +359,90 @@ def test_nothing_but_the_handover_starts_or_stops_a_unit() -> None:
         assert path.name == "handover.yml" or not acts, path
 
 
-def test_a_standby_is_a_few_lines_more() -> None:
-    """The templates take what differs between two services on the same sockets from their unit."""
-    more = {
-        "name": "shop-standby",
-        "description": "Stand-in",
-        "sockets": ["shop.socket", "shop-standby.socket"],
-        "python": "/opt/shop/releases/2/bin/python",
-        "directory": "/opt/shop/releases/2/app",
+def test_the_standby_differs_where_it_has_to() -> None:
+    """It runs another release beside the service: with the same settings and sandbox."""
+    written = files("Debian", {**REQUIRED, "gunicorn_systemd_release_root": "/opt/shop"})
+    folder = "/etc/systemd/system"
+    main, standby = (
+        unit(written[f"{folder}/{name}.service"]) for name in (NAME, f"{NAME}-standby")
+    )
+    assert standby["Service"]["Sockets"] == ["shop.socket shop-standby.socket"]
+    assert standby["Service"]["ExecStart"] == [
+        main["Service"]["ExecStart"][0].replace("/opt/shop/current/", "/run/shop-handover/release/")
+    ]
+    assert standby["Service"]["WorkingDirectory"] == ["-/run/shop-handover/release/app"]
+    # Nothing starts it but the handover.
+    assert "Install" not in standby
+    assert standby["Service"]["Restart"] == ["no"]
+    differing = {
+        directive
+        for directive in {**main["Service"], **standby["Service"]}
+        if main["Service"].get(directive) != standby["Service"].get(directive)
     }
-    service = unit(render(ROLE, "unit.service.j2", "Debian", **REQUIRED, unit=more))["Service"]
-    assert service["Sockets"] == ["shop.socket shop-standby.socket"]
-    assert service["RuntimeDirectory"] == ["shop-standby"]
-    assert service["StateDirectory"] == ["shop"]
-    assert service["ExecStart"][0].startswith("/opt/shop/releases/2/bin/python ")
+    assert differing == {
+        *("Environment", "ExecStart", "ExecStartPre", "NoExecPaths", "Restart", "RestartSec"),
+        *("RuntimeDirectory", "Sockets", "SyslogIdentifier", "WorkingDirectory"),
+    }
+
+
+def test_without_releases_the_standby_runs_what_is_there() -> None:
+    written = files("Debian", REQUIRED)
+    folder = "/etc/systemd/system"
+    main, standby = (
+        unit(written[f"{folder}/{name}.service"]) for name in (NAME, f"{NAME}-standby")
+    )
+    assert standby["Service"]["ExecStart"] == main["Service"]["ExecStart"]
+
+
+@pytest.mark.parametrize("kind", ["check", "standby"])
+def test_only_root_reaches_a_private_socket(kind: str) -> None:
+    """Who can open it has its answers taken for the application's."""
+    written = files("Debian", {**REQUIRED, "gunicorn_systemd_bind_public": True})
+    socket = unit(written[f"/etc/systemd/system/{NAME}-{kind}.socket"])
+    assert socket["Socket"]["ListenStream"] == [f"/run/gunicorn/{NAME}-{kind}.sock"]
+    assert (socket["Socket"]["SocketGroup"], socket["Socket"]["SocketMode"]) == (["root"], ["0600"])
+    assert socket["Socket"]["Service"] == [
+        f"{NAME}.service" if kind == "check" else f"{NAME}-standby.service"
+    ]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_handover_puts_back_every_file_that_the_service_is_started_with(variant: str) -> None:
+    """One that was forgotten would stay as it was judged bad. The program itself is no setting."""
+    written = files("Debian", VARIANTS[variant])
+    told = json.loads(written[f"/etc/{NAME}/handover.json"])
+    program = f"/usr/local/sbin/{NAME}-handover"
+    assert sorted(told["settings"]) == sorted(set(written) - {program})
+    source = (ROLES / ROLE / "templates" / "handover.py").read_text()
+    assert written[program].strip() == source.strip(), "rendering changes nothing in it"
+
+
+def test_the_handover_is_told_what_the_variables_say() -> None:
+    written = files(
+        "Debian",
+        {
+            **REQUIRED,
+            "gunicorn_systemd_release_root": "/opt/shop",
+            "gunicorn_systemd_check_release_member": "release",
+            "gunicorn_systemd_graceful_timeout": 20,
+            "gunicorn_systemd_bake_time": 7,
+        },
+    )
+    told = json.loads(written[f"/etc/{NAME}/handover.json"])
+    assert (told["name"], told["release_root"]) == (NAME, "/opt/shop")
+    assert (told["stop_time_limit"], told["bake_time"], told["start_time_limit"]) == (25, 7, 60)
+    assert told["check"] == {
+        **{"path": "/", "host": "localhost", "status": 200, "release_member": "release"},
+        **{"count": 3, "interval": 0.2, "time_limit": 30},
+    }
+
+
+def test_what_was_interrupted_is_undone_before_the_service_starts() -> None:
+    written = files("Debian", {**REQUIRED, "gunicorn_systemd_release_root": "/opt/shop"})
+    boot = unit(written[f"/etc/systemd/system/{NAME}-handover-boot.service"])
+    assert boot["Unit"]["Before"] == [f"{NAME}.service"]
+    assert boot["Service"]["ExecStart"] == [f"/usr/local/sbin/{NAME}-handover --boot"]
+    assert boot["Install"]["WantedBy"] == ["multi-user.target"]
 
 
 @pytest.mark.parametrize(
@@ -598,6 +674,38 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         {"gunicorn_systemd_check_status": 42},
         "gunicorn_systemd_check_status (42) is not the status of an answer",
     ),
+    "check-of-nothing": (
+        {"gunicorn_systemd_check_count": 0},
+        "gunicorn_systemd_check_count (0) would call every release good",
+    ),
+    "check-without-pause": (
+        {"gunicorn_systemd_check_interval": 0.0},
+        "gunicorn_systemd_check_interval (0.0) would ask without a pause",
+    ),
+    "check-that-cannot-end": (
+        {"gunicorn_systemd_check_count": 100, "gunicorn_systemd_check_interval": 0.5},
+        "gunicorn_systemd_check_time_limit (30) is over before gunicorn_systemd_check_count",
+    ),
+    "no-time-to-start": (
+        {"gunicorn_systemd_start_time_limit": 0},
+        "gunicorn_systemd_start_time_limit (0) leaves no time for a start",
+    ),
+    "baked-before-it-was-there": (
+        {"gunicorn_systemd_bake_time": -1},
+        "gunicorn_systemd_bake_time (-1) is negative",
+    ),
+    "relative-root": (
+        {"gunicorn_systemd_release_root": "opt/shop"},
+        'gunicorn_systemd_release_root ("opt/shop") is not the plain absolute path',
+    ),
+    "root-of-another": (
+        {"gunicorn_systemd_release_root": "/srv/shop"},
+        'gunicorn_systemd_release_root ("/srv/shop") has no part in gunicorn_systemd_directory',
+    ),
+    "release-elsewhere": (
+        {"gunicorn_systemd_release_root": "/opt/shop", "gunicorn_systemd_release": "../9d3f"},
+        'gunicorn_systemd_release ("../9d3f") cannot name a release',
+    ),
     "check-without-time": (
         {"gunicorn_systemd_check_time_limit": 0},
         "gunicorn_systemd_check_time_limit (0) leaves no time for an answer",
@@ -649,6 +757,10 @@ ALONE: dict[str, tuple[dict[str, Any], str]] = {
     "name-of-a-credential": (
         {"gunicorn_systemd_credentials": [{"name": "../key", "value": "secret-7f3a"}]},
         "gunicorn_systemd_credentials has a name that cannot be a file's",
+    ),
+    "release-of-nowhere": (
+        {"gunicorn_systemd_release": "9d3f"},
+        'gunicorn_systemd_release ("9d3f") names a release of nowhere',
     ),
     "unknown-network": (
         {"gunicorn_systemd_network": "some"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,9 +31,52 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         {"toll_app_environment": {"TOLL_SECRET_KEY": "seen-7f3a"}},
         "every process on the host could read",
     ),
+    "an address for everybody": (
+        {"toll_app_environment": {"TOLL_DATABASE_URL": "postgresql://u:seen-7f3a@db/toll"}},
+        "set toll_app_database_url; it reaches the application as a credential",
+    ),
+    "another database": (
+        {"toll_app_database_url": "mysql://u:tiny-7f3a@db/toll"},
+        "starts with mysql://: write postgresql://user:password@host/database",
+    ),
+    "a server without a database": (
+        {"toll_app_database_url": "postgresql://u:tiny-7f3a@db"},
+        "names no database",
+    ),
+    "copies below none": ({"toll_app_keep_backups": -1}, "toll_app_keep_backups (-1) is negative"),
+    "an admin that is none": (
+        {"toll_app_admin_name": "anna smith"},
+        'toll_app_admin_name ("anna smith") cannot be a user\'s name',
+    ),
+    "a short password": (
+        {"toll_app_admin_password": "tiny-7f3a"},
+        "toll_app_admin_password is shorter than 12 characters",
+    ),
+    "a password of two lines": (
+        {"toll_app_admin_password": "tiny-7f3a\ntiny-7f3a"},
+        "toll_app_admin_password has several lines",
+    ),
+    "two sources": (
+        {"toll_app_revision": "v1", "toll_app_bundle": "/tmp/x.tar.gz"},
+        "toll_app_revision",
+    ),
+    "a hash of nothing": ({"toll_app_bundle_sha256": "0" * 64}, "is set without toll_app_bundle"),
+    "no host at a time": ({"toll_app_serial": 0}, "is neither a number of hosts nor a percentage"),
+    "more than all hosts": ({"toll_app_serial": [1, "101%"]}, "toll_app_serial"),
+    "no size of a batch": ({"toll_app_serial": []}, "toll_app_serial"),
+    "a word for a size": ({"toll_app_serial": "all"}, "toll_app_serial"),
+    "yes for a size": ({"toll_app_serial": True}, "toll_app_serial"),
+    "fewer than no releases": ({"toll_app_keep_releases": -1}, "toll_app_keep_releases"),
+    "a hasty take-over": ({"toll_app_lock_stale": 5}, "is less than 60 seconds"),
+    "a wait of less than nothing": ({"toll_app_lock_wait": -1}, "is not a number of seconds"),
+    "a wait of a while": ({"toll_app_lock_wait": "a while"}, "is not a number of seconds"),
+    "another form of a status": ({"toll_app_status_format": "xml"}, "use one of table, json"),
     "a word for a number": ({"toll_app_check_time_limit": "soon"}, "toll_app_check_time_limit"),
     "a typing error": ({"toll_app_domain": ["a.example.com"]}, "toll_app_domains"),
 }
+# Another host of the play that serves the same domain.
+TWIN = {"web2": {"toll_app_domains": ["app.example.com", "www.example.com"]}}
+SHARED = {"toll_app_database_url": "postgresql://u:p@db/toll", "toll_app_secret_key": "k" * 32}
 HOSTS: dict[str, tuple[Case, str]] = {
     "another system": (
         Case(REQUIRED, {"family": "alpine", "pretty_name": "Alpine Linux 3.22"}),
@@ -39,10 +84,29 @@ HOSTS: dict[str, tuple[Case, str]] = {
     ),
     "no systemd": (Case(REQUIRED, {"systemd": {"running": False, "version": 0}}), "systemd"),
     "a full disk": (Case(REQUIRED, {"mounts": {"/": 20}}), "MiB"),
+    "a file for each of two hosts": (
+        Case({**REQUIRED, **SHARED, "toll_app_database_url": ""}, beside=TWIN),
+        "toll_app_database_url is empty, but web2 also serves app.example.com",
+    ),
+    "a key for each of two hosts": (
+        Case({**REQUIRED, **SHARED, "toll_app_secret_key": ""}, beside=TWIN),
+        "toll_app_secret_key is empty, but web2 also serves app.example.com",
+    ),
 }
 GOOD = {
     "the least": Case(REQUIRED),
+    "one host at a time": Case({**REQUIRED, "toll_app_serial": 1}),
+    "one host at a time, from the command line": Case({**REQUIRED, "toll_app_serial": "1"}),
+    "a wait, from the command line": Case({**REQUIRED, "toll_app_lock_wait": "60"}),
+    "a share of the hosts": Case({**REQUIRED, "toll_app_serial": "25%"}),
+    "one host, then more": Case({**REQUIRED, "toll_app_serial": [1, 5, "100%"]}),
+    "a bundle and its hash": Case(
+        {**REQUIRED, "toll_app_bundle": "/tmp/x.tar.gz", "toll_app_bundle_sha256": "0" * 64}
+    ),
     "a key": Case({**REQUIRED, "toll_app_secret_key": "k" * 32}),
+    "two hosts of one database": Case({**REQUIRED, **SHARED}, beside=TWIN),
+    "two hosts apart": Case(REQUIRED, beside={"web3": {"toll_app_domains": ["b.example.com"]}}),
+    "an admin": Case({**REQUIRED, "toll_app_admin_password": "p" * 12}),
 }
 
 
@@ -61,7 +125,10 @@ def test_preflight_names_what_is_wrong(guard: str, said: dict[str, str]) -> None
     assert "Nothing was changed on" in said[guard]
 
 
-@pytest.mark.parametrize("guard", ["a short key"])
+@pytest.mark.parametrize(
+    "guard",
+    [guard for guard, (variables, _) in GUARDS.items() if "7f3a" in str(variables)],
+)
 def test_preflight_does_not_show_a_secret(guard: str, said: dict[str, str]) -> None:
     assert "7f3a" not in said[guard]
 
@@ -73,13 +140,115 @@ def test_preflight_lets_good_variables_pass(case: str, said: dict[str, str]) -> 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_credential_is_the_vaults_or_made_by_the_host(family: str) -> None:
+def test_credentials_are_the_vaults_or_made_by_the_host(family: str) -> None:
     own = evaluate(ROLE, "__toll_app_credentials", family, **REQUIRED)
     assert own == [{"name": "secret_key", "random": 32}]
-    given = evaluate(
-        ROLE, "__toll_app_credentials", family, **REQUIRED, toll_app_secret_key="k" * 32
-    )
-    assert given == [{"name": "secret_key", "value": "k" * 32}]
+    given = evaluate(ROLE, "__toll_app_credentials", family, **REQUIRED, **SHARED)
+    assert given == [
+        {"name": "secret_key", "value": "k" * 32},
+        {"name": "database_url", "value": "postgresql://u:p@db/toll"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "network", "after"),
+    [
+        # SQLite, and sockets that systemd or PostgreSQL opened: there is nothing to connect to.
+        ("", "none", []),
+        ("postgresql:///toll", "none", ["postgresql.service"]),
+        ("postgresql:///toll?host=/run/postgresql", "none", ["postgresql.service"]),
+        ("postgresql://u:p@/toll?x=1&host=%2Frun%2Fpostgresql", "none", ["postgresql.service"]),
+        # A server on the host.
+        ("postgresql://u:p@localhost/toll", "local", ["postgresql.service"]),
+        ("postgresql+psycopg://u:p@127.0.0.1:5433/toll", "local", ["postgresql.service"]),
+        ("postgresql://u:p@[::1]/toll", "local", ["postgresql.service"]),
+        ("postgresql://u:p@/toll?host=localhost:5433", "local", ["postgresql.service"]),
+        # One elsewhere, also as the second choice.
+        ("postgresql://u:p@db.example.com/toll", "any", []),
+        ("postgresql://u:p@/toll?host=localhost&host=192.0.2.7:5432", "any", []),
+        ("postgresql://u:p@localhost.example.com/toll", "any", []),
+    ],
+)
+def test_service_reaches_its_database_and_nothing_else(
+    url: str, network: str, after: list[str]
+) -> None:
+    variables = {**REQUIRED, "toll_app_database_url": url}
+    assert evaluate(ROLE, "__toll_app_network", "Debian", **variables) == network
+    assert evaluate(ROLE, "__toll_app_after", "Debian", **variables) == after
+
+
+def play(**urls: str | None) -> dict[str, Any]:
+    """What Ansible says of a play with these hosts and the URL that each has, if it has one."""
+    hosts = {
+        name: {"inventory_hostname": name} | ({} if url is None else {"toll_app_database_url": url})
+        for name, url in urls.items()
+    }
+    return {"hostvars": hosts, "ansible_play_hosts_all": list(urls)}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        # Each file has one host that knows it.
+        ({"a": None, "b": ""}, {"a": "a", "b": "b"}),
+        # A shared database is migrated by one, and each database by somebody.
+        ({"a": "x", "b": "x", "c": "y"}, {"a": "a", "b": "a", "c": "c"}),
+        ({"a": "", "b": "x", "c": "x"}, {"a": "a", "b": "b", "c": "b"}),
+    ],
+)
+def test_a_database_is_migrated_by_one_host(
+    hosts: dict[str, str | None], expected: dict[str, str]
+) -> None:
+    for name, url in hosts.items():
+        variables = {**REQUIRED, "toll_app_database_url": url or "", "inventory_hostname": name}
+        found = evaluate(ROLE, "__toll_app_data_host", "Debian", **variables, **play(**hosts))
+        assert found == expected[name]
+
+
+def test_password_is_in_no_argument() -> None:
+    """Arguments are in the process list of the host, and in the output of a talkative run."""
+    variables = {
+        **REQUIRED,
+        "toll_app_admin_password": "hush-hush-7f3a",
+        "toll_app_demo": True,
+        "__toll_app_release": {"id": "abc"},
+    }
+    argv = evaluate(ROLE, "__toll_app_data_argv", "Debian", **variables)
+    assert argv[1:] == ["--release", "abc", "--keep", "10", "--admin", "admin", "--demo"]
+    variables["toll_app_admin_password"] = ""
+    assert "--admin" not in evaluate(ROLE, "__toll_app_data_argv", "Debian", **variables)
+
+
+@pytest.mark.parametrize(
+    ("family", "installed", "missing"),
+    [
+        ("Debian", {"nginx": "1"}, ["postgresql-client"]),
+        ("Debian", {"postgresql-client-17": "17.6"}, []),
+        ("RedHat", {"nginx": "1"}, ["postgresql"]),
+        ("RedHat", {"postgresql": "16"}, []),
+        # The server's own package name says nothing of the client there.
+        ("RedHat", {"postgresql-jdbc": "42"}, ["postgresql"]),
+    ],
+)
+def test_client_of_the_database_is_installed_for_the_copies(
+    family: str, installed: dict[str, str], missing: list[str]
+) -> None:
+    def packages(**more: Any) -> Any:
+        variables = {
+            **REQUIRED,
+            **SHARED,
+            "inventory_hostname": "a",
+            **play(a=SHARED["toll_app_database_url"]),
+            "wsgi_host": {"packages": installed},
+            **more,
+        }
+        return evaluate(ROLE, "__toll_app_missing_packages", family, **variables)
+
+    assert packages() == missing
+    assert packages(toll_app_keep_backups=0) == []
+    assert packages(toll_app_database_url="") == []
+    other = {"inventory_hostname": "b", **play(a=SHARED["toll_app_database_url"], b="x")}
+    assert packages(**other, toll_app_database_url="x") == missing
 
 
 def test_the_three_roles_know_nothing_of_the_application() -> None:
@@ -93,10 +262,66 @@ def test_the_three_roles_know_nothing_of_the_application() -> None:
                 assert "toll-app" not in text, path
 
 
+def load(path: Path) -> list[dict[str, Any]]:
+    """The tasks of a file, those in blocks with their block."""
+    return list(yaml.safe_load(path.read_text()))
+
+
+def tasks(listed: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Every task, those in blocks included, but not those of a rescue."""
+    for task in listed:
+        if "block" in task:
+            yield from tasks([*task["block"], *task.get("always", [])])
+        else:
+            yield task
+
+
+def imports(file: str) -> list[str]:
+    """Files of tasks that one of them imports, those of other roles left out, in order."""
+    listed = tasks(load(ROLES / ROLE / "tasks" / file))
+    key = "ansible.builtin.import_tasks"
+    return [task[key] for task in listed if key in task]
+
+
+def test_site_and_deploy_run_the_same_stages_in_the_same_order() -> None:
+    """What a release goes through is written once: two ways of deploying would drift apart."""
+    stages = imports("deploy.yml")
+    assert stages[1:5] == ["lock.yml", "build.yml", "ship.yml", "programs.yml"]
+    # Packages are a matter of setting up a host.
+    assert [each for each in imports("main.yml") if each != "install.yml"] == stages
+
+
+def test_lock_is_freed_whatever_happens() -> None:
+    for file in ("main.yml", "deploy.yml", "rollback.yml"):
+        [outer] = [each for each in load(ROLES / ROLE / "tasks" / file) if "block" in each]
+        [free] = outer["always"]
+        assert free["ansible.builtin.import_tasks"] == "unlock.yml"
+        first, *_ = outer["block"][0]["block"]
+        assert first["ansible.builtin.import_tasks"] == "lock.yml"
+
+
+@pytest.mark.parametrize(
+    ("variable", "role", "default"),
+    [
+        ("__toll_app_https_port", "nginx", "nginx_https_port"),
+        ("__toll_app_certificate", "certbot", "certbot_links_directory"),
+    ],
+)
+def test_default_that_stands_in_for_another_roles_is_the_same(
+    variable: str, role: str, default: str
+) -> None:
+    """A deploy does not run the other roles, and so has not their defaults."""
+    theirs = yaml.safe_load((ROLES / role / "defaults" / "main.yml").read_text())[default]
+    alone = evaluate(ROLE, variable, "Debian", **REQUIRED)
+    assert str(alone).split("/app.example.com")[0] == str(theirs)
+    set_by_hand = evaluate(ROLE, variable, "Debian", **REQUIRED, **{default: "/elsewhere"})
+    assert str(set_by_hand).startswith("/elsewhere")
+
+
 def test_every_stage_of_a_role_is_told_the_same() -> None:
     """A preflight that checks other values than those that are used afterwards checks nothing."""
     told: dict[str, list[Any]] = {}
-    for task in yaml.safe_load((ROLES / ROLE / "tasks" / "main.yml").read_text()):
+    for task in tasks(load(ROLES / ROLE / "tasks" / "main.yml")):
         if imported := task.get("ansible.builtin.import_role"):
             told.setdefault(imported["name"], []).append(task["vars"])
     assert set(told) == {"nginx", "certbot", "gunicorn_systemd"}

@@ -30,6 +30,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.wsgi.host.plugins.plugin_utils import sources
 
 # Part of the id: raise it when the layout of the archive changes.
 FORMAT = 1
@@ -155,6 +156,11 @@ def inputs_id(lock: bytes, files: dict[str, Path], python: str, architecture: st
     for name, path in files.items():
         add(name.encode(), path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def content_id(lock: bytes, files: dict[str, Path]) -> str:
+    """Return what the ids of one source for several Python versions have in common."""
+    return inputs_id(lock, files, "", "")
 
 
 def revision(directory: Path, paths: list[Path]) -> str | None:
@@ -345,7 +351,9 @@ def locked(cache: Path) -> Iterator[None]:
 class Bundle:
     """One bundle: its inputs, its id and its place in the cache."""
 
-    def __init__(self, options: dict[str, Any], cache: Path) -> None:
+    def __init__(self, options: dict[str, Any], cache: Path, commit: str | None = None) -> None:
+        """`commit` is what the source was exported from, None if it is a working tree."""
+        self.commit = commit
         self.name: str = options["name"]
         if not re.fullmatch(r"[a-z][a-z0-9-]*", self.name):
             raise BundleError(
@@ -365,12 +373,15 @@ class Bundle:
         content = self.lock.read_bytes()
         self.lock_hash = hashlib.sha256(content).hexdigest()
         self.id = inputs_id(content, self.files, self.python, self.architecture)
+        self.content = content_id(content, self.files)
         self.cache = cache
         self.archive = cache / f"{self.name}-{self.id}.tar.gz"
         self.record = cache / f"{self.name}-{self.id}.json"
 
     def revision(self) -> str | None:
         """Return the commit that the inputs come from."""
+        if self.commit:
+            return self.commit
         inputs = [self.lock, *([self.source] if self.source else [])]
         return revision(self.source or self.lock.parent, inputs)
 
@@ -409,6 +420,7 @@ class Bundle:
         manifest = {
             "format": FORMAT,
             "id": self.id,
+            "content": self.content,
             "name": self.name,
             "revision": self.revision(),
             "python": self.python,
@@ -474,31 +486,119 @@ class ActionModule(ActionBase):
                 "python": {"type": "str", "required": True},
                 "architecture": {"type": "str", "required": True, "choices": list(PLATFORMS)},
                 "cache": {"type": "path"},
+                "revision": {"type": "str", "default": ""},
+                "archive": {"type": "path", "default": ""},
+                "archive_sha256": {"type": "str", "default": ""},
+                "variables": {"type": "dict", "default": {}},
             }
         )
+        arguments: dict[str, Any] = self._task.args
+        called = {key: key for key in ("revision", "archive", "archive_sha256")} | {
+            key: str(value) for key, value in options["variables"].items()
+        }
         cache = options["cache"]
         directory = Path((task_vars or {}).get("playbook_dir") or self._loader.get_basedir())
+        result["changed"] = False
         try:
-            bundle = Bundle(options, Path(cache) if cache else default_cache(directory))
-            record = bundle.cached()
-            if record is None and not self._task.check_mode:
-                record = bundle.build()
-        except BundleError as error:
+            if options["archive"] and options["revision"]:
+                raise BundleError(
+                    f"{called['revision']} and {called['archive']} are both set "
+                    f"({arguments['revision']!r} and {arguments['archive']!r}), and a bundle "
+                    f"comes from one of them. Leave one out"
+                )
+            if options["archive_sha256"] and not options["archive"]:
+                raise BundleError(
+                    f"{called['archive_sha256']} is set without {called['archive']}, whose hash "
+                    f"it is. Set both, or leave it out"
+                )
+            place = Path(cache) if cache else default_cache(directory)
+            if options["archive"]:
+                result["bundle"] = prebuilt(options, called)
+            elif options["revision"]:
+                result["bundle"] = self._of_revision(options, place, called["revision"])
+            else:
+                result["bundle"] = self._of(Bundle(options, place))
+        except (BundleError, sources.SourceError) as error:
             raise AnsibleActionFail(str(error)) from error
         except OSError as error:
             raise AnsibleActionFail(f"The bundle cannot be built: {error}") from error
-        known = record or {"revision": bundle.revision(), "sha256": None, "unpacked_bytes": None}
-        result["changed"] = False
-        result["bundle"] = {
+        return result
+
+    def _of_revision(self, options: dict[str, Any], cache: Path, variable: str) -> dict[str, Any]:
+        """Return the bundle of the source as it was at a revision."""
+        source = Path(options["source"] or "").resolve()
+        lock = Path(options["lock"]).resolve()
+        if not options["source"] or not lock.is_relative_to(source):
+            raise BundleError(
+                f"{variable}: the lock file {lock} is not below source, so its content at that "
+                f"revision is not known. Keep it there"
+            )
+        with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
+            exported = Path(folder, source.name)
+            exported.mkdir()
+            commit = sources.export(source, options["revision"], exported, variable)
+            changes = {"source": exported, "lock": exported / lock.relative_to(source)}
+            try:
+                return self._of(Bundle({**options, **changes}, cache, commit))
+            except BundleError as error:
+                # The folder is gone when somebody reads this.
+                words = str(error).replace(folder, f"{options['revision']}:")
+                raise BundleError(f"{variable} is {options['revision']!r}: {words}") from error
+
+    def _of(self, bundle: Bundle) -> dict[str, Any]:
+        """Return what is known of a bundle, built unless in check mode."""
+        record = bundle.cached()
+        if record is None and not self._task.check_mode:
+            record = bundle.build()
+        known = record or {"revision": None, "sha256": None, "unpacked_bytes": None}
+        first_built = str(known["revision"] or "-dirty")
+        return {
             "name": bundle.name,
             "id": bundle.id,
+            "content": bundle.content,
             "archive": str(bundle.archive),
             "built": record is not None,
             "sha256": known["sha256"],
             "unpacked_bytes": known["unpacked_bytes"],
             "python": bundle.python,
             "architecture": bundle.architecture,
-            "revision": known["revision"],
+            # The same content may have been built from a changed working tree, and committed since.
+            "revision": bundle.revision()
+            if bundle.commit or first_built.endswith("-dirty")
+            else first_built,
             "lock_hash": bundle.lock_hash,
+            "built_by": known.get("built_by"),
         }
-        return result
+
+
+def prebuilt(options: dict[str, Any], called: dict[str, str]) -> dict[str, Any]:
+    """Return a bundle that was built before, its hash checked."""
+    version = re.fullmatch(r"(3\.\d+)(\.\d+)?", options["python"])
+    built = sources.find_built(
+        Path(options["archive"]),
+        name=options["name"],
+        python=version[1] if version else options["python"],
+        architecture=options["architecture"],
+        sha256=options["archive_sha256"],
+        variable=called["archive"],
+        hash_variable=called["archive_sha256"],
+    )
+    if built.manifest["format"] != FORMAT:
+        raise BundleError(
+            f"{called['archive']} is {options['archive']!r}, of the format "
+            f"{built.manifest['format']}, and this project knows {FORMAT}. Build it anew"
+        )
+    return {
+        "name": built.manifest["name"],
+        "id": built.manifest["id"],
+        "content": built.manifest.get("content") or built.manifest["id"],
+        "archive": str(built.archive.resolve()),
+        "built": True,
+        "sha256": built.sha256,
+        "unpacked_bytes": built.manifest["unpacked_bytes"],
+        "python": built.manifest["python"],
+        "architecture": built.manifest["architecture"],
+        "revision": built.manifest.get("revision"),
+        "lock_hash": built.manifest["lock_sha256"],
+        "built_by": built.manifest.get("built_by"),
+    }

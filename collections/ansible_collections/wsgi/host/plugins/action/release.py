@@ -11,7 +11,10 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.wsgi.host.plugins.plugin_utils.control import whoami
 
+# What only the record of a release tells; older bundles lack some of it.
+TOLD = ("content", "revision", "lock_hash", "built_by")
 NEEDED = ("name", "id", "python", "architecture", "archive", "built", "sha256", "unpacked_bytes")
 MODULE = "wsgi.host.release"
 
@@ -28,8 +31,9 @@ class ActionModule(ActionBase):
         """Return the module's result, after shipping the archive if the module asks for it."""
         result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        if "archive" in arguments:
-            raise AnsibleActionFail("archive is set by wsgi.host.release itself. Leave it out")
+        for own in ("archive", "shipped_by"):
+            if own in arguments:
+                raise AnsibleActionFail(f"{own} is set by wsgi.host.release itself. Leave it out")
         bundle = arguments.get("bundle")
         if not isinstance(bundle, dict) or any(key not in bundle for key in NEEDED):
             raise AnsibleActionFail(
@@ -37,6 +41,8 @@ class ActionModule(ActionBase):
                 'Register its result, for example as x, and give "{{ x.bundle }}"'
             )
         arguments["bundle"] = {key: bundle[key] for key in NEEDED}
+        arguments["bundle"] |= {key: bundle[key] for key in TOLD if key in bundle}
+        arguments["shipped_by"] = whoami()
         outcome = self._execute_module(MODULE, module_args=arguments, task_vars=task_vars)
         if outcome.pop("archive_needed", False):
             archive = self._checked_archive(bundle)

@@ -53,6 +53,30 @@ options:
       - Default is C(.cache/bundles) in the nearest directory above the playbook that holds an
         C(ansible.cfg) or is a git repository.
     type: path
+  revision:
+    description:
+      - Take O(source), its lock file included, as it was at this git revision (commit, tag, branch)
+        in place of the working tree. O(lock) has to be below O(source).
+    type: str
+    default: ""
+  archive:
+    description:
+      - Build nothing, and take this archive, which the module built before, perhaps elsewhere. Its
+        SHA-256 has to be O(archive_sha256), or what the record (C(.json)) beside it says.
+      - A directory is looked through for the one archive that fits the host's Python and
+        architecture.
+    type: path
+    default: ""
+  archive_sha256:
+    description: What the SHA-256 of O(archive) has to be.
+    type: str
+    default: ""
+  variables:
+    description:
+      - What messages call O(revision), O(archive) and O(archive_sha256), by the names of these
+        options. The variables of a role, say, that somebody has set.
+    type: dict
+    default: {}
 notes:
   - Needs C(uv), taken from beside the running Python or from C(PATH).
   - The index, its certificate authority and the proxy are those that uv's own settings name
@@ -84,6 +108,16 @@ EXAMPLES = r"""
     architecture: "{{ ansible_facts['wsgi_host'].architecture }}"
   register: __toll_app_bundle
 
+- name: bundle | Build the application as it was at a tag
+  wsgi.host.bundle:
+    name: toll-app
+    lock: "{{ playbook_dir }}/../app/requirements.txt"
+    source: "{{ playbook_dir }}/../app"
+    revision: v1.4.0
+    python: "{{ ansible_facts['wsgi_host'].python.version }}"
+    architecture: "{{ ansible_facts['wsgi_host'].architecture }}"
+  register: __toll_app_bundle
+
 - name: bundle | Build certbot, which is dependencies only
   wsgi.host.bundle:
     name: certbot
@@ -104,6 +138,14 @@ bundle:
       type: str
     id:
       description: Hash of the inputs, 12 hexadecimal digits.
+      type: str
+    content:
+      description: >-
+        Hash of the application and its lock file, 12 hexadecimal digits, the same for every Python
+        version and architecture.
+      type: str
+    built_by:
+      description: Who built the archive and where, null while it is not built.
       type: str
     archive:
       description: Path of the archive on the control node.

@@ -27,8 +27,8 @@ options:
     description: >-
       Format by path. A C(*) in a path stands for each item of a list or each value of a dictionary. The
       formats are C(absolute_path), C(address), C(domain), C(email), C(endpoint) (C(ip:port),
-      C([ip]:port) or C(unix:/path)), C(local_path) (on the control node), C(name), C(port), C(url) and
-      C(wildcard_domain). A value that equals the specification's default is not held against its format.
+      C([ip]:port) or C(unix:/path)), C(local_path) (on the control node), C(name), C(port),
+      C(postgresql_url), C(url) and C(wildcard_domain). A value that equals the specification's default is not held against its format.
     type: dict
     default: {}
   rules:

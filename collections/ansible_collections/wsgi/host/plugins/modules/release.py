@@ -35,6 +35,11 @@ description:
     when it is complete and on disk, so that an interrupted run leaves nothing that counts.
   - O(activate) points the symbolic link C(<root>/current) at the release, in one step.
   - A release that is there is not looked at again, except with O(verify).
+  - O(static) names files of the application that a web server serves. They are copied to
+    C(<root>/static/<hash>/<file>), with the first 8 digits of each file's SHA-256. Such an address
+    has one content for ever, also while two releases answer side by side or after one goes back,
+    so it may be kept for ever. Files that no release holds any more are removed with the next
+    installation.
 options:
   root:
     description: Directory of the releases and of C(current).
@@ -54,9 +59,24 @@ options:
         is missing or was added.
     type: bool
     default: false
+  static:
+    description: Directory of static files within the release, for example C(app/shop/static).
+    type: str
+    default: ""
+  records:
+    description:
+      - Keep a record of each release in C(<root>/state/releases/<id>.json), for what becomes of it
+        after it was shipped. It begins as V(unjudged); whoever hands over to the release writes the
+        verdict. That somebody has left a release by going back is forgotten when it is shipped again.
+    type: bool
+    default: false
   archive:
     description: Path of the archive on the host. The action plugin sets it; leave it out.
     type: path
+  shipped_by:
+    description: Who ships, for the record. The action plugin sets it; leave it out.
+    type: str
+    default: ""
 notes:
   - The host needs the bundle's Python version, with nothing but its standard library.
   - Contexts of SELinux are those that the files inherit.
@@ -105,15 +125,31 @@ activated:
   description: Whether C(current) was (or in check mode, would be) moved by this task.
   returned: success
   type: bool
+published:
+  description: Static files that were (or in check mode, would be) copied, below C(<root>/static).
+  returned: success
+  type: list
+  elements: str
 current:
   description: Id of the release that was current before, null if there was none.
   returned: success
   type: str
+record:
+  description: The release's record with O(records), as it is (or in check mode, was) on the host.
+  returned: success
+  type: dict
+releases:
+  description: Ids of the releases on the host, this one included.
+  returned: success
+  type: list
+  elements: str
 """
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 TEMPORARY = ".new-"
+# As the application writes them into addresses.
+STATIC_DIGITS = 8
 # Compiled files are about as large as their sources.
 SPACE_FACTOR = 2.2
 SPACE_MARGIN = 20 * 1024 * 1024
@@ -395,6 +431,57 @@ def install(releases: str, bundle: dict[str, Any], archive: str, interpreter: st
                 shutil.rmtree(os.path.join(releases, name), ignore_errors=True)
 
 
+def published_names(manifest: dict[str, Any], static: str) -> dict[str, str]:
+    """Return where each static file of a release goes below <root>/static, by its own path."""
+    above = static.strip("/") + "/"
+    return {
+        name: f"{digest[:STATIC_DIGITS]}/{name[len(above) :]}"
+        for name, digest in manifest["files"].items()
+        if static and name.startswith(above)
+    }
+
+
+def missing_static(root: str, manifest: dict[str, Any], static: str) -> list[str]:
+    """Return the static files of a release that are not below <root>/static yet."""
+    return sorted(
+        name
+        for name in published_names(manifest, static).values()
+        if not os.path.isfile(os.path.join(root, "static", name))
+    )
+
+
+def publish(root: str, path: str, manifest: dict[str, Any], static: str) -> None:
+    """Copy the static files of a release to <root>/static, each complete under its name or absent.
+
+    Must run under the lock. Files that none of the releases holds are removed.
+    """
+    target = os.path.join(root, "static")
+    for name, place in published_names(manifest, static).items():
+        final = os.path.join(target, place)
+        if os.path.isfile(final):
+            continue
+        folder = target
+        make_directory(folder)
+        for part in place.split("/")[:-1]:
+            folder = os.path.join(folder, part)
+            make_directory(folder)
+        temporary = os.path.join(target, TEMPORARY + place.split("/")[0])
+        shutil.copyfile(os.path.join(path, name), temporary)
+        os.chmod(temporary, 0o644)
+        os.rename(temporary, final)
+    releases = os.path.join(root, "releases")
+    wanted = set()
+    for entry in os.listdir(releases):
+        each = read_manifest(os.path.join(releases, entry))
+        wanted |= set(published_names(each, static).values()) if each else set()
+    for folder, _directories, files in os.walk(target, topdown=False):
+        for name in files:
+            if os.path.relpath(os.path.join(folder, name), target) not in wanted:
+                os.unlink(os.path.join(folder, name))
+        if folder != target and not os.listdir(folder):
+            os.rmdir(folder)
+
+
 def differences(path: str, manifest: dict[str, Any]) -> list[str]:
     """Return what differs between an installed release and its manifest, one line each."""
     expected = {
@@ -441,6 +528,64 @@ def activate(root: str, name: str) -> None:
     sync(root)
 
 
+def record_path(root: str, name: str) -> str:
+    """Return where the record of a release is."""
+    return os.path.join(root, "state", "releases", name + ".json")
+
+
+def read_record(root: str, name: str) -> dict[str, Any] | None:
+    """Return the record of a release, None if there is none that can be read."""
+    try:
+        with open(record_path(root, name), encoding="utf-8") as file:
+            record = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and record.get("id") == name else None
+
+
+def write_record(root: str, record: dict[str, Any]) -> None:
+    """Write the record of a release, complete or not at all."""
+    path = record_path(root, record["id"])
+    make_directory(os.path.join(root, "state"))
+    make_directory(os.path.dirname(path))
+    temporary = os.path.join(os.path.dirname(path), TEMPORARY + record["id"])
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(record, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(temporary, 0o644)
+    os.rename(temporary, path)
+    sync(os.path.dirname(path))
+
+
+def wanted_record(found: dict[str, Any] | None, bundle: dict[str, Any], by: str) -> dict[str, Any]:
+    """Return what the record of a release that is shipped has to be."""
+    if found is not None:
+        return {key: value for key, value in found.items() if not key.startswith("left_")}
+    return {
+        "schema": 1,
+        "id": bundle["id"],
+        "content": bundle.get("content") or bundle["id"],
+        "revision": bundle.get("revision"),
+        "lock_sha256": bundle.get("lock_hash"),
+        "python": bundle["python"],
+        "architecture": bundle["architecture"],
+        "archive_sha256": bundle["sha256"],
+        "built_by": bundle.get("built_by"),
+        "shipped_by": by,
+        "shipped_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "verdict": "unjudged",
+    }
+
+
+def installed(releases: str, also: str) -> list[str]:
+    """Return the ids of the complete releases, and of the one that is to be one."""
+    names = os.listdir(releases) if os.path.isdir(releases) else []
+    complete = {name for name in names if read_manifest(os.path.join(releases, name)) is not None}
+    return sorted(complete | {also})
+
+
 def run(module: AnsibleModule) -> dict[str, Any]:
     """Do what the options ask for; return the result."""
     root, bundle = module.params["root"], module.params["bundle"]
@@ -471,6 +616,22 @@ def run(module: AnsibleModule) -> dict[str, Any]:
                 f"{path} is not what was installed:\n{listed}{more}\n"
                 f"Find out who changed it. To install it anew, remove its {MANIFEST} and run again."
             )
+    static = module.params["static"]
+    manifest = read_manifest(path)
+    # What cannot be told in check mode goes with the installation.
+    published = missing_static(root, manifest, static) if manifest and static else []
+    if published and manifest and not module.check_mode:
+        with locked(releases):
+            publish(root, path, manifest, static)
+        sync(root)
+    record, record_it = None, False
+    if module.params["records"]:
+        record = read_record(root, bundle["id"])
+        wanted = wanted_record(record, bundle, module.params["shipped_by"])
+        record_it = wanted != record
+        if record_it and not module.check_mode:
+            write_record(root, wanted)
+            record = wanted
     activate_it = module.params["activate"] and before != bundle["id"]
     if activate_it and not module.check_mode:
         activate(root, bundle["id"])
@@ -481,12 +642,15 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         return "\n".join([*lines, f"current: {current or 'none'}", ""])
 
     return {
-        "changed": install_it or activate_it,
+        "changed": bool(install_it or activate_it or published or record_it),
         "id": bundle["id"],
         "path": path,
         "installed": install_it,
         "activated": activate_it,
+        "published": published,
         "current": before,
+        "record": record,
+        "releases": installed(releases, bundle["id"]),
         "diff": {
             "before_header": root,
             "after_header": root,
@@ -504,7 +668,10 @@ def main() -> None:
             "bundle": {"type": "dict", "required": True},
             "activate": {"type": "bool", "default": True},
             "verify": {"type": "bool", "default": False},
+            "static": {"type": "str", "default": ""},
+            "records": {"type": "bool", "default": False},
             "archive": {"type": "path"},
+            "shipped_by": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )

@@ -221,6 +221,39 @@ def url(value: object) -> Fault | None:
     return fault and Fault(f"has a host that {fault.problem}", remedy)
 
 
+def postgresql_url(value: object) -> Fault | None:
+    """Where a PostgreSQL database is. It has a password, so no fault repeats but the scheme."""
+    remedy = "write postgresql://user:password@host/database"
+    text = _text(value)
+    scheme, separator, rest = (text or "").partition("://")
+    if not separator:
+        return Fault("is not a URL", remedy)
+    if scheme == "sqlite":
+        return Fault("is a file", "leave it empty for SQLite")
+    if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
+        known = re.fullmatch(r"[a-z][a-z0-9+]{0,20}", scheme)
+        return Fault(f"starts with {scheme}://" if known else "has no known scheme", remedy)
+    if re.search(r"\s", rest):
+        return Fault("has a blank or a line break", "leave it out, or write %20 for a blank")
+    if re.split(r"[/?]", rest)[0].count("@") > 1 or "#" in rest:
+        return Fault(
+            "has an @ or a # within the password", "write %40 for @, %23 for #, and %2F for /"
+        )
+    try:
+        parts = urlsplit(text or "")
+        number = parts.port
+    except ValueError:
+        number = 0
+    if number == 0:
+        return Fault(
+            "has a port that is none",
+            "use a port between 1 and 65535; write %2F for a / within the password",
+        )
+    if not parts.path.strip("/"):
+        return Fault("names no database", remedy)
+    return None
+
+
 FORMATS: dict[str, Check] = {
     check.__name__: check
     for check in (
@@ -232,6 +265,7 @@ FORMATS: dict[str, Check] = {
         local_path,
         name,
         port,
+        postgresql_url,
         url,
         wildcard_domain,
     )

@@ -1,0 +1,39 @@
+"""Show how all hosts do, as a table or as JSON.
+
+The options are documented in plugins/modules/status_report.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.wsgi.host.plugins.plugin_utils import fleet
+
+
+class ActionModule(ActionBase):
+    """The action behind wsgi.host.status_report."""
+
+    _supports_check_mode = True
+    _requires_connection = False
+    TRANSFERS_FILES = False
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Write the report; return what differs."""
+        result = super().run(tmp, task_vars)
+        _, options = self.validate_argument_spec(
+            argument_spec={
+                "hosts": {"type": "dict", "required": True},
+                "failed": {"type": "dict", "default": {}},
+                "format": {"type": "str", "choices": ["table", "json"], "default": "table"},
+            }
+        )
+        write = fleet.as_json if options["format"] == "json" else fleet.report
+        # A result would be indented and quoted by whatever callback shows it.
+        Display().display(write(options["hosts"], options["failed"]))
+        result["changed"] = False
+        result["drift"] = fleet.drift(options["hosts"])
+        return result

@@ -1,0 +1,250 @@
+#!/usr/bin/python
+"""Holds the lock of deploys, a file on one host, for one run of Ansible."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: deploy_lock
+short_description: Let one deploy run at a time
+version_added: "1.1.0"
+description:
+  - A file on one host says who deploys, since when and what for. As long as it is there nobody else
+    gets the lock. The lock belongs to the process that the operator started, so every task of one run
+    holds the same, and nothing has to be registered to free it.
+  - A run that was killed does not keep others away. Where the process that holds the lock was started
+    on this control node and has ended, the lock is taken over at once; else when there was no sign of
+    life for O(stale) seconds. Both are told in a warning, never silently.
+  - Never reports a change, since nothing is left of a lock.
+options:
+  path:
+    description: The file on the host. Its directory is made if it is not there.
+    type: path
+    required: true
+  state:
+    description:
+      - V(held) takes the lock. If another run has it for longer than O(wait), the task fails.
+      - V(kept) gives a sign of life, and fails if the lock was lost to another run meanwhile.
+      - V(free) frees the lock if this run holds it, and leaves that of another run alone.
+    type: str
+    choices: [held, kept, free]
+    default: held
+  reason:
+    description: What the lock is for, in the words of the operator.
+    type: str
+    default: ""
+  wait:
+    description: Seconds to wait for another run.
+    type: int
+    default: 0
+  stale:
+    description: Seconds without a sign of life after which another run is taken to be dead.
+    type: int
+    default: 1800
+  variables:
+    description: What messages call O(wait) and O(stale), by the names of these options.
+    type: dict
+    default: {}
+  claim:
+    description: Who asks. The action plugin sets it; leave it out.
+    type: dict
+notes:
+  - Run it with C(run_once) and C(delegate_to) on the same host every time.
+  - A run that no longer gives a sign of life but goes on, held up by its network say, finds out at the
+    next V(kept) that it has lost the lock, so ask before what must not happen twice.
+attributes:
+  check_mode:
+    support: full
+    description: Tells who holds the lock, and takes none.
+  diff_mode: {support: none}
+author: [toll-app maintainers]
+"""
+
+EXAMPLES = r"""
+- name: lock | Let no other deploy run
+  wsgi.host.deploy_lock:
+    path: /opt/toll-app/state/deploy.json
+    reason: release v1.4.0
+    wait: 120
+  run_once: true
+  delegate_to: "{{ groups['toll_app'][0] }}"
+
+- name: lock | Let others deploy again
+  wsgi.host.deploy_lock:
+    path: /opt/toll-app/state/deploy.json
+    state: free
+  run_once: true
+  delegate_to: "{{ groups['toll_app'][0] }}"
+"""
+
+RETURN = r"""
+owner:
+  description: Who runs Ansible, as C(user@machine).
+  type: str
+  returned: always
+lock:
+  description: What the lock says after the task, null if it is free.
+  type: dict
+  returned: always
+taken_over:
+  description: What it said before, if it was taken over.
+  type: dict
+  returned: if it was taken over
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+FLOCK_SECONDS = 30
+
+
+def make_directory(path: str) -> None:
+    """Make a directory, and those above it, readable by all whatever the umask."""
+    if not os.path.isdir(path):
+        make_directory(os.path.dirname(path))
+        os.mkdir(path)
+        os.chmod(path, 0o755)
+
+
+@contextlib.contextmanager
+def alone(path: str) -> Iterator[None]:
+    """Read and write the lock as the only process; raise TimeoutError if that cannot be had."""
+    with open(path + ".flock", "w", encoding="utf-8") as file:
+        # Nobody else may hold it and so keep deploys from happening.
+        os.fchmod(file.fileno(), 0o600)
+        end = time.monotonic() + FLOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise TimeoutError(f"{path}.flock is held by another process") from None
+                time.sleep(0.05)
+        yield
+
+
+def read(path: str) -> dict[str, Any] | None:
+    """Return what the lock says; None if it is free, or says nothing that can be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("token") else None
+
+
+def write(path: str, lock: dict[str, Any]) -> None:
+    """Write the lock, complete or not at all."""
+    temporary = path + ".new"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(lock, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(temporary, 0o644)
+    os.rename(temporary, path)
+
+
+def stamp(seconds: float) -> str:
+    """A time of the host as people read it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def silence(lock: dict[str, Any], now: float) -> float:
+    """Seconds since the holder's last sign of life, by this host's clock."""
+    try:
+        return max(0.0, now - float(lock["renewed_at"]))
+    except (KeyError, TypeError, ValueError):
+        return float("inf")
+
+
+def change(
+    path: str, state: str, claim: dict[str, Any], stale: int, reason: str, *, check: bool
+) -> dict[str, Any]:
+    """Do one step; return `lock`, and `busy`, `lost` or `taken_over` with `why` where it applies.
+
+    Args:
+        path: the file.
+        state: held, kept or free.
+        claim: token, owner and control of who asks; `over` is the token of a lock whose holder has
+            ended, as the control node knows.
+        stale: seconds without a sign of life after which a holder is taken to be dead.
+        reason: what the lock is for.
+        check: change nothing.
+    """
+    now = time.time()
+    found = read(path)
+    mine = found is not None and found["token"] == claim["token"]
+    if state == "free":
+        if mine and not check:
+            os.unlink(path)
+        return {"lock": found if found and not mine else None}
+    if state == "kept" and not mine:
+        return {"lock": found, "lost": True}
+    result: dict[str, Any] = {}
+    if found is not None and not mine:
+        quiet = silence(found, now)
+        if found["token"] == claim.get("over"):
+            why = "ended"
+        elif quiet > stale:
+            why = "silent"
+        else:
+            why = ""
+        result["silence"] = round(min(quiet, 1e9))
+        if not why:
+            return {**result, "lock": found, "busy": True}
+        result |= {"taken_over": found, "why": why}
+    since = found if found is not None and mine else {"since": stamp(now)}
+    lock = {
+        "owner": claim["owner"],
+        "reason": reason or str(since.get("reason", "")),
+        "since": since["since"],
+        "renewed": stamp(now),
+        "renewed_at": now,
+        "token": claim["token"],
+        "control": claim["control"],
+    }
+    if not check:
+        write(path, lock)
+    return {**result, "lock": lock}
+
+
+def main() -> None:
+    """Run as an Ansible module."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["held", "kept", "free"], "default": "held"},
+            "reason": {"type": "str", "default": ""},
+            "wait": {"type": "int", "default": 0},
+            "stale": {"type": "int", "default": 1800},
+            "variables": {"type": "dict", "default": {}},
+            "claim": {"type": "dict", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    path = options["path"]
+    directory = os.path.dirname(path)
+    arguments = (path, options["state"], options["claim"], options["stale"], options["reason"])
+    try:
+        if module.check_mode or (options["state"] != "held" and not os.path.isdir(directory)):
+            result = change(*arguments, check=True)
+        else:
+            make_directory(directory)
+            with alone(path):
+                result = change(*arguments, check=False)
+    except OSError as error:
+        module.fail_json(msg=f"The lock {path} cannot be used: {error}")
+    module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+#!/usr/bin/python
+"""Runs a program of the host that answers with one JSON object, secrets on its standard input."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: program
+short_description: Run a program of the host that says in JSON what it did
+version_added: "1.0.0"
+description:
+  - C(command) knows nothing of what a program did, shows its arguments, and can only be silenced as a whole
+    to keep a secret. This runs a program that prints one JSON object with C(changed) and C(msg), and takes
+    that for the task's result.
+  - A secret goes to the program's standard input. It is in no argument, log, diff or result.
+  - In check mode the program gets O(check_argument), and is to answer what it would do. If it is not
+    installed yet, it would change something.
+options:
+  argv:
+    description: The program's absolute path and its arguments. Not for secrets.
+    type: list
+    elements: str
+    required: true
+  stdin:
+    description: What the program reads from its standard input. Kept secret.
+    type: str
+    default: ""
+  check_argument:
+    description: The further argument in check mode.
+    type: str
+    default: --check
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: none}
+author: [toll-app maintainers]
+"""
+
+EXAMPLES = r"""
+- name: migrate | Bring the data to what the release needs
+  wsgi.host.program:
+    argv: [/usr/local/sbin/toll-app-data, --release, "{{ release_id }}", --admin, anna]
+    stdin: "{{ vaulted_password }}"
+"""
+
+RETURN = r"""
+msg:
+  description: What the program did, or why it failed.
+  type: str
+  returned: always
+answer:
+  description: The object that the program printed.
+  type: dict
+  returned: when it printed one
+"""
+
+import json
+import os
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+OUTPUT_LIMIT = 4000  # characters of what a program said that are shown if it is no answer
+
+
+def read_answer(output: str) -> dict[str, Any] | None:
+    """The JSON object that is the whole output, with a boolean `changed`, or None."""
+    try:
+        answer = json.loads(output)
+    except ValueError:
+        return None
+    if isinstance(answer, dict) and isinstance(answer.get("changed"), bool):
+        return answer
+    return None
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "argv": {"type": "list", "elements": "str", "required": True},
+            "stdin": {"type": "str", "default": "", "no_log": True},
+            "check_argument": {"type": "str", "default": "--check"},
+        },
+        supports_check_mode=True,
+    )
+    argv = module.params["argv"]
+    if not argv or not os.path.isabs(argv[0]):
+        module.fail_json(msg=f"argv is {argv!r}. Begin it with the absolute path of a program.")
+    name = os.path.basename(argv[0])
+    if module.check_mode:
+        if not os.path.exists(argv[0]):
+            module.exit_json(changed=True, msg=f"{argv[0]} would be installed first, then run.")
+        argv = [*argv, module.params["check_argument"]]
+    if not os.access(argv[0], os.X_OK):
+        module.fail_json(msg=f"{argv[0]} is not a program on this host. Install it first.")
+    code, out, err = module.run_command(argv, data=module.params["stdin"], binary_data=True)
+    answer = read_answer(out)
+    if code == 0 and answer is not None:
+        module.exit_json(changed=answer["changed"], msg=str(answer.get("msg", "")), answer=answer)
+    if answer is not None and answer.get("msg"):
+        module.fail_json(msg=str(answer["msg"]), answer=answer)
+    words = (out + err).strip()[-OUTPUT_LIMIT:]
+    how = f"ended with exit code {code}" if code else "did not answer with a JSON object"
+    module.fail_json(msg=f"{name} {how}. It said:\n{words}")
+
+
+if __name__ == "__main__":
+    main()

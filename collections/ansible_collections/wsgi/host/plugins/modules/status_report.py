@@ -1,0 +1,48 @@
+"""Documentation of the action plugin wsgi.host.status_report, which runs on the control node."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: status_report
+short_description: Show how all hosts do, as a table or as JSON
+version_added: "1.1.0"
+description:
+  - Writes what the hosts answered to the terminal, and what differs between them.
+  - Runs on the control node only and changes nothing.
+options:
+  hosts:
+    description: What C(toll-app-releases status --json) answered, by host.
+    type: dict
+    required: true
+  failed:
+    description: Why there is no answer, by host.
+    type: dict
+    default: {}
+  format:
+    description: >-
+      V(table) for people. V(json) is one line that begins with a brace, so that
+      C(ansible-playbook ... | grep '^{') is what a program reads.
+    type: str
+    choices: [table, json]
+    default: table
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: none}
+author: [toll-app maintainers]
+"""
+
+EXAMPLES = r"""
+- name: status | Show it
+  wsgi.host.status_report:
+    hosts: "{{ answers }}"
+    format: json
+  run_once: true
+"""
+
+RETURN = r"""
+drift:
+  description: What differs between hosts, or is not as it should be on one of them.
+  type: list
+  elements: str
+  returned: success
+"""

@@ -1,0 +1,239 @@
+"""What is decided about several hosts at once: batches, where to go back to, how all of them do."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Answer = Mapping[str, Any]
+
+
+class FleetError(Exception):
+    """It cannot be decided; the message says why and what to do."""
+
+
+def batch_size(size: object, hosts: int) -> int:
+    """Return how many of so many hosts a size means: a number, or a percentage rounded down.
+
+    At least one, as Ansible's own `serial`. Raises ValueError for anything else.
+    """
+    text = str(size).strip()
+    match = re.fullmatch(r"(\d+)(%?)", text)
+    if match is None or isinstance(size, bool) or int(match[1]) == 0:
+        raise ValueError(f"{size!r} is neither a number of hosts nor a percentage")
+    if match[2]:
+        if int(match[1]) > 100:
+            raise ValueError(f"{size!r} is more than all hosts")
+        return max(1, hosts * int(match[1]) // 100)
+    return int(match[1])
+
+
+def batches(hosts: Sequence[str], serial: object) -> list[list[str]]:
+    """Cut hosts into batches, one after the other; the last size holds for all that follow.
+
+    Raises ValueError if `serial` is not a size or a list of sizes.
+    """
+    sizes = list(serial) if isinstance(serial, (list, tuple)) else [serial]
+    if not sizes:
+        raise ValueError("no size of a batch")
+    counts = [batch_size(size, len(hosts)) for size in sizes]
+    cut: list[list[str]] = []
+    rest = list(hosts)
+    while rest:
+        count = counts[min(len(cut), len(counts) - 1)]
+        cut.append(rest[:count])
+        rest = rest[count:]
+    return cut
+
+
+def going_back(hosts: Mapping[str, Answer], wanted: str) -> dict[str, str]:
+    """Return the release that each host goes back to, the same content on all of them.
+
+    Args:
+        hosts: what `toll-app-releases --json` answered, by host.
+        wanted: an id, a content or the beginning of a revision. Empty: the last release that was
+            judged healthy before the live one.
+
+    Raises FleetError if there is none that every host has.
+    """
+    if not hosts:
+        raise FleetError("There is no host to go back on")
+    return _named(hosts, wanted) if wanted else _previous(hosts)
+
+
+def _releases(answer: Answer) -> dict[str, Answer]:
+    """Releases of a host by id."""
+    return {each["id"]: each for each in answer["releases"]}
+
+
+def _previous(hosts: Mapping[str, Answer]) -> dict[str, str]:
+    fitting: dict[str, dict[str, str]] = {}
+    ranked: dict[str, str] = {}
+    for host, answer in hosts.items():
+        known = _releases(answer)
+        ids = list(answer["candidates"])
+        live = known.get(answer["live"] or "")
+        # A host that serves it already is no obstacle: a deploy may have stopped halfway.
+        if live and live["verdict"] == "healthy" and not live.get("left_at"):
+            ids.insert(0, live["id"])
+        fitting[host] = {known[one]["content"]: one for one in reversed(ids)}
+        for one in answer["candidates"]:
+            since = str(known[one].get("activated_at") or "")
+            content = known[one]["content"]
+            ranked[content] = max(ranked.get(content, ""), since)
+    shared = [content for content in ranked if all(content in each for each in fitting.values())]
+    if shared:
+        content = max(shared, key=lambda each: ranked[each])
+        return {host: each[content] for host, each in fitting.items()}
+    lines = [f"- {host}: {_summary(answer)}" for host, answer in hosts.items()]
+    raise FleetError(
+        "No release was judged healthy before the live one"
+        + (" on all of these hosts" if len(hosts) > 1 else "")
+        + ", so there is nothing to go back to. Name one with -e release=ID, or deploy one with "
+        "playbooks/deploy.yml -e toll_app_revision=REVISION. On the hosts are:\n" + "\n".join(lines)
+    )
+
+
+def _summary(answer: Answer) -> str:
+    """The releases of a host in one line."""
+    words = []
+    for each in answer["releases"]:
+        notes = [
+            *(["live"] if each["id"] == answer["live"] else []),
+            str(each["verdict"]),
+            *(["left"] if each.get("left_at") else []),
+        ]
+        words.append(f"{each['id']} ({', '.join(notes)})")
+    return ", ".join(words) or "no release"
+
+
+def _named(hosts: Mapping[str, Answer], wanted: str) -> dict[str, str]:
+    contents = set()
+    for answer in hosts.values():
+        for each in answer["releases"]:
+            by_revision = len(wanted) >= 7 and str(each.get("revision") or "").startswith(wanted)
+            if wanted in (each["id"], each["content"]) or by_revision:
+                contents.add(each["content"])
+    if len(contents) > 1:
+        raise FleetError(
+            f"release is {wanted!r}, a revision that several releases were made of: "
+            f"{', '.join(sorted(contents))}. Name one of these"
+        )
+    found: dict[str, str] = {}
+    lacking = []
+    for host, answer in hosts.items():
+        ids = [each["id"] for each in answer["releases"] if each["content"] in contents]
+        if ids:
+            found[host] = ids[0]
+        else:
+            lacking.append(f"- {host}: {_summary(answer)}")
+    if lacking:
+        raise FleetError(
+            f"release is {wanted!r}, which is not on every host. Name one that is, or deploy it "
+            f"with playbooks/deploy.yml -e toll_app_revision=REVISION. On the others are:\n"
+            + "\n".join(lacking)
+        )
+    return found
+
+
+def drift(hosts: Mapping[str, Answer]) -> list[str]:
+    """Return what differs between hosts, or is not as it should be on one of them."""
+    found = []
+    contents: dict[str, list[str]] = {}
+    for host, answer in hosts.items():
+        live = answer.get("release") or {}
+        contents.setdefault(str(live.get("content") or "no release"), []).append(host)
+        found += [f"{host}: {each}" for each in answer.get("drift", [])]
+        if answer.get("service") not in (None, "active"):
+            found.append(f"{host}: the service is {answer['service']}")
+        if not (answer.get("health") or {}).get("ok", True):
+            found.append(f"{host}: /readyz is not good: {_health(answer)}")
+    if len(contents) > 1:
+        parts = [f"{content} on {', '.join(names)}" for content, names in contents.items()]
+        found.insert(0, f"hosts differ: {'; '.join(parts)}")
+    return found
+
+
+def _health(answer: Answer) -> str:
+    health = answer.get("health") or {}
+    if health.get("ok"):
+        return f"ok, {health['milliseconds']} ms"
+    return str(health.get("status") or health.get("error") or "unknown")
+
+
+def _short(revision: object) -> str:
+    commit, dash, dirty = str(revision or "-").partition("-")
+    return (commit[:10] + dash + dirty) or "-"
+
+
+def _row(host: str, answer: Answer) -> list[str]:
+    live = answer.get("release") or {}
+    memory, days, lock = (answer.get(key) for key in ("memory_bytes", "certificate_days", "lock"))
+    since = re.sub(r"T(\d\d:\d\d).*", r" \1", str(live.get("activated_at") or "-"))
+    return [
+        host,
+        str(live.get("id") or "none"),
+        _short(live.get("revision")),
+        since,
+        str(live.get("activated_by") or "-"),
+        str(live.get("verdict") or "-"),
+        _health(answer),
+        str(answer.get("workers", "-")),
+        f"{memory >> 20} MiB" if isinstance(memory, int) else "-",
+        "-" if days is None else f"{days:g} days",
+        str(lock.get("owner")) if isinstance(lock, Mapping) else "-",
+    ]
+
+
+HEADINGS = (
+    "HOST",
+    "RELEASE",
+    "REVISION",
+    "SINCE (UTC)",
+    "BY",
+    "VERDICT",
+    "HEALTH",
+    "WORKERS",
+    "MEMORY",
+    "CERTIFICATE",
+    "LOCK",
+)
+
+
+def report(hosts: Mapping[str, Answer], failed: Mapping[str, str]) -> str:
+    """Return a table of hosts, with what is not as it should be below it.
+
+    Args:
+        hosts: what `toll-app-releases status --json` answered, by host.
+        failed: why there is no answer, by host.
+    """
+    rows = [list(HEADINGS), *(_row(host, answer) for host, answer in hosts.items())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    for host, answer in hosts.items():
+        if isinstance(lock := answer.get("lock"), Mapping):
+            lines.append(
+                f"Lock on {host}: {lock.get('owner')} since {lock.get('since')}, "
+                f"for {lock.get('reason')!r}."
+            )
+    lines += [f"NO ANSWER  {host}: {why}" for host, why in failed.items()]
+    lines += [f"DRIFT  {each}" for each in drift(hosts)]
+    if not failed and not drift(hosts):
+        lines.append(
+            "All hosts serve the same release, and it is healthy."
+            if len(hosts) > 1
+            else "The release is healthy."
+        )
+    return "\n".join(lines)
+
+
+def as_json(hosts: Mapping[str, Answer], failed: Mapping[str, str]) -> str:
+    """Return the same in one line of JSON: `hosts`, `failed`, `drift`, `ok`."""
+    found = drift(hosts)
+    told = {"hosts": hosts, "failed": failed, "drift": found, "ok": not found and not failed}
+    return json.dumps(told, sort_keys=True)

@@ -1,0 +1,235 @@
+"""What is decided about several hosts: batches, where a rollback goes, and a status's table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.wsgi.host.plugins.filter.batches import FilterModule
+from ansible_collections.wsgi.host.plugins.plugin_utils import fleet
+from ansible_collections.wsgi.host.plugins.plugin_utils.fleet import FleetError
+from conftest import Play
+
+
+class TestBatches:
+    @pytest.mark.parametrize(
+        ("serial", "expected"),
+        [
+            (1, ["a", "b", "c", "d", "e"]),
+            (2, ["ab", "cd", "e"]),
+            ("2", ["ab", "cd", "e"]),
+            (9, ["abcde"]),
+            ("100%", ["abcde"]),
+            ("40%", ["ab", "cd", "e"]),
+            ("1%", ["a", "b", "c", "d", "e"]),
+            ([1, "100%"], ["a", "bcde"]),
+            ([1, "40%"], ["a", "bc", "de"]),
+        ],
+    )
+    def test_sizes(self, serial, expected):
+        assert fleet.batches(list("abcde"), serial) == [list(each) for each in expected]
+
+    def test_every_host_is_in_one_batch(self):
+        hosts = [f"web{n}" for n in range(23)]
+        for serial in (1, 3, "7%", "33%", [1, "10%", 5], "100%"):
+            cut = fleet.batches(hosts, serial)
+            assert [host for batch in cut for host in batch] == hosts
+
+    @pytest.mark.parametrize("serial", [0, "0%", "many", "101%", -1, True, [], [1, "x"], None, 1.5])
+    def test_anything_else_is_refused(self, serial):
+        with pytest.raises(AnsibleFilterError, match="batches: "):
+            FilterModule().filters()["batches"](["a"], serial)
+
+
+def release(name: str, verdict: str = "healthy", since: str = "", **more: Any) -> dict[str, Any]:
+    """A release as `toll-app-releases` tells it; its content is its name without the Python."""
+    return {
+        "id": name,
+        "content": name.split("-")[0],
+        "revision": "f" * 40,
+        "verdict": verdict,
+        "activated_at": since,
+        **more,
+    }
+
+
+def host(live: str | None, *releases: dict[str, Any]) -> dict[str, Any]:
+    """A host's answer."""
+    ordered = sorted(releases, key=lambda each: each["activated_at"], reverse=True)
+    fit = [
+        each["id"]
+        for each in ordered
+        if each["verdict"] == "healthy" and each["id"] != live and not each.get("left_at")
+    ]
+    return {"live": live, "releases": list(releases), "candidates": fit}
+
+
+A, B, C, D = (release(name, since=f"2026-11-2{n}") for n, name in enumerate("abcd", 1))
+
+
+class TestGoingBack:
+    def test_last_healthy_one_before_the_live_one(self):
+        assert fleet.going_back({"web1": host("c", A, B, C)}, "") == {"web1": "b"}
+
+    def test_bad_one_in_between_is_passed_over(self):
+        bad = {**B, "verdict": "bad"}
+        assert fleet.going_back({"web1": host("c", A, bad, C)}, "") == {"web1": "a"}
+
+    def test_unjudged_one_is_passed_over(self):
+        """Shipped by a run that was killed, say."""
+        answer = host("c", A, {**B, "verdict": "unjudged"}, C)
+        assert fleet.going_back({"web1": answer}, "") == {"web1": "a"}
+
+    def test_going_back_twice_goes_further_back(self):
+        """Not forth again, to the one that somebody wanted to leave."""
+        left = {**C, "left_at": "2026-11-25"}
+        again = {**B, "activated_at": "2026-11-25"}
+        assert fleet.going_back({"web1": host("b", A, again, left)}, "") == {"web1": "a"}
+
+    def test_same_on_all_hosts(self):
+        """web2 was added later and has no b."""
+        hosts = {"web1": host("c", A, B, C), "web2": host("c", A, C)}
+        assert fleet.going_back(hosts, "") == {"web1": "a", "web2": "a"}
+
+    def test_hosts_with_other_pythons_have_other_ids_of_it(self):
+        hosts = {
+            "web1": host("c-311", release("b-311", since="1"), release("c-311", since="2")),
+            "web2": host("c-313", release("b-313", since="1"), release("c-313", since="2")),
+        }
+        assert fleet.going_back(hosts, "") == {"web1": "b-311", "web2": "b-313"}
+
+    def test_host_that_serves_it_already_is_no_obstacle(self):
+        """A deploy of c that was killed halfway."""
+        hosts = {"web1": host("c", A, B, C), "web2": host("b", A, B)}
+        assert fleet.going_back(hosts, "") == {"web1": "b", "web2": "b"}
+
+    @pytest.mark.parametrize(
+        "hosts",
+        [
+            {"web1": host("a", A)},
+            {"web1": host("b", {**A, "verdict": "bad"}, B)},
+            {"web1": host("b", {**A, "left_at": "2026-11-25"}, B)},
+            {"web1": host("b", A, B), "web2": host("b", {**A, "verdict": "bad"}, B)},
+            {"web1": host(None)},
+        ],
+    )
+    def test_nowhere_to_go_is_said_with_what_there_is(self, hosts):
+        with pytest.raises(FleetError) as refusal:
+            fleet.going_back(hosts, "")
+        words = str(refusal.value)
+        assert "No release was judged healthy before the live one" in words
+        assert "playbooks/deploy.yml -e toll_app_revision" in words
+        for name, answer in hosts.items():
+            assert f"- {name}: " in words
+            for each in answer["releases"]:
+                assert f"{each['id']} (" in words
+
+    @pytest.mark.parametrize("wanted", ["a-311", "a-313", "a", "1234567"])
+    def test_named_by_id_content_or_revision(self, wanted):
+        older = {"revision": "1234567890" * 4}
+        hosts = {
+            "web1": host("b-311", release("a-311", **older), release("b-311")),
+            "web2": host("b-313", release("a-313", **older), release("b-313")),
+        }
+        assert fleet.going_back(hosts, wanted) == {"web1": "a-311", "web2": "a-313"}
+
+    def test_named_one_may_be_a_bad_one(self):
+        """It is judged again, and perhaps its surroundings were at fault."""
+        hosts = {"web1": host("b", {**A, "verdict": "bad"}, B)}
+        assert fleet.going_back(hosts, "a") == {"web1": "a"}
+
+    def test_unknown_name(self):
+        hosts = {"web1": host("b", A, B), "web2": host("b", B)}
+        with pytest.raises(FleetError) as refusal:
+            fleet.going_back(hosts, "a")
+        words = str(refusal.value)
+        assert "release is 'a', which is not on every host" in words
+        assert "- web2: b (live, healthy)" in words
+        assert "- web1" not in words
+
+    def test_revision_of_several_releases_does_not_choose(self):
+        with pytest.raises(FleetError, match="several releases were made of: a, b"):
+            fleet.going_back({"web1": host("c", A, B, C)}, "fffffff")
+
+    def test_short_name_is_not_the_beginning_of_a_revision(self):
+        with pytest.raises(FleetError, match="is not on every host"):
+            fleet.going_back({"web1": host("c", A, B, C)}, "ffff")
+
+    def test_playbook_stops_with_the_message(self, play: Play, tmp_path: Path):
+        task = {"wsgi.host.rollback_choice": {"hosts": {"here": host("a", A)}}, "register": "it"}
+        done = play(task)
+        assert done.code == 2
+        assert "No release was judged healthy before the live one" in done.output
+        assert "Traceback" not in done.output
+
+
+def well(live: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A host's answer to `status`, with nothing wrong."""
+    return {
+        "live": live["id"],
+        "release": {**live, "activated_at": "2026-11-25T02:30:11Z", "activated_by": "anna@desk"},
+        "releases": [live],
+        "service": "active",
+        "health": {"ok": True, "status": 200, "milliseconds": 4, "release": live["id"]},
+        "workers": 5,
+        "memory_bytes": 61 << 20,
+        "certificate_days": 59.5,
+        "lock": None,
+        "drift": [],
+        **more,
+    }
+
+
+class TestStatus:
+    def test_all_is_well(self):
+        text = fleet.report({"web1": well(B), "web2": well(B)}, {})
+        rows = [line.split() for line in text.splitlines()]
+        expected = (
+            "web1 b ffffffffff 2026-11-25 02:30 anna@desk healthy ok, 4 ms 5 61 MiB 59.5 days -"
+        )
+        assert rows[1] == expected.split()
+        assert text.splitlines()[-1] == "All hosts serve the same release, and it is healthy."
+        assert "DRIFT" not in text
+
+    @pytest.mark.parametrize(
+        ("hosts", "words"),
+        [
+            ({"web1": well(A), "web2": well(B)}, "hosts differ: a on web1; b on web2"),
+            ({"web1": well(A, drift=["b answers"])}, "web1: b answers"),
+            ({"web1": well(A, service="failed")}, "web1: the service is failed"),
+            (
+                {"web1": well(A, health={"ok": False, "status": 503, "milliseconds": 1})},
+                "web1: /readyz is not good: 503",
+            ),
+        ],
+    )
+    def test_what_is_not_as_it_should_be(self, hosts, words):
+        assert f"DRIFT  {words}" in fleet.report(hosts, {}).splitlines()
+        told = json.loads(fleet.as_json(hosts, {}))
+        assert words in told["drift"]
+        assert told["ok"] is False
+
+    def test_host_that_does_not_answer_is_a_line(self):
+        text = fleet.report({"web1": well(A)}, {"web2": "No route to host"})
+        assert "NO ANSWER  web2: No route to host" in text.splitlines()
+        assert json.loads(fleet.as_json({"web1": well(A)}, {"web2": "x"}))["ok"] is False
+
+    def test_lock_says_who_since_when_and_what_for(self):
+        lock = {"owner": "ben@desk", "since": "2026-11-25T02:00:00Z", "reason": "v2"}
+        text = fleet.report({"web1": well(A, lock=lock)}, {})
+        assert "Lock on web1: ben@desk since 2026-11-25T02:00:00Z, for 'v2'." in text
+
+    def test_bare_host(self):
+        without = dict.fromkeys(("live", "release", "memory_bytes", "certificate_days"))
+        nothing = {**well(A), **without}
+        assert fleet.report({"web1": nothing}, {}).splitlines()[1].split()[:2] == ["web1", "none"]
+
+    def test_json_is_a_line_of_its_own(self, play: Play):
+        task = {"wsgi.host.status_report": {"hosts": {"web1": well(A)}, "format": "json"}}
+        done = play(task)
+        assert done.code == 0, done.output
+        [line] = [line for line in done.output.splitlines() if line.startswith("{")]
+        assert json.loads(line)["hosts"]["web1"]["live"] == "a"

@@ -1,0 +1,303 @@
+"""`toll-app-releases`, the program on the host, in a folder that stands for /opt/toll-app."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from .render import ROLES
+
+PROGRAM = ROLES / "toll_app" / "templates" / "sbin" / "toll-app-releases"
+
+
+def load() -> ModuleType:
+    """The program as a module, without leaving a compiled file beside it."""
+    loader = importlib.machinery.SourceFileLoader("toll_app_releases", str(PROGRAM))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = before
+    return module
+
+
+class Host:
+    """A host with releases, and the program that runs on it."""
+
+    def __init__(self, root: Path, program: Any) -> None:
+        self.root = root
+        self.program = program
+
+    def ship(self, name: str, verdict: str = "healthy", since: str = "", **record: Any) -> None:
+        """Put a release there. Later ones get older files, so that nothing goes by their time."""
+        path = self.root / "releases" / name
+        (path / "bin").mkdir(parents=True)
+        (path / "bin" / "python").symlink_to(sys.executable)
+        (path / "app").mkdir()
+        (path / "app" / "app.py").write_text("x")
+        manifest = {
+            "id": name,
+            "python": "3.13",
+            "revision": "1234567890" * 4,
+            "files": {
+                "app/app.py": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+            },
+        }
+        (path / "manifest.json").write_text(json.dumps(manifest))
+        records = self.root / "state" / "releases"
+        records.mkdir(parents=True, exist_ok=True)
+        told = {"id": name, "verdict": verdict, "activated_at": since or None, **record}
+        (records / f"{name}.json").write_text(json.dumps(told))
+        count = len(list((self.root / "releases").iterdir()))
+        os.utime(path, (1e9 - count, 1e9 - count))
+
+    def go_live(self, name: str) -> None:
+        link = self.root / "current"
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"releases/{name}")
+
+    def record(self, name: str) -> dict[str, Any]:
+        text = (self.root / "state" / "releases" / f"{name}.json").read_text()
+        return dict(json.loads(text))
+
+    def left(self) -> set[str]:
+        return {path.name for path in (self.root / "releases").iterdir()} - {".lock"}
+
+    def run(self, capsys: Any, *arguments: str) -> tuple[int, dict[str, Any]]:
+        code = self.program.main([*arguments, "--json"])
+        return code, json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """Four healthy releases a, b, c, d, made live in this order, and e which was judged bad."""
+    program = load()
+    monkeypatch.setattr(program, "ROOT", str(tmp_path))
+    monkeypatch.setattr(program.os, "geteuid", lambda: 0)
+    made = Host(tmp_path, program)
+    for number, name in enumerate("abcd"):
+        made.ship(name, since=f"2026-11-2{number}T00:00:00Z")
+    made.ship("e", "bad", shipped_at="2026-11-24T00:00:00Z")
+    made.go_live("d")
+    return made
+
+
+def test_list_says_what_is_live_and_where_going_back_leads(host: Host, capsys: Any) -> None:
+    _, answer = host.run(capsys)
+    assert answer["live"] == "d"
+    assert answer["candidates"] == ["c", "b", "a"]
+    assert host.program.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:3] == ["live", "d", "1234567890"]
+    assert lines[2].split()[:3] == ["next", "back", "c"]
+    assert "bad" in next(line for line in lines if line.split()[0] == "e")
+
+
+def test_left_release_is_no_candidate_until_it_is_shipped_again(host: Host, capsys: Any) -> None:
+    """Going back twice must not come back to where somebody wanted to go away from."""
+    code, answer = host.run(capsys, "leave", "d", "--reason", "slow", "--by", "anna@desk")
+    assert (code, answer["changed"]) == (0, True)
+    record = host.record("d")
+    assert (record["left_by"], record["left_reason"]) == ("anna@desk", "slow")
+    assert record["verdict"] == "healthy"
+    host.go_live("c")
+    assert host.run(capsys)[1]["candidates"] == ["b", "a"]
+    assert host.run(capsys, "leave", "d")[1]["changed"] is False
+    assert host.record("d") == record
+
+
+def test_leave_in_check_mode_writes_nothing(host: Host, capsys: Any) -> None:
+    before = host.record("d")
+    assert host.run(capsys, "leave", "d", "--check")[1]["changed"] is True
+    assert host.record("d") == before
+
+
+def test_release_without_a_record_is_unjudged(host: Host, capsys: Any) -> None:
+    """It was installed by an older version of the role."""
+    (host.root / "state" / "releases" / "c.json").unlink()
+    _, answer = host.run(capsys)
+    assert answer["candidates"] == ["b", "a"]
+    assert {each["id"]: each["verdict"] for each in answer["releases"]}["c"] == "unjudged"
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"), [(0, "dc"), (1, "dcb"), (2, "dcba"), (3, "dcbae"), (9, "dcbae")]
+)
+def test_prune_keeps_the_live_the_previous_and_some(
+    host: Host, capsys: Any, keep: int, left: str
+) -> None:
+    _, answer = host.run(capsys, "prune", "--keep", str(keep))
+    assert host.left() == set(left)
+    assert set(answer["removed"]) == set("abcde") - set(left)
+    assert answer["changed"] is (len(left) < 5)
+    records = {path.stem for path in (host.root / "state" / "releases").iterdir()}
+    assert records == set(left)
+
+
+def test_prune_goes_by_what_happened_not_by_time_stamps(host: Host, capsys: Any) -> None:
+    """After going back to a, the others are younger and yet not live."""
+    host.go_live("a")
+    host.run(capsys, "leave", "d")
+    host.run(capsys, "prune", "--keep", "0")
+    assert host.left() == {"a", "c"}
+
+
+def test_prune_in_check_mode_removes_nothing(host: Host, capsys: Any) -> None:
+    _, answer = host.run(capsys, "prune", "--keep", "0", "--check")
+    assert answer["changed"] is True
+    assert host.left() == set("abcde")
+
+
+def test_prune_leaves_a_handover_alone(host: Host, capsys: Any) -> None:
+    told = {"release": "e", "previous": "a"}
+    (host.root / "state" / "handover.json").write_text(json.dumps(told))
+    host.run(capsys, "prune", "--keep", "0")
+    assert host.left() == {"d", "c", "e", "a"}
+
+
+def test_prune_removes_nothing_while_nothing_is_live(host: Host, capsys: Any) -> None:
+    (host.root / "current").unlink()
+    _, answer = host.run(capsys, "prune", "--keep", "0")
+    assert answer["changed"] is False
+    assert host.left() == set("abcde")
+
+
+def test_verify_tells_files_that_somebody_changed(host: Host, capsys: Any) -> None:
+    app = host.root / "releases" / "d" / "app"
+    assert host.run(capsys, "verify", "d")[0] == 0
+    (app / "app.py").write_text("y")
+    (app / "more.py").write_text("")
+    code, answer = host.run(capsys, "verify", "d")
+    assert code == 1
+    assert "changed: app/app.py" in answer["msg"]
+    assert "added: app/more.py" in answer["msg"]
+    (app / "app.py").unlink()
+    assert "missing: app/app.py" in host.run(capsys, "verify", "d")[1]["msg"]
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "expected"),
+    [
+        ('{"compatible": true, "reason": null}', 0, (0, "suits")),
+        ('{"compatible": false, "reason": "it is at 0007"}', 1, (1, "it is at 0007")),
+        ("Error: No such command 'toll'.", 2, (0, "has no database")),
+        ("Traceback: oh dear", 1, (1, "oh dear")),
+        ("Error: No such command 'toll'.", 0, (1, "cannot say")),
+    ],
+)
+def test_release_is_asked_whether_the_database_suits_it(
+    host: Host,
+    capsys: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    code: int,
+    expected: tuple[int, str],
+) -> None:
+    flask = tmp_path / "flask"
+    asked = tmp_path / "asked"
+    flask.write_text(f"#!/bin/sh\necho $* > {asked}\ncat <<'END'\n{said}\nEND\nexit {code}\n")
+    flask.chmod(0o755)
+    monkeypatch.setattr(host.program, "FLASK", str(flask))
+    ended, answer = host.run(capsys, "suits", "c")
+    assert ended == expected[0]
+    assert expected[1] in answer["msg"]
+    assert asked.read_text().split() == ["--release", "c", "toll", "schema", "--json"]
+
+
+def test_unknown_release_is_named_with_those_that_are_there(host: Host, capsys: Any) -> None:
+    code, answer = host.run(capsys, "show", "zz")
+    assert code == 1
+    assert answer["msg"] == "There is no release 'zz'. On this host are: d, c, b, a, e."
+
+
+def test_status_without_a_service(host: Host, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The moment in which somebody asks is often the one in which nothing runs."""
+    monkeypatch.setattr(host.program, "SOCKET", str(host.root / "none.sock"))
+    monkeypatch.setattr(host.program, "properties", lambda _unit: {"ActiveState": "failed"})
+    code, answer = host.run(capsys, "status", "--certificate", "/nonexistent")
+    assert code == 0
+    assert answer["service"] == "failed"
+    assert answer["health"]["ok"] is False
+    assert answer["certificate_days"] is None
+    assert host.program.main(["status"]) == 0
+    assert "failed, 0 workers" in capsys.readouterr().out
+
+
+def test_status_names_what_is_not_as_it_should_be(
+    host: Host, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.go_live("e")
+    told = {"ok": True, "status": 200, "release": "d", "milliseconds": 3}
+    monkeypatch.setattr(host.program, "ask", lambda: told)
+    monkeypatch.setattr(host.program, "properties", lambda _unit: {"ActiveState": "active"})
+    (host.root / "state" / "handover.json").write_text('{"release": "e"}')
+    (host.root / "state" / "deploy.json").write_text('{"owner": "anna@desk", "since": "now"}')
+    _, answer = host.run(capsys, "status")
+    assert answer["drift"] == [
+        "the live release was judged bad",
+        "d answers in place of e",
+        "a handover to e is under way, or was interrupted",
+    ]
+    assert answer["lock"]["owner"] == "anna@desk"
+
+
+def test_memory_and_processes_of_a_real_family() -> None:
+    program = load()
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
+        family = program.processes(os.getpid())
+        assert {os.getpid(), child.pid} <= set(family)
+        assert program.memory_bytes({"MemoryCurrent": "[not set]"}, family) > 1 << 20
+        assert program.memory_bytes({"MemoryCurrent": "4096"}, family) == 4096
+        child.kill()
+
+
+def test_days_of_a_certificate(tmp_path: Path) -> None:
+    path = tmp_path / "c.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "30", "-subj", "/CN=x", "-keyout", "/dev/null", "-out", path),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    assert 29 < load().days_left(str(path)) <= 30
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["show"], ["leave", "../x"], ["list", "a"], ["prune", "--keep", "-1"], ["nonsense"]],
+)
+def test_wrong_use_is_no_traceback(arguments: list[str]) -> None:
+    done = subprocess.run([sys.executable, PROGRAM, *arguments], capture_output=True, text=True)
+    assert done.returncode == 64
+    assert "Traceback" not in done.stderr
+    assert "usage:" in done.stderr
+
+
+def test_only_root_changes_releases(host: Host, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(host.program.os, "geteuid", lambda: 1000)
+    code, answer = host.run(capsys, "prune")
+    assert (code, answer["msg"]) == (1, "Only root may change releases: use sudo.")
+    assert host.run(capsys)[0] == 0
+
+
+def test_program_runs_with_the_oldest_python_of_a_host() -> None:
+    """Python 3.9 knows no `match`, no `X | Y` at run time and no `strict` of zip."""
+    import ast
+
+    ast.parse(PROGRAM.read_text(), feature_version=(3, 9))
+    assert "strict=" not in PROGRAM.read_text()
