@@ -72,8 +72,12 @@ class Outcome:
 class Trial:
     """One case under way on one host."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, slow_counts: bool = True) -> None:
         """Look at where it starts.
+
+        Args:
+            host: where it is tried.
+            slow_counts: whether a slow answer is a failure; on a busy machine it says nothing.
 
         Raises:
             AssertionError: the host is not healthy to begin with.
@@ -86,7 +90,7 @@ class Trial:
         self.seconds = 0.0
         # Requests that may fail, because whoever held them was killed, and whether others may wait.
         self.may_fail = 0
-        self.may_wait = False
+        self.may_wait = not slow_counts
         # Marks of releases that must not have answered anything.
         self.broken: list[str] = []
 
@@ -182,9 +186,12 @@ class Case:
     run: Callable[[Trial], None]
     quick: bool = False
 
-    def on(self, host: Host) -> Outcome:
+    def on(self, host: Host, slow_counts: bool = True) -> Outcome:
         """Try it on a host. What goes wrong is in the outcome."""
-        trial = Trial(host)
+        try:
+            trial = Trial(host, slow_counts)
+        except Exception as error:
+            return Outcome(self.title, host.name, [f"to begin with: {error}"], end="NEITHER")
         try:
             self.run(trial)
         except Exception as error:
@@ -407,7 +414,7 @@ def killed(stage: str, victim: str) -> Callable[[Trial], None]:
         # What a killed worker was working on, as many as it has threads. Others wait where nobody
         # is left to serve, for as long as a start takes.
         trial.may_fail = {"worker": 2, "standby worker": 2}.get(victim, 0)
-        trial.may_wait = victim != "handover"
+        trial.may_wait |= victim != "handover"
         trial.new_is_live()
 
     return run
