@@ -87,7 +87,7 @@ def migrate(copy: Path, mark: str, wanted: Migration) -> str:
         title=f"A table for {mark}",
         revision=revision,
         parent=parent,
-        works_with=[parent] if wanted.works else [],
+        works_with=(parent,) if wanted.works else (),
         table=f"proof_{revision}",
         more='    raise RuntimeError("this migration fails half way")\n' if wanted.fails else "",
     )

@@ -205,9 +205,9 @@ def test_the_newest_migration_is_found(tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "works_with", "fails"),
     [
-        (Migration(), ["0001"], False),
-        (Migration(works=False), [], False),
-        (Migration(fails=True), ["0001"], True),
+        (Migration(), ("0001",), False),
+        (Migration(works=False), (), False),
+        (Migration(fails=True), ("0001",), True),
     ],
 )
 def test_a_migration_goes_on_from_the_newest(tmp_path, wanted, works_with, fails):
