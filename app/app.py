@@ -1,4 +1,4 @@
-"""The WSGI application `app:app`; run as a program, Flask's development server."""
+"""The WSGI application `app:app`; run as a program, a development server with a demo in it."""
 
 from __future__ import annotations
 
@@ -19,5 +19,12 @@ except SettingsError as error:
     raise
 
 if __name__ == "__main__":
+    from toll import development
+
+    settings = app.extensions["toll.settings"]
     host, _, port = os.environ.get("TOLL_BIND", "127.0.0.1:5000").rpartition(":")
-    app.run(host=host, port=int(port), debug=os.environ["TOLL_ENVIRONMENT"] == "development")
+    # The reloader starts this program once more, and then again after each change.
+    if settings.development and os.environ.get("WERKZEUG_RUN_MAIN") != "true":
+        for line in development.prepare(app):
+            print(line, flush=True)
+    app.run(host=host, port=int(port), debug=settings.development)

@@ -23,9 +23,16 @@ control_socket_disable = True
 
 
 def on_starting(server: Any) -> None:
-    """Say so when the environment was not chosen."""
+    """Say so when the environment was not chosen, and make a demo as app.py does."""
     if __development:
         server.log.warning(
             "TOLL_ENVIRONMENT is not set: running as development. "
             "Set TOLL_ENVIRONMENT=production for anything else"
         )
+    application = server.app.wsgi()
+    if application.extensions["toll.settings"].development:
+        # Not before: the application may not be importable, which gunicorn says better.
+        from toll import development
+
+        for line in development.prepare(application):
+            server.log.info(line)

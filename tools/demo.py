@@ -2,8 +2,8 @@
 """`make up` and `make down`: the whole way on a container host, and its removal.
 
 `up` has two hosts running, `toll-demo` and the ACME server `toll-acme` beside it, runs site.yml on
-the inventory `demo`, logs in over HTTPS and says how to, and what each part took. Run again, it changes
-nothing. It needs what tools/bootstrap installs.
+the inventory `demo`, logs in over HTTPS and says how to, and what each part took. Run again, it
+changes nothing. It needs what tools/bootstrap installs.
 """
 
 from __future__ import annotations

@@ -3,53 +3,114 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
-import shutil
 from dataclasses import replace
 
 import pytest
-from conftest import SECRET
+import sqlalchemy as sa
+from support import SECRET
 
-from toll import Settings, TariffError, create_app
+from toll import Settings, create_app, schema
+from toll.database import db, make_engine
 from toll.release import read_release
-from toll.settings import TARIFFS
+
+only_sqlite = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_healthy_answer_names_the_release(client, path):
-    answer = client.get(path)
+@pytest.fixture
+def release(app):
+    """The application has a release's id."""
+    app.extensions["toll.release"] = replace(
+        app.extensions["toll.release"], id="0123456789ab", revision="abc"
+    )
+
+
+def test_healthy_answers_name_the_release(client, release):
+    answer = client.get("/healthz")
     assert answer.status_code == 200
-    assert answer.json == {"status": "ok", "release": "development"}
+    assert answer.json == {"status": "ok", "release": "0123456789ab"}
     assert answer.headers["Cache-Control"] == "no-store"
+    answer = client.get("/readyz")
+    assert answer.status_code == 200
+    head = schema.head()
+    assert answer.json == {
+        "status": "ok",
+        "release": "0123456789ab",
+        "schema": {"head": head, "database": head},
+    }
 
 
-def test_not_ready_without_its_tariffs_but_alive(tmp_path, caplog):
-    """A process that cannot work again after a restart must not be handed the traffic."""
-    tariffs = tmp_path / "tariffs.toml"
-    shutil.copy(TARIFFS, tariffs)
-    client = create_app(Settings(secret_key=SECRET, tariffs=tariffs)).test_client()
-    assert client.get("/readyz").status_code == 200
-    tariffs.write_text("oops")
+@pytest.fixture
+def bare(empty_url):
+    """A client of an application whose database has no schema."""
+    app = create_app(Settings(secret_key=SECRET, database_url=empty_url))
+    yield app.test_client()
+    with app.app_context():
+        db.engine.dispose()
+
+
+def test_not_ready_without_a_schema_but_alive(bare, release_log):
+    answer = bare.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json["failed"] == ["schema"]
+    assert answer.json["schema"] == {"head": schema.head(), "database": None}
+    assert "toll migrate" in release_log.text
+    assert bare.get("/healthz").status_code == 200
+
+
+@pytest.fixture
+def release_log(caplog):
+    """What is logged, at any level."""
+    caplog.set_level(logging.INFO, "toll")
+    return caplog
+
+
+@pytest.mark.parametrize(
+    ("works_with", "status"), [([schema.head()], 200), (["another"], 503), ([], 503)]
+)
+def test_the_release_before_stays_ready_after_a_migration_that_works_with_it(
+    client, database_url, works_with, status
+):
+    """That is what a handover, and going back, rely on."""
+    engine = make_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE schema_state SET revision = '9999', works_with = :works_with"),
+            {"works_with": json.dumps(works_with)},
+        )
+    engine.dispose()
+    answer = client.get("/readyz")
+    assert answer.status_code == status
+    assert answer.json["schema"] == {"head": schema.head(), "database": "9999"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:////nowhere/at/all/toll.db",
+        "postgresql://toll:s3cr3t-w0rd@/toll?host=/nowhere/at/all",
+    ],
+)
+def test_not_ready_without_its_database_but_alive(url, release_log):
+    """The answer says no more than that, and the log has no password."""
+    app = create_app(Settings(secret_key=SECRET, database_url=url))
+    client = app.test_client()
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json == {
         "status": "unavailable",
         "release": "development",
-        "failed": ["tariffs"],
+        "failed": ["database"],
     }
-    assert str(tariffs) in caplog.text
+    assert "the database cannot be used" in release_log.text
+    assert "s3cr3t-w0rd" not in release_log.text
     assert client.get("/healthz").status_code == 200
+    assert client.get("/metrics").status_code == 200
 
 
-def test_start_is_refused_without_a_tariff_table(tmp_path):
-    with pytest.raises(TariffError, match="cannot be read"):
-        create_app(Settings(secret_key=SECRET, tariffs=tmp_path / "none.toml"))
-
-
-def test_version(app, client):
-    app.extensions["toll.release"] = replace(
-        app.extensions["toll.release"], id="0123456789ab", revision="abc"
-    )
+@only_sqlite
+def test_version(client, release):
     answer = client.get("/version").json
     assert answer["release"] == "0123456789ab"
     assert answer["revision"] == "abc"

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
-import socket
+import re
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers import APP, PATIENCE, environment, free_address, running
+from sqlalchemy.orm import Session
 
-APP = Path(__file__).resolve().parents[1]
+from toll import create_app, development
+from toll.database import make_engine
+from toll.services import accounts, passages
+
 GUNICORN = [sys.executable, "-m", "gunicorn", "--config", "gunicorn_config.py", "app:app"]
 DEVELOPMENT = [sys.executable, "app.py"]
 
@@ -25,57 +27,19 @@ DEVELOPMENT = [sys.executable, "app.py"]
 @pytest.fixture
 def address() -> str:
     """A free address on the loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
-def environment(**variables: str) -> dict[str, str]:
-    """This environment without anything that could tell toll-app what to do."""
-    kept = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("TOLL_", "GUNICORN_", "FLASK_", "WERKZEUG_", "CREDENTIALS_"))
-    }
-    return kept | {"PYTHONUNBUFFERED": "1"} | variables
-
-
-@contextlib.contextmanager
-def running(command: list[str], log: Path, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the command in app/, and end it with all its children."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=APP,
-            env=environment(**variables),
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        # Not SIGINT: what a shell starts in the background ignores it, and so do its children.
-        process.terminate()
-        try:
-            process.wait(10)
-        finally:
-            # The reloader's child, or workers of a master that did not go.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+    return free_address()
 
 
 def answer(address: str, path: str, process: subprocess.Popen[bytes], log: Path) -> bytes:
-    """Return the answer as soon as there is one; fail with the log after 20 seconds."""
-    end = time.monotonic() + 20
+    """Return the answer as soon as there is one, else fail with the log."""
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         if process.poll() is not None:
             break
         try:
-            with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as response:
+            with urllib.request.urlopen(f"http://{address}{path}", timeout=PATIENCE) as response:
                 return response.read()
-        except urllib.error.URLError:
+        except (urllib.error.URLError, TimeoutError):
             time.sleep(0.1)
     pytest.fail(f"no answer from {address}; the log says:\n{log.read_text()}")
 
@@ -89,14 +53,21 @@ def workers(process: subprocess.Popen[bytes]) -> int:
 def test_gunicorn_by_hand(address, tmp_path):
     """`gunicorn --config gunicorn_config.py app:app` works as written, without any setting."""
     log = tmp_path / "log"
-    with running(GUNICORN, log, TOLL_BIND=address, HOME=str(tmp_path)) as process:
+    # Apart from the developer's own data, whose users it would give new passwords.
+    state = {"HOME": str(tmp_path), "STATE_DIRECTORY": str(tmp_path)}
+    with running(GUNICORN, log, TOLL_BIND=address, **state) as process:
         assert json.loads(answer(address, "/readyz", process, log))["status"] == "ok"
         expected = len(os.sched_getaffinity(0)) * 2 + 1
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE
         while workers(process) != expected and time.monotonic() < end:
             time.sleep(0.1)
         assert workers(process) == expected
-        assert "TOLL_ENVIRONMENT is not set: running as development" in log.read_text()
+        words = log.read_text()
+        assert "TOLL_ENVIRONMENT is not set: running as development" in words
+        assert "log in as admin with" in words
+        # All workers know one demo.
+        plazas = json.loads(answer(address, "/api/v1/plazas", process, log))["plazas"]
+        assert len(plazas) == 3
         assert not list(tmp_path.rglob("*.ctl")), "a control socket is one more way to stop it"
     assert process.returncode == 0
     assert "Traceback" not in log.read_text()
@@ -113,18 +84,34 @@ def test_gunicorn_listens_on_the_loopback_by_default():
 
 
 def test_development_server(address, tmp_path):
-    """`python3 app.py` works as written, without any setting."""
+    """`python3 app.py` works as written: a database with a demo in it, and a way to log in."""
     log = tmp_path / "log"
-    with running(DEVELOPMENT, log, TOLL_BIND=address) as process:
-        assert b"What a passage costs" in answer(address, "/", process, log)
+    # Apart from the developer's own data, whose users it would give new passwords.
+    state = {"STATE_DIRECTORY": str(tmp_path)}
+    with running(DEVELOPMENT, log, TOLL_BIND=address, **state) as process:
+        assert b"Harbour Bridge" in answer(address, "/", process, log)
+        words = log.read_text()
+        assert "seeded: 12 tariffs, 4000 passages" in words
+        passwords = dict(re.findall(r"log in as (\w+) with (\S+)", words))
+    with Session(make_engine(f"sqlite:///{tmp_path}/toll.db")) as session:
+        assert passages.count(session, passages.PassageFilter()) == 4000
+        for name in ("admin", "operator"):
+            assert accounts.verify_password(session, name, passwords[name]).role == name
+
+
+def test_the_development_servers_passwords_are_not_for_production(settings):
+    with pytest.raises(RuntimeError, match="This is for development"):
+        development.prepare(create_app(settings))
 
 
 @pytest.mark.parametrize("command", [GUNICORN, DEVELOPMENT], ids=["gunicorn", "development"])
-def test_production_without_a_secret_does_not_start(command, address, tmp_path):
-    """And ends, with the remedy as the last words, where a restart loop would hide them."""
+def test_production_without_settings_does_not_start(command, address, tmp_path):
+    """And ends, with the remedies as the last words, where a restart loop would hide them."""
     log = tmp_path / "log"
     with running(command, log, TOLL_BIND=address, TOLL_ENVIRONMENT="production") as process:
-        assert process.wait(20) != 0
+        assert process.wait(PATIENCE) != 0
     words = log.read_text()
-    assert "Set TOLL_SECRET_KEY" in words
-    assert "secrets.token_hex(32)" in words.splitlines()[-1]
+    *_, secret, database = words.splitlines()
+    assert "Set TOLL_SECRET_KEY" in secret
+    assert "secrets.token_hex(32)" in secret
+    assert "Set TOLL_DATABASE_URL" in database

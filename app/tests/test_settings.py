@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from conftest import SECRET
+from support import SECRET
 
 from toll import Settings, SettingsError, create_app
 
 
 def read(**environment: str) -> Settings:
-    return Settings.from_environment(environment)
+    return Settings.from_environment({"STATE_DIRECTORY": "/var/lib/toll-app"} | environment)
 
 
 def test_production_is_the_default_and_reads_its_secret_from_the_environment():
@@ -74,6 +74,56 @@ def test_mistyped_variable_is_logged_with_the_nearest_name(caplog):
     assert caplog.messages == [
         "TOLL_PROXY is not a setting of toll-app; did you mean TOLL_PROXIES?"
     ]
+
+
+def test_the_database_is_sqlite_in_the_state_directory():
+    assert read(TOLL_SECRET_KEY=SECRET).database_url == "sqlite:////var/lib/toll-app/toll.db"
+    several = read(TOLL_SECRET_KEY=SECRET, STATE_DIRECTORY="/var/lib/a:/var/lib/b")
+    assert several.database_url == "sqlite:////var/lib/a/toll.db"
+
+
+def test_the_database_comes_from_the_environment_or_the_credential(tmp_path):
+    (tmp_path / "database_url").write_text("postgresql://u:hunter2@h/d\n")
+    credential = read(TOLL_SECRET_KEY=SECRET, CREDENTIALS_DIRECTORY=str(tmp_path))
+    assert credential.database_url == "postgresql://u:hunter2@h/d"
+    assert "hunter2" not in repr(credential)
+    given = read(
+        TOLL_SECRET_KEY=SECRET,
+        CREDENTIALS_DIRECTORY=str(tmp_path),
+        TOLL_DATABASE_URL="sqlite:////srv/x.db",
+    )
+    assert given.database_url == "sqlite:////srv/x.db"
+
+
+def test_development_keeps_its_data_beside_the_package():
+    settings = Settings.from_environment({"TOLL_ENVIRONMENT": "development"})
+    assert settings.database_url.endswith("/app/instance/toll.db")
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({}, ["There is no database", "TOLL_DATABASE_URL", "STATE_DIRECTORY"]),
+        ({"TOLL_DATABASE_URL": "mysql://u:hunter2@h/d"}, ["TOLL_DATABASE_URL names", "mysql"]),
+        ({"TOLL_DATABASE_URL": "hunter2"}, ["TOLL_DATABASE_URL is not a database URL"]),
+    ],
+)
+def test_a_database_that_cannot_be_is_refused(environment, words):
+    with pytest.raises(SettingsError) as refusal:
+        Settings.from_environment({"TOLL_SECRET_KEY": SECRET} | environment)
+    for word in words:
+        assert word in str(refusal.value)
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_metrics_are_kept_in_the_runtime_directory():
+    assert read(TOLL_SECRET_KEY=SECRET).metrics_directory is None
+    runtime = read(TOLL_SECRET_KEY=SECRET, RUNTIME_DIRECTORY="/run/toll-app")
+    assert str(runtime.metrics_directory) == "/run/toll-app/metrics"
+    given = read(
+        TOLL_SECRET_KEY=SECRET, TOLL_METRICS_DIRECTORY="/run/x", RUNTIME_DIRECTORY="/run/y"
+    )
+    assert str(given.metrics_directory) == "/run/x"
 
 
 def test_secret_is_not_in_the_representation():

@@ -1,42 +1,56 @@
-"""toll-app: quotes road tolls, on a page and as JSON."""
+"""toll-app: records passages at toll plazas, charges them by tariff, and shows what is going on."""
 
 from __future__ import annotations
 
+from apiflask import APIFlask
 from flask import Flask, Response
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from toll import api, health, logs, pages, problems
+from toll import api, assets, cli, database, health, logs, metrics, pages, problems, security
 from toll.release import read_release
 from toll.settings import Settings, SettingsError
-from toll.tariffs import TariffError, load_tariffs
 
-__all__ = ["Settings", "SettingsError", "TariffError", "create_app"]
+__all__ = ["Settings", "SettingsError", "create_app"]
 
 
 def create_app(settings: Settings | None = None) -> Flask:
     """Make the application, with settings from the environment unless some are given.
 
-    Raises SettingsError or TariffError, with the remedy, if it could not serve with them.
+    Raises SettingsError, with the remedy, if it could not serve with them.
     """
     settings = settings or Settings.from_environment()
-    app = Flask(__name__)
+    # APIFlask's own pages would load from elsewhere, and nginx serves what is static.
+    app = APIFlask(
+        __name__,
+        title="toll-app",
+        version="1",
+        spec_path=None,
+        docs_path=None,
+        json_errors=False,
+        static_folder=None,  # type: ignore[arg-type]
+    )
     app.config.update(
         SECRET_KEY=settings.secret_key,
         SESSION_COOKIE_SECURE=not settings.development,
         SESSION_COOKIE_SAMESITE="Lax",
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.extensions["toll.settings"] = settings
+    app.extensions["toll.release"] = read_release()
     logs.init_app(app, settings)
     for warning in settings.warnings():
         app.logger.warning(warning)
-    app.extensions["toll.settings"] = settings
-    app.extensions["toll.release"] = read_release()
-    app.extensions["toll.tariffs"] = load_tariffs(settings.tariffs)
 
+    # First, so that what it measures includes all others.
+    metrics.init_app(app, settings)
     problems.init_app(app)
-    app.register_blueprint(health.blueprint)
-    app.register_blueprint(api.blueprint)
-    app.register_blueprint(pages.blueprint)
+    database.init_app(app, database.normalised_url(settings.database_url))
+    assets.init_app(app)
+    security.init_app(app)
+    health.init_app(app)
+    api.init_app(app)
+    pages.init_app(app)
+    cli.init_app(app)
 
     @app.after_request
     def forbid_caching(response: Response) -> Response:
@@ -46,5 +60,8 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     if settings.proxies:
         # The proxy overwrites these headers. Without one a client could set them.
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1)  # type: ignore[method-assign]
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=1, x_proto=1, x_host=1, x_port=1
+        )
+    security.check_routes(app)
     return app

@@ -6,34 +6,55 @@ import logging
 from dataclasses import asdict
 from typing import Any
 
-from flask import Blueprint, current_app
+import sqlalchemy as sa
+from flask import Blueprint, Flask, current_app
 
-from toll.tariffs import TariffError, load_tariffs
+from toll.database import db
+from toll.schema import schema_status
+from toll.security import public
 
 blueprint = Blueprint("health", __name__)
 logger = logging.getLogger(__name__)
 
 
+def init_app(app: Flask) -> None:
+    """Register what systemd, the deploy and monitoring ask."""
+    app.register_blueprint(blueprint)
+
+
 @blueprint.get("/healthz")
+@public
 def healthz() -> dict[str, str]:
     """Answer: the process lives."""
     return {"status": "ok", "release": current_app.extensions["toll.release"].id}
 
 
 @blueprint.get("/readyz")
+@public
 def readyz() -> tuple[dict[str, Any], int]:
-    """Answer 200 if the next start would succeed too: the tariff table is there and valid."""
+    """Answer 200 if the database is reached and this release can work with its schema."""
     release = current_app.extensions["toll.release"].id
+    unavailable = {"status": "unavailable", "release": release}
     try:
-        load_tariffs(current_app.extensions["toll.settings"].tariffs)
-    except TariffError as error:
-        logger.error("not ready: %s", error)
-        # Which file and why is in the log, not in the answer, which anybody may read.
-        return {"status": "unavailable", "release": release, "failed": ["tariffs"]}, 503
-    return {"status": "ok", "release": release}, 200
+        status = schema_status(db.engine)
+    except sa.exc.SQLAlchemyError as error:
+        # Which one and why is in the log, not in the answer, which anybody may read.
+        logger.error("not ready: the database cannot be used: %s", reason(error))
+        return {**unavailable, "failed": ["database"]}, 503
+    schema = {"head": status.head, "database": status.database}
+    if not status.compatible:
+        logger.error("not ready: %s", status.reason)
+        return {**unavailable, "failed": ["schema"], "schema": schema}, 503
+    return {"status": "ok", "release": release, "schema": schema}, 200
+
+
+def reason(error: sa.exc.SQLAlchemyError) -> str:
+    """Return the driver's words, without the statement and its parameters."""
+    return str(getattr(error, "orig", None) or error).strip().replace("\n", "; ")
 
 
 @blueprint.get("/version")
+@public
 def version() -> dict[str, Any]:
     """Answer what runs here."""
     release = asdict(current_app.extensions["toll.release"])

@@ -9,17 +9,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from toll.database import INSTANCE, normalised_url
+
 # 32 hexadecimal digits, or 16 random bytes in any other notation, hold 128 bits or more.
 SECRET_KEY_CHARACTERS = 32
 GENERATE = "python3 -c 'import secrets; print(secrets.token_hex(32))'"
-
-TARIFFS = Path(__file__).with_name("tariffs.toml")
 
 VARIABLES = {
     "TOLL_ENVIRONMENT": "production (the default) or development",
     "TOLL_SECRET_KEY": "secret that signs cookies; else the credential secret_key is read",
     "TOLL_PROXIES": "1 behind one reverse proxy that sets X-Forwarded-*; 0 (the default) otherwise",
-    "TOLL_TARIFFS": "path of the tariff table; the package's own by default",
+    "TOLL_DATABASE_URL": (
+        "database, which may hold a password; else the credential database_url is read, else it is "
+        "SQLite in $STATE_DIRECTORY/toll.db"
+    ),
+    "TOLL_METRICS_DIRECTORY": (
+        "where processes share their metrics; $RUNTIME_DIRECTORY/metrics by default"
+    ),
     "TOLL_BIND": "address:port for gunicorn_config.py and app.py",
 }
 
@@ -34,8 +40,11 @@ class Settings:
 
     development: bool = False
     secret_key: str = field(repr=False)
+    # May hold a password.
+    database_url: str = field(repr=False)
+    # None: a temporary one.
+    metrics_directory: Path | None = None
     proxies: int = 0
-    tariffs: Path = TARIFFS
     unknown: tuple[str, ...] = ()
 
     @classmethod
@@ -64,6 +73,17 @@ class Settings:
         except SettingsError as error:
             problems.append(str(error))
 
+        database_url = ""
+        try:
+            database_url = _database_url(environment, development)
+        except SettingsError as error:
+            problems.append(str(error))
+
+        metrics = environment.get("TOLL_METRICS_DIRECTORY") or None
+        # systemd may name several: the first is the service's own.
+        if not metrics and (runtime := environment.get("RUNTIME_DIRECTORY", "").split(":")[0]):
+            metrics = f"{runtime}/metrics"
+
         if problems:
             raise SettingsError("toll-app cannot start:\n" + "\n".join(f"- {p}" for p in problems))
         ours = {name for name in environment if name.startswith("TOLL_")}
@@ -71,7 +91,8 @@ class Settings:
             development=development,
             secret_key=secret_key,
             proxies=int(proxies),
-            tariffs=Path(environment.get("TOLL_TARIFFS") or TARIFFS),
+            database_url=database_url,
+            metrics_directory=Path(metrics) if metrics else None,
             unknown=tuple(sorted(ours - VARIABLES.keys())),
         )
 
@@ -88,22 +109,49 @@ class Settings:
         return lines
 
 
+def _secret(environment: Mapping[str, str], variable: str, credential: str) -> tuple[str, str]:
+    """Return where a secret was found, and the secret: from the environment, or from systemd."""
+    source, value = variable, environment.get(variable, "")
+    directory = environment.get("CREDENTIALS_DIRECTORY")
+    if not value and directory:
+        file = Path(directory, credential)
+        source = f"The credential {file}"
+        try:
+            value = file.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            pass
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{source} cannot be read: {error}") from error
+    return source, value
+
+
+def _database_url(environment: Mapping[str, str], development: bool) -> str:
+    """Return the database's URL, whose text no message repeats."""
+    source, url = _secret(environment, "TOLL_DATABASE_URL", "database_url")
+    if url:
+        try:
+            normalised_url(url)
+        except ValueError as error:
+            problem, remedy = error.args
+            raise SettingsError(f"{source} {problem}. {remedy}") from None
+        return url
+    if state := environment.get("STATE_DIRECTORY", "").split(":")[0]:
+        return f"sqlite:///{Path(state, 'toll.db')}"
+    if development:
+        return f"sqlite:///{INSTANCE / 'toll.db'}"
+    raise SettingsError(
+        "There is no database. Set TOLL_DATABASE_URL, or give systemd the credential "
+        "database_url, to a URL such as postgresql://user@/toll?host=/run/postgresql; or set "
+        "STATE_DIRECTORY to a directory for SQLite, as systemd's StateDirectory= does"
+    )
+
+
 def _secret_key(environment: Mapping[str, str], development: bool) -> str:
     """Return the secret key from the environment or from systemd's credentials.
 
     In development one is made up for each start, so that no key is ever in the source.
     """
-    source, key = "TOLL_SECRET_KEY", environment.get("TOLL_SECRET_KEY", "")
-    directory = environment.get("CREDENTIALS_DIRECTORY")
-    if not key and directory:
-        file = Path(directory, "secret_key")
-        source = f"The credential {file}"
-        try:
-            key = file.read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
-            pass
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{source} cannot be read: {error}") from error
+    source, key = _secret(environment, "TOLL_SECRET_KEY", "secret_key")
     if not key and development:
         return secrets.token_hex(32)
     if not key:

@@ -23,7 +23,7 @@ POINTS = (
     "Put a certificate behind each link",
     "Reload, start or restart nginx",
     "Bring the data to what the release needs",
-    "Start the service anew",
+    "Hand over to the release and the settings",
     "Ask the release through nginx",
 )
 

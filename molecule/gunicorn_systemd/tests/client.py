@@ -53,14 +53,17 @@ def ask(to: str, path: str, headers: dict[str, str] | None = None) -> dict[str, 
         connection.close()
 
 
-def load(to: list[str], path: str, clients: int, seconds: float) -> dict[str, Any]:
-    """Clients that ask one request after the other, each on a new connection, for a while."""
+def load(to: list[str], path: str, clients: int, seconds: float, until: str = "") -> dict[str, Any]:
+    """Clients that ask one request after the other, each on a new connection, for a while.
+
+    At most for so many seconds, or until the file `until` is there.
+    """
     end = time.monotonic() + seconds
     good: list[float] = []
     bad: collections.Counter[str] = collections.Counter()
 
     def work(number: int) -> None:
-        while time.monotonic() < end:
+        while time.monotonic() < end and not (until and pathlib.Path(until).exists()):
             start = time.monotonic()
             try:
                 status = ask(to[number % len(to)], path)["status"]

@@ -137,19 +137,31 @@ class Service:
 
     @contextmanager
     def load(
-        self, path: str = "/slow?seconds=0.02", seconds: float = 8, to: list[str] | None = None
+        self,
+        path: str = "/slow?seconds=0.02",
+        seconds: float = 8,
+        to: list[str] | None = None,
+        *,
+        until: bool = False,
     ) -> Iterator[Result]:
         """Four clients, on all its sockets unless `to`; the result is there after the block.
 
-        The block may end earlier or later than the load, which is bounded by itself.
+        The block may end earlier or later than the load, which is bounded by itself. With `until`
+        the load ends with the block.
         """
+        stop = f"/run/stop-load-{time.monotonic_ns()}" if until else ""
         result = Result()
         failed: list[BaseException] = []
 
         def run() -> None:
             try:
                 found = self.client(
-                    "load", to=to or self.everywhere, path=path, clients=4, seconds=seconds
+                    "load",
+                    to=to or self.everywhere,
+                    path=path,
+                    clients=4,
+                    seconds=300 if until else seconds,
+                    until=stop,
                 )
                 result.__dict__.update(found)
             except BaseException as error:
@@ -161,12 +173,14 @@ class Service:
         try:
             yield result
         finally:
+            if until:
+                self.as_root(f"touch {stop}")
             thread.join()
         assert not failed, failed
         assert result.good > 50, result
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def as_root(host: Host) -> Callable[[str], str]:
     """Runs a command on the host and returns what it printed; fails where it fails."""
 
@@ -184,7 +198,7 @@ def service(request: pytest.FixtureRequest, host: Host, as_root: Callable[[str],
     return Service(request.param, host, as_root)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def plain(host: Host, as_root: Callable[[str], str]) -> Service:
     """The service with the role's defaults."""
     return Service("plain", host, as_root)

@@ -980,7 +980,7 @@ class Handover:
                     break
                 if waited > config.start_time_limit:
                     raise self.bad(unit, f"did not start within {config.start_time_limit:g} s")
-            time.sleep(POLL / 2)
+            time.sleep(POLL)
         begun = time.monotonic()
         good, wanted = 0, count or check.count
         while True:
@@ -1103,7 +1103,8 @@ def work(config: Config, systemd: Systemd, options: argparse.Namespace) -> int:
         except Bad as bad:
             msg = f"{config.name}: {bad.fault}. Put it right, then run this again to settle it."
             result = Result(True, msg, options.release, code=BAD)
-        print(result.msg, flush=True)
+        # The journal that is quoted there is in the journal.
+        print(result.msg.partition("\nThe end of its journal:")[0], flush=True)
         write(config.run / f"{options.run}.json", json.dumps(asdict(result)), 0o600)
     return result.code
 

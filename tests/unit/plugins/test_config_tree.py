@@ -245,6 +245,21 @@ def test_interrupted_swap_is_not_taken_for_an_edit(
     assert contents(host) == {"a": "3", "b": "3"}
 
 
+def test_what_was_put_back_after_a_bad_verdict_is_not_taken_for_an_edit(host: Host) -> None:
+    """A handover puts back what was settled last. The next run writes the new files again, and
+    takes away what only those of before had."""
+    host.apply({"a": "1", "old": "1"}, settle=True)
+    host.settle()
+    host.apply({"a": "2", "new": "2"}, settle=True)
+    host.path("a").write_text("1")
+    host.path("old").write_text("1")
+    host.path("new").unlink()
+    result = host.apply({"a": "2", "new": "2"}, settle=True)
+    assert result["changed"]
+    assert result["edited"] == {}
+    assert contents(host) == {"a": "2", "new": "2"}
+
+
 def test_changed_input_is_a_change_of_the_tree(host: Host) -> None:
     host.apply({"a": "1"}, inputs={"release": "x"})
     result = host.apply({"a": "1"}, inputs={"release": "y"})

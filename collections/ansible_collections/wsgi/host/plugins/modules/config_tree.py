@@ -199,7 +199,8 @@ class Record:
     """What this module knows of an earlier run.
 
     `files` maps each path to the SHA-256 of what was written there, `written` to what a run that
-    was interrupted may have written; `secret` lists the paths that no diff may show.
+    was interrupted may have written, `settled` to what the service ran with last, which may have
+    been put back; `secret` lists the paths that no diff may show.
     """
 
     files: dict[str, str] = field(default_factory=dict)
@@ -207,9 +208,10 @@ class Record:
     inputs: dict[str, Any] = field(default_factory=dict)
     pending: bool = False
     secret: list[str] = field(default_factory=list)
+    settled: dict[str, str] = field(default_factory=dict)
 
     def knows(self, dest: str, digest: str) -> bool:
-        return digest in (self.files.get(dest), self.written.get(dest))
+        return digest in (self.files.get(dest), self.written.get(dest), self.settled.get(dest))
 
 
 def digest(content: bytes) -> str:
@@ -252,6 +254,7 @@ def read_record(name: str) -> Record:
         inputs=data.get("inputs", {}),
         pending=data.get("pending", False),
         secret=data.get("secret", []),
+        settled=data.get("settled", {}),
     )
 
 
@@ -332,7 +335,7 @@ def compare(wanted: list[Wanted], record: Record, *, tolerant: bool) -> list[Cha
         elif (found.mode, found.uid, found.gid) != (file.mode, uid, gid):
             changes.append(Change(file.dest, "permissions", found, file))
     ours = {file.dest for file in wanted}
-    for dest in sorted((set(record.files) | set(record.written)) - ours):
+    for dest in sorted({*record.files, *record.written, *record.settled} - ours):
         found = look(dest)
         if found.kind != "missing":
             edited = not record.knows(dest, digest(found.content))
@@ -547,8 +550,9 @@ def warn_of_edits(
 def settle(module: AnsibleModule, name: str) -> dict[str, Any]:
     """The service runs with what is on disk. Bookkeeping, so never reported as a change."""
     record = read_record(name)
-    if record.pending and not module.check_mode:
+    if (record.pending or record.settled != record.files) and not module.check_mode:
         record.pending = False
+        record.settled = record.files
         write_record(name, record)
     return {"changed": False, "pending": False}
 
@@ -576,9 +580,12 @@ def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
             kept = keep_copies(name, changes)
             secret = sorted(file.dest for file in wanted if file.secret)
             either = sorted({*secret, *record.secret})
-            write_record(name, Record(record.files, digests, record.inputs, pending, either))
+            settled = record.settled
+            write_record(
+                name, Record(record.files, digests, record.inputs, pending, either, settled)
+            )
             swap(module, changes)
-            write_record(name, Record(digests, {}, inputs, pending, secret))
+            write_record(name, Record(digests, {}, inputs, pending, secret, settled))
     warn_of_edits(module, name, changes, kept)
     unfinished = record.pending and module.params["settle"]
     result: dict[str, Any] = {

@@ -1,0 +1,217 @@
+"""Copies of the database, and the way back to one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from toll.database import SQLITE_BUSY_SECONDS, make_engine, normalised_url
+
+
+class BackupError(Exception):
+    """There is no copy, or it was not put back; the message says why and what to do."""
+
+
+def backup(url: str, file: Path) -> None:
+    """Write a copy of the database as it is at one moment; the application may go on writing.
+
+    The file appears whole or not at all, can be read by its owner only, and replaces one of that
+    name. Raises BackupError.
+    """
+    parsed = normalised_url(url)
+    with _new_file(file) as copy:
+        if parsed.get_backend_name() == "sqlite":
+            _copy_sqlite(_live(parsed), file, copy)
+        else:
+            arguments = ["--format=custom", "--no-owner", "--no-acl", f"--file={copy}"]
+            _run(["pg_dump", *arguments], parsed)
+
+
+def restore(url: str, file: Path) -> Path | None:
+    """Put a copy back, all or nothing; return where what it replaced is kept, if there was any.
+
+    Raises BackupError.
+    """
+    parsed = normalised_url(url)
+    if not file.is_file():
+        raise BackupError(f"{file} is not there: name a file that `flask toll backup` wrote")
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    if parsed.get_backend_name() == "sqlite":
+        return _restore_sqlite(Path(str(parsed.database)), file, moment)
+    return _restore_postgresql(url, parsed, file, moment)
+
+
+@contextmanager
+def _new_file(file: Path) -> Iterator[Path]:
+    """Yield a path to write to, which becomes the file if all goes well."""
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    except OSError as error:
+        raise BackupError(
+            f"{file} cannot be written: {error.strerror}. Name a file in a directory that is there "
+            f"and that {_whoami()} may write to"
+        ) from error
+    os.close(descriptor)
+    path = Path(name)
+    try:
+        yield path
+        with path.open("rb") as written:
+            os.fsync(written.fileno())
+        path.replace(file)
+        directory = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise BackupError(f"{file} cannot be written: {error.strerror}") from error
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _whoami() -> str:
+    return f"the user {os.geteuid()}"
+
+
+def _live(parsed: sa.URL) -> Path:
+    live = Path(str(parsed.database))
+    if not live.is_file():
+        raise BackupError(f"There is no database {live}: run `flask --app app toll migrate` first")
+    return live
+
+
+def _copy_sqlite(live: Path, file: Path, copy: Path) -> None:
+    """Copy a database page by page, then check the copy."""
+    if file.exists() and file.samefile(live):
+        raise BackupError(f"{file} is the database itself: name another file")
+    try:
+        with (
+            closing(sqlite3.connect(live, timeout=SQLITE_BUSY_SECONDS)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+            # One file that stands for itself, without a log beside it.
+            target.execute("PRAGMA journal_mode = DELETE")
+            _check(target, copy)
+    except sqlite3.Error as error:
+        raise BackupError(f"{live} cannot be copied: {error}") from error
+
+
+def _check(connection: sqlite3.Connection, file: Path) -> None:
+    """Raise BackupError unless the file is a whole database of this application."""
+    try:
+        found = connection.execute("PRAGMA integrity_check").fetchone()[0]
+        if found != "ok":
+            raise BackupError(f"{file} is damaged: {found}. Take another copy")
+        connection.execute("SELECT revision FROM schema_state").fetchall()
+    except sqlite3.Error as error:
+        raise BackupError(
+            f"{file} is not a copy of toll-app's SQLite database: {error}. Name a file that "
+            f"`flask toll backup` wrote for SQLite"
+        ) from error
+
+
+def _restore_sqlite(live: Path, file: Path, moment: str) -> Path | None:
+    if live.exists() and file.samefile(live):
+        raise BackupError(f"{file} is the database itself: name a copy")
+    kept = live.with_name(f"{live.name}.replaced-{moment}")
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as source:
+        _check(source, file)
+        replaced = None
+        if live.exists():
+            replaced = kept
+            try:
+                with _new_file(kept) as copy:
+                    _copy_sqlite(live, kept, copy)
+            except BackupError:
+                # Too damaged to be copied: it is put aside as it is.
+                for suffix in ("", "-wal", "-shm"):
+                    part = live.with_name(live.name + suffix)
+                    if part.exists():
+                        part.rename(kept.with_name(kept.name + suffix))
+        try:
+            # Through SQLite's locks, so that processes that have it open see it from now on, and
+            # as one transaction.
+            with closing(sqlite3.connect(live, timeout=SQLITE_BUSY_SECONDS)) as target:
+                live.chmod(0o600 if replaced is None else live.stat().st_mode & 0o777)
+                source.backup(target)
+                _check(target, live)
+        except sqlite3.Error as error:
+            raise BackupError(
+                f"{file} cannot be put back: {error}. Stop the application and try again"
+            ) from error
+    return replaced
+
+
+def _restore_postgresql(url: str, parsed: sa.URL, file: Path, moment: str) -> Path | None:
+    with tempfile.TemporaryDirectory(prefix="toll-restore-") as directory:
+        script = Path(directory, "restore.sql")
+        arguments = ["--no-owner", "--no-acl", f"--file={script}", str(file)]
+        _run(["pg_restore", *arguments], None)
+        engine = make_engine(url)
+        try:
+            with engine.connect() as connection:
+                tables = sa.inspect(connection).get_table_names()
+        finally:
+            engine.dispose()
+        replaced = None
+        if tables:
+            replaced = file.with_name(f"{file.name}.replaced-{moment}")
+            backup(url, replaced)
+        quote = engine.dialect.identifier_preparer.quote_identifier
+        drop = Path(directory, "drop.sql")
+        listed = ", ".join(quote(table) for table in sorted(tables))
+        drop.write_text(f"DROP TABLE IF EXISTS {listed} CASCADE;\n" if tables else "")
+        _run(
+            [
+                "psql",
+                *("--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1"),
+                *(f"--file={drop}", f"--file={script}"),
+            ],
+            parsed,
+        )
+    return replaced
+
+
+def _run(command: list[str], parsed: sa.URL | None) -> None:
+    """Run a program of PostgreSQL's, with the database's URL and without its password in sight."""
+    program = shutil.which(command[0])
+    if program is None:
+        raise BackupError(
+            f"{command[0]} is not on this machine: install PostgreSQL's client programs (Debian: "
+            f"postgresql-client), or let the server's host make the copies"
+        )
+    environment = dict(os.environ)
+    arguments = [program, *command[1:]]
+    if parsed is not None:
+        if parsed.password is not None:
+            environment["PGPASSWORD"] = str(parsed.password)
+        if "password" in parsed.query:
+            raise BackupError(
+                "The database's URL has its password behind the question mark, where it would show "
+                "in the list of processes: put it before the host, as in user:password@host"
+            )
+        # `URL.set` takes None for what stays as it is.
+        shown = sa.URL.create(
+            "postgresql",
+            username=parsed.username,
+            host=parsed.host,
+            port=parsed.port,
+            database=parsed.database,
+            query=parsed.query,
+        )
+        arguments.append(f"--dbname={shown.render_as_string(hide_password=False)}")
+    done = subprocess.run(
+        arguments, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    if done.returncode:
+        raise BackupError(f"{command[0]} failed: {done.stderr.strip()}")

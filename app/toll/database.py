@@ -1,0 +1,228 @@
+"""The database: SQLite in a file, or PostgreSQL by a URL; transactions that hold on both.
+
+A session reads in a transaction that begins with its first statement. What writes does so inside
+`writing(session)`, which commits at its end. Nothing connects before the first statement, so a
+process that has imported the application can be forked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import random
+import sqlite3
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Flask
+from flask.sansio.app import App
+from flask_sqlalchemy_lite import SQLAlchemy
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.orm import Session
+from sqlalchemy.types import TypeDecorator
+
+# Where the development server keeps its data: beside the package, out of the repository.
+INSTANCE = Path(__file__).resolve().parents[1] / "instance"
+# How long a writer waits for another one on SQLite, which lets in one at a time.
+SQLITE_BUSY_SECONDS = 15
+WRITES = "toll_writes"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment: aware in Python, `timestamptz` on PostgreSQL, text in UTC on SQLite."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Take aware moments only: one without a zone would be somebody's local time."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} has no time zone")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Return the moment in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Database(SQLAlchemy):
+    """Flask's sessions and engines for it."""
+
+    def init_app(self, app: App) -> None:
+        """Register the extension; see the module for what its engines do."""
+        before = len(app.teardown_appcontext_funcs)
+        super().init_app(app)
+        # It would close sessions of asyncio, of which there are none, in an event loop of its own:
+        # 1.2 ms at the end of every request.
+        app.teardown_appcontext_funcs[before:] = [
+            function
+            for function in app.teardown_appcontext_funcs[before:]
+            if not inspect.iscoroutinefunction(function)
+        ]
+
+
+db = Database(session_options={"expire_on_commit": False})
+
+
+def normalised_url(url: str) -> sa.URL:
+    """Return the URL with this application's driver; raise ValueError(problem, remedy)."""
+    remedy = "Write sqlite:////var/lib/toll-app/toll.db or postgresql://user@/name?host=/run/…"
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        # The text is not shown: it may hold a password.
+        raise ValueError("is not a database URL", remedy) from None
+    if parsed.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
+        raise ValueError(
+            f"names the database {parsed.drivername}, which toll-app does not speak", remedy
+        )
+    if not parsed.database or parsed.database == ":memory:":
+        raise ValueError("names no file, and a database in memory loses what it is told", remedy)
+    return parsed
+
+
+def engine_options(url: sa.URL) -> dict[str, Any]:
+    """Return what `create_engine` is told for a URL."""
+    if url.get_backend_name() == "sqlite":
+        return {"url": url, "connect_args": {"timeout": SQLITE_BUSY_SECONDS}}
+    return {
+        "url": url,
+        "connect_args": {"connect_timeout": 5, "application_name": "toll-app"},
+        # A server that was restarted costs nobody a failed request.
+        "pool_pre_ping": True,
+        "pool_recycle": 1800,
+    }
+
+
+def make_engine(url: str | sa.URL) -> Engine:
+    """Return an engine that behaves as the application's own does."""
+    url = normalised_url(url) if isinstance(url, str) else url
+    engine = sa.create_engine(**engine_options(url))
+    prepare(engine)
+    return engine
+
+
+def prepare(engine: Engine) -> None:
+    """Make an engine's transactions what this module says, and safe across a fork."""
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _sqlite_connect)
+        sa.event.listen(engine, "begin", _sqlite_begin)
+    reference = weakref.ref(engine)
+
+    def forget_connections() -> None:
+        if inherited := reference():
+            inherited.dispose(close=False)
+
+    os.register_at_fork(after_in_child=forget_connections)
+
+
+def _sqlite_connect(connection: sqlite3.Connection, _record: object) -> None:
+    # The driver would begin transactions on its own, and late; `_sqlite_begin` does it.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    # Readers and the one writer do not wait for each other.
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # In WAL mode less than FULL may lose commits with the machine's power.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    # A transaction that reads first and writes later would fail at once when another has written
+    # in between: no waiting helps it. So those that write say so when they begin.
+    if not connection.get_execution_options().get(WRITES, False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    # SQLite's own waiting sleeps longer each time, up to 0.1 s: who came last gets in first. With
+    # 4 processes that write without a pause, p99 is 2 s that way and 0.8 s this way.
+    cursor = connection.connection.cursor()
+    end = time.monotonic() + SQLITE_BUSY_SECONDS
+    cursor.execute("PRAGMA busy_timeout = 0")
+    try:
+        while time.monotonic() < end:
+            try:
+                cursor.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    break
+            time.sleep(random.uniform(0.0005, 0.002))
+        # The last time, through SQLAlchemy: what it raises is one of its own errors.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    finally:
+        cursor.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_SECONDS * 1000}")
+        cursor.close()
+
+
+@contextmanager
+def writing(session: Session, lock: str | None = None) -> Iterator[Session]:
+    """Write: what is done inside is durable after it, or undone if it raises.
+
+    Inside another one it is a part of that. What the session has read before stays usable, and is
+    as old as it is: read again inside what a decision depends on.
+
+    Args:
+        session: has nothing unwritten.
+        lock: a name; of those with the same name one runs at a time, on all hosts.
+    """
+    if session.info.get(WRITES):
+        if lock:
+            take_lock(session, lock)
+        yield session
+        return
+    if session.new or session.dirty or session.deleted:
+        raise RuntimeError("objects were changed outside of a writing transaction")
+    # Ends the transaction that earlier reads began; their objects are kept.
+    session.commit()
+    session.info[WRITES] = True
+    try:
+        session.connection(execution_options={WRITES: True})
+        if lock:
+            take_lock(session, lock)
+        yield session
+        session.commit()
+    except BaseException:
+        session.rollback()
+        raise
+    finally:
+        session.info.pop(WRITES, None)
+
+
+def take_lock(session: Session, name: str) -> None:
+    """Wait for the lock of that name; it is held until the transaction ends.
+
+    On SQLite a writing transaction excludes all others already.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_number(name))))
+
+
+def lock_number(name: str) -> int:
+    """Return PostgreSQL's number (64 bits, signed) for a lock's name."""
+    digest = hashlib.sha256(f"toll-app {name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def init_app(app: Flask, url: sa.URL) -> None:
+    """Give the application its engine. It connects with the first statement."""
+    if url.get_backend_name() == "sqlite" and Path(str(url.database)).parent == INSTANCE:
+        INSTANCE.mkdir(exist_ok=True)
+    app.config["SQLALCHEMY_ENGINES"] = {"default": engine_options(url)}
+    db.init_app(app)
+    with app.app_context():
+        prepare(db.engine)

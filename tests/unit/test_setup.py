@@ -1,0 +1,645 @@
+"""What setup-production.sh and setup-domain.sh refuse, and what they see on a server.
+
+The functions of setup/lib.sh run in bash, with a process table and a root of the test's own.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import PROJECT
+
+SETUP = PROJECT / "setup"
+SCRIPTS = ("setup-production.sh", "setup-domain.sh")
+LOOPBACK = "0100007F"
+ANY = "00000000"
+ANY6 = "0" * 32
+
+Call = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Call:
+    """Runs bash code after setup/lib.sh, on a server that has nothing but the test's files."""
+    for name in ("proc/net", "nginx", "etc"):
+        (tmp_path / name).mkdir(parents=True)
+    for table in ("tcp", "tcp6"):
+        (tmp_path / "proc/net" / table).write_text("  sl  local_address ...\n")
+
+    def run(
+        code: str, *arguments: str, stdin: int = subprocess.DEVNULL
+    ) -> subprocess.CompletedProcess[str]:
+        prelude = f"""
+            set -euo pipefail
+            source {SETUP}/lib.sh
+            program=setup-production
+            proc={tmp_path}/proc
+            nginx={tmp_path}/nginx
+            taken={tmp_path}/etc/taken-over
+            choices={tmp_path}/etc/choices.yml
+            unit_file={tmp_path}/etc/toll-app.service
+            os_release={tmp_path}/etc/os-release
+            systemctl() {{ :; }}
+        """
+        return subprocess.run(
+            ["bash", "-c", f"{prelude}\n{code}", "bash", *arguments],
+            capture_output=True,
+            text=True,
+            stdin=stdin,
+            check=False,
+        )
+
+    return run
+
+
+def listen(
+    root: Path,
+    port: int,
+    pid: int,
+    comm: str,
+    *,
+    address: str = LOOPBACK,
+    unit: str = "",
+    argv: str = "",
+) -> None:
+    """Add a process that listens on a port to the process table."""
+    inode = 1000 * pid + port
+    table = root / "proc/net/tcp" if len(address) == 8 else root / "proc/net/tcp6"
+    with table.open("a") as file:
+        file.write(
+            f"   0: {address}:{port:04X} {'0' * len(address)}:0000 0A 0:0 0:0 0 0 0 {inode} 1\n"
+        )
+    process = root / "proc" / str(pid)
+    (process / "fd").mkdir(parents=True, exist_ok=True)
+    (process / "fd" / "3").symlink_to(f"socket:[{inode}]")
+    (process / "comm").write_text(f"{comm}\n")
+    (process / "cgroup").write_text(f"0::/system.slice/{unit or 'session-3.scope'}\n")
+    (process / "cmdline").write_text("\0".join((argv or comm).split()) + "\0")
+    (process / "cwd").symlink_to("/srv/app")
+
+
+def problems(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What a refusal listed."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "nothing was changed" in done.stderr
+    return [line.strip()[2:] for line in done.stderr.splitlines() if line.startswith("  - ")]
+
+
+# --- The system ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("argument", ["--help", "-h"])
+def test_help_needs_no_root(script: str, argument: str) -> None:
+    done = subprocess.run([PROJECT / script, argument], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"usage: sudo ./{script}")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_an_unknown_option_is_refused(script: str) -> None:
+    """A misspelt --staging would use up the real authority's limits."""
+    done = subprocess.run(
+        [PROJECT / script, "--stagin"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "there is no option --stagin" in done.stderr
+    assert "usage: " in done.stderr
+
+
+def test_without_root_it_is_refused(call: Call) -> None:
+    done = call("check_root 1000")
+    assert done.returncode == 2
+    assert "this needs root: run it as `sudo" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_without_root_nothing_is_written() -> None:
+    """The refusal comes before the log, which an ordinary user could not open."""
+    # Not below pytest's own directory, which is closed to others.
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name)
+        copy.chmod(0o755)
+        for part in ("setup-production.sh", "setup/lib.sh", "setup/steps/site.yml"):
+            (copy / part).parent.mkdir(exist_ok=True)
+            (copy / part).write_bytes((PROJECT / part).read_bytes())
+        done = subprocess.run(
+            ["bash", copy / "setup-production.sh"],
+            capture_output=True,
+            text=True,
+            check=False,
+            user=65534,
+            cwd="/",
+        )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "setup-production: this needs root: run it as `sudo" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "release", ['ID=debian\nVERSION_ID="12"\n', "ID=debian\nVERSION_ID='13'\n"]
+)
+def test_debian_12_and_13_pass(call: Call, tmp_path: Path, release: str) -> None:
+    (tmp_path / "etc/os-release").write_text(release)
+    done = call(
+        f"uname() {{ echo x86_64; }}; systemd_running={tmp_path}; check_system; refuse_problems"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("release", "named"),
+    [
+        (
+            'PRETTY_NAME="Ubuntu 24.04 LTS"\nID=ubuntu\nVERSION_ID="24.04"\n',
+            "this is Ubuntu 24.04 LTS",
+        ),
+        (
+            'PRETTY_NAME="Debian GNU/Linux 11"\nID=debian\nVERSION_ID="11"\n',
+            "this is Debian GNU/Linux 11",
+        ),
+        ("ID=debian\n", "this is an unknown system"),  # testing has no number
+        (None, "this is an unknown system"),
+    ],
+)
+def test_another_system_is_refused(
+    call: Call, tmp_path: Path, release: str | None, named: str
+) -> None:
+    if release is not None:
+        (tmp_path / "etc/os-release").write_text(release)
+    found = problems(call(f"systemd_running={tmp_path}; check_system; refuse_problems"))
+    assert len(found) == 1
+    assert found[0].startswith(named)
+    assert "sets up Debian 12 and 13" in found[0]
+
+
+def test_all_problems_are_told_at_once(call: Call, tmp_path: Path) -> None:
+    """Somebody who mends one should not come back for the next."""
+    (tmp_path / "etc/os-release").write_text("ID=debian\nVERSION_ID=12\n")
+    found = problems(
+        call(
+            "uname() { echo riscv64; }; systemd_running=/nonexistent; free_mib() { echo 10 /; };"
+            "check_system; check_disk; refuse_problems"
+        )
+    )
+    assert [problem.split(":")[0] for problem in found] == [
+        "the processor is riscv64, for which no release can be built",
+        "systemd does not run this system",
+        "the file system / has 10 MiB free, and 1000 MiB are needed",
+    ]
+
+
+def test_disk_is_counted_by_file_system(call: Call) -> None:
+    """A large /var does not help a full /opt, and one file system has to hold all that is on it."""
+    free = 'free_mib() { case $1 in /opt) echo "299 /opt" ;; *) echo "700 /" ;; esac; }'
+    found = problems(call(f"{free}; check_disk; refuse_problems"))
+    assert [problem.split(":")[0] for problem in found] == [
+        "the file system /opt has 299 MiB free, and 300 MiB are needed"
+    ]
+
+
+def test_free_space_is_that_of_the_nearest_parent(call: Call, tmp_path: Path) -> None:
+    """On a bare server most of the directories are not there yet."""
+    done = call(
+        'read -r free mount < <(free_mib "$1/not/yet"); [[ $free -ge 0 && -d $mount ]]',
+        str(tmp_path),
+    )
+    assert done.returncode == 0
+
+
+# --- Ports ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", [ANY, LOOPBACK, ANY6])
+def test_a_port_that_another_program_holds_is_named(
+    call: Call, tmp_path: Path, address: str
+) -> None:
+    listen(tmp_path, 5000, 812, "registry", address=address, unit="docker-registry.service")
+    main = "systemctl() { [[ $2 == --property=MainPID || $1 == show ]] && echo 812; }"
+    assert problems(call(f"{main}; look_at_application; refuse_problems")) == [
+        "port 5000 is taken by registry (pid 812, docker-registry.service): stop it with "
+        "`systemctl disable --now docker-registry.service`, or let it use another port."
+    ]
+
+
+def test_a_process_without_a_service_is_killed_by_its_number(call: Call, tmp_path: Path) -> None:
+    """`systemctl stop session-3.scope` would end the administrator's own session."""
+    listen(tmp_path, 443, 99, "caddy", address=ANY6)
+    assert problems(call("look_at_web_ports; refuse_problems")) == [
+        "port 443 is taken by caddy (pid 99, session-3.scope): stop it with `kill 99`, "
+        "or let it use another port."
+    ]
+
+
+def test_nginx_may_hold_its_ports(call: Call, tmp_path: Path) -> None:
+    listen(tmp_path, 80, 70, "nginx", address=ANY, unit="nginx.service")
+    done = call("look_at_web_ports; refuse_problems")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_listener_elsewhere_does_not_count(call: Call, tmp_path: Path) -> None:
+    """Port 5000 of another address, a connection of a client, and 15000 are free for all."""
+    listen(tmp_path, 5000, 10, "registry", address="0101A8C0")
+    listen(tmp_path, 15000, 11, "pebble")
+    table = tmp_path / "proc/net/tcp"
+    table.write_text(
+        table.read_text() + f"   0: {LOOPBACK}:1388 {LOOPBACK}:9999 01 0:0 0:0 0 0 0 77 1\n"
+    )
+    done = call("look_at_application; refuse_problems; ((${#found[@]} == 0))")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_process_that_cannot_be_seen_is_said_so(call: Call, tmp_path: Path) -> None:
+    listen(tmp_path, 80, 10, "hidden")
+    (tmp_path / "proc/10/fd/3").unlink()
+    found = problems(call("look_at_web_ports; refuse_problems"))
+    assert found == [
+        "port 80 is taken by a process that cannot be seen: look with `ss -ltnp`, and stop it."
+    ]
+
+
+def test_a_socket_unit_is_named(call: Call, tmp_path: Path) -> None:
+    """The process that holds its socket is systemd itself, which nobody should kill."""
+    listen(tmp_path, 80, 1, "systemd", address=ANY6)
+    listed = "[::]:8080 b.socket b.service\n[::]:80 cockpit.socket c.service"
+    listing = f"systemctl() {{ echo '{listed}'; }}"
+    assert problems(call(f"{listing}; look_at_web_ports; refuse_problems")) == [
+        "port 80 is taken by cockpit.socket: stop it with `systemctl disable --now cockpit.socket`."
+    ]
+
+
+def test_our_own_socket_is_no_problem(call: Call, tmp_path: Path) -> None:
+    listen(tmp_path, 5000, 1, "systemd")
+    listing = "systemctl() { echo '127.0.0.1:5000 toll-app.socket toll-app.service'; }"
+    done = call(f"{listing}; look_at_application; refuse_problems; ((${{#found[@]}} == 0))")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- What was set up by hand ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("comm", ["python3", "python3.11", "flask", "gunicorn"])
+def test_a_hand_started_application_is_found(call: Call, tmp_path: Path, comm: str) -> None:
+    listen(tmp_path, 5000, 812, comm, argv="python3 app.py", address=ANY)
+    done = call('look_at_application; refuse_problems; printf "%s\\n" "$old_pid" "${found[@]}"')
+    assert done.stdout.splitlines() == [
+        "812",
+        f"{comm} (pid 812, session-3.scope) listens on port 5000, started as `python3 app.py` "
+        "in /srv/app: it is stopped",
+    ]
+
+
+def test_a_unit_of_our_name_is_found(call: Call, tmp_path: Path) -> None:
+    unit = tmp_path / "toll-app.service"
+    unit.write_text("[Service]\nExecStart=/srv/run\n")
+    show = f"systemctl() {{ [[ $4 == toll-app.service ]] && echo {unit} || true; }}"
+    done = call(f'{show}; look_at_units; printf "%s\\n" "${{old_units[@]}}" "${{found[@]}}"')
+    assert done.stdout.splitlines() == [
+        "toll-app.service",
+        f"the unit {unit} was not written by this project: it is stopped and replaced",
+    ]
+    unit.write_text("#\n# Ansible managed\n#\n[Unit]\n")
+    assert call(f"{show}; look_at_units; ((${{#found[@]}} == 0))").returncode == 0
+
+
+def site(root: Path, name: str, text: str) -> None:
+    """Add a site to an nginx of the distribution's."""
+    path = root / "nginx" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+def test_the_distributions_nginx_is_found(call: Call, tmp_path: Path) -> None:
+    site(tmp_path, "nginx.conf", "user www-data;\n")
+    site(tmp_path, "sites-enabled/default", "server { listen 80 default_server; }\n")
+    site(
+        tmp_path,
+        "sites-enabled/shop",
+        "server { location / { proxy_pass http://127.0.0.1:5000; } }\n",
+    )
+    done = call('look_at_nginx; refuse_problems; printf "%s\\n" "$old_nginx" "${found[@]}"')
+    assert done.stdout.splitlines() == [
+        "true",
+        "nginx has a configuration that is not this project's (sites-enabled/default "
+        "sites-enabled/shop): it is replaced",
+    ]
+
+
+@pytest.mark.parametrize("place", ["sites-enabled/blog", "conf.d/blog.conf"])
+def test_a_site_of_something_else_is_never_replaced(call: Call, tmp_path: Path, place: str) -> None:
+    """--yes says that this application may be replaced, and not that a blog may go."""
+    site(tmp_path, "nginx.conf", "user www-data;\n")
+    site(tmp_path, place, "server { server_name blog.example.com; root /srv/blog; }\n")
+    found = problems(call("look_at_nginx; refuse_problems"))
+    assert len(found) == 1
+    assert found[0].startswith(
+        f"nginx serves {tmp_path}/nginx/{place}, which is not this application's"
+    )
+
+
+def test_what_is_ours_is_not_asked_for_again(call: Call, tmp_path: Path) -> None:
+    """A first run may have ended between nginx's package and its configuration."""
+    site(tmp_path, "nginx.conf", "user www-data;\n")
+    (tmp_path / "etc/taken-over").touch()
+    done = call("look_around; refuse_problems; ((${#found[@]} == 0))")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_a_control_node_set_up_is_left_to_it(call: Call, tmp_path: Path) -> None:
+    """The domain stands in its inventory, and a run from here would know nothing of it."""
+    (tmp_path / "etc/toll-app.service").write_text("#\n# Ansible managed\n#\n[Unit]\n")
+    found = problems(call("look_around; refuse_problems"))
+    assert len(found) == 1
+    assert found[0].startswith("toll-app was set up here from a control node: go on from there")
+    (tmp_path / "etc/choices.yml").touch()
+    assert call("look_around; refuse_problems").returncode == 0
+
+
+def typed(call: Call, code: str, text: str) -> subprocess.CompletedProcess[str]:
+    """Run code at a terminal at which somebody types."""
+    ours, terminal = os.openpty()
+    os.write(ours, text.encode())
+    try:
+        return call(code, stdin=terminal)
+    finally:
+        os.close(ours)
+        os.close(terminal)
+
+
+def test_somebody_at_a_terminal_is_asked(call: Call) -> None:
+    done = typed(call, "found=('a thing'); agree_to_replace ''; echo replaced", "yes\n")
+    assert done.stdout.endswith("Go on? [yes/no] replaced\n")
+    done = typed(call, "found=('a thing'); agree_to_replace ''; echo replaced", "no\n")
+    assert done.returncode == 2
+    assert "nothing was changed." in done.stderr
+
+
+def test_nobody_there_to_ask_is_no_yes(call: Call) -> None:
+    done = call("found=('a thing'); agree_to_replace ''")
+    assert done.returncode == 2
+    assert "  - a thing" in done.stdout
+    assert "nothing was changed: run it again with --yes" in done.stderr
+    assert call("found=('a thing'); agree_to_replace --yes").returncode == 0
+    assert call("agree_to_replace ''").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("answer", "agreed"),
+    [("yes", True), ("y", True), ("YES", True), ("no", False), ("", False), ("yesterday", False)],
+)
+def test_only_yes_is_a_yes(call: Call, answer: str, agreed: bool) -> None:
+    done = call('agrees "Go on?" <<<"$1"', answer)
+    assert (done.returncode == 0) is agreed
+
+
+# --- What it needs from elsewhere ----------------------------------------------------------------
+
+
+def test_package_lists_that_cannot_be_fetched_are_said_so(call: Call, tmp_path: Path) -> None:
+    done = call(
+        f"""
+        log={tmp_path}/log
+        dpkg-query() {{ echo 'installed curl'; }}
+        apt-get() {{ echo 'E: Failed to fetch: Temporary failure resolving' >>"$log"; return 100; }}
+        install_packages >>"$log"
+        """
+    )
+    assert done.returncode == 1
+    assert "Debian's package lists cannot be fetched (E: Failed to fetch" in done.stderr
+    assert "network, name server, proxy" in done.stderr
+    assert "run the same command again" in done.stderr
+
+
+def test_nothing_is_fetched_when_nothing_is_missing(call: Call) -> None:
+    """A server that has lost its network can still be set right."""
+    done = call(
+        """
+        dpkg-query() { printf 'installed %s\\n' "${packages[@]}"; }
+        apt-get() { echo asked; return 1; }
+        install_packages
+        """
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_a_package_index_that_is_not_reached_leaves_no_half_environment(
+    call: Call, tmp_path: Path
+) -> None:
+    """pip is asked for real, of a port where nobody listens."""
+    done = call(
+        f"""
+        log={tmp_path}/log; state={tmp_path}/state; venv=$state/venv
+        export PIP_INDEX_URL=https://127.0.0.1:9/simple PIP_CONFIG_FILE=/dev/null
+        unset PIP_FIND_LINKS PIP_EXTRA_INDEX_URL
+        install_ansible >"$log" 2>&1
+        """
+    )
+    assert done.returncode == 1
+    assert "Ansible cannot be fetched from the Python package index (ERROR: " in done.stderr
+    assert "/etc/pip.conf" in done.stderr
+    assert not (tmp_path / "state/venv").exists()
+
+
+def test_a_command_that_fails_without_a_word_shows_the_log(call: Call, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    done = call(f"log={log}; echo the reason >>$log; trap ended EXIT; false")
+    assert done.returncode == 1
+    assert "a command failed (exit status 1)" in done.stderr
+    assert "the reason" in done.stderr
+
+
+# --- The inventory -------------------------------------------------------------------------------
+
+
+def inventory(call: Call, root: Path, code: str = "") -> dict[str, object]:
+    """Write the inventory, and return the choices in it."""
+    done = call(
+        f"{code}\ninventory={root}/inv; choices=$inventory/group_vars/toll_app/choices.yml;"
+        f" settings=$inventory/group_vars/toll_app/main.yml; write_inventory"
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(yaml.safe_load((root / "inv/group_vars/toll_app/choices.yml").read_text()))
+
+
+def test_without_a_domain_the_site_answers_under_every_name(call: Call, tmp_path: Path) -> None:
+    chosen = inventory(call, tmp_path, "hostname() { echo Web1.Example.com; }")
+    assert chosen == {
+        "toll_app_domains": ["web1.example.com"],
+        "toll_app_default_site": True,
+        "certbot_obtain": False,
+    }
+    hosts = yaml.safe_load((tmp_path / "inv/hosts.yml").read_text())["toll_app"]["hosts"]
+    assert hosts["web1.example.com"]["ansible_connection"] == "local"
+
+
+@pytest.mark.parametrize("name", ["my_server", "10.0.0.1", "", "-web"])
+def test_a_name_that_no_certificate_can_have_is_replaced(
+    call: Call, tmp_path: Path, name: str
+) -> None:
+    chosen = inventory(call, tmp_path, f"hostname() {{ echo '{name}'; }}")
+    assert chosen["toll_app_domains"] == ["toll-app.internal"]
+
+
+def test_choices_and_settings_are_not_written_again(call: Call, tmp_path: Path) -> None:
+    inventory(call, tmp_path)
+    folder = tmp_path / "inv/group_vars/toll_app"
+    (folder / "choices.yml").write_text("toll_app_domains: [app.example.com]\n")
+    (folder / "main.yml").write_text("gunicorn_systemd_workers: 2\n")
+    assert inventory(call, tmp_path) == {"toll_app_domains": ["app.example.com"]}
+    assert (folder / "main.yml").read_text() == "gunicorn_systemd_workers: 2\n"
+
+
+def test_only_root_reads_the_inventory(call: Call, tmp_path: Path) -> None:
+    """The operator may write a secret into it."""
+    inventory(call, tmp_path)
+    for path in (tmp_path / "inv").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+# --- The domain ----------------------------------------------------------------------------------
+
+
+def domain(
+    call: Call, root: Path, code: str, *arguments: str, **options: int
+) -> subprocess.CompletedProcess[str]:
+    """Run a function of setup-domain.sh with its arguments read."""
+    text = (PROJECT / "setup-domain.sh").read_text().split("\nbegin\n")[0]
+    functions = text.split('/setup/lib.sh"\n', 1)[1]
+    there = f"inventory={root}/inv settings={root}/main.yml"
+    return call(f"{there}\n{functions}\n{code}", *arguments, **options)
+
+
+def test_what_is_missing_is_asked_for(call: Call, tmp_path: Path) -> None:
+    ours, terminal = os.openpty()
+    os.write(ours, b"a.example.com www.example.com\nops@example.com\n")
+    done = domain(call, tmp_path, "ask_for_the_rest; choice", stdin=terminal)
+    os.close(ours)
+    os.close(terminal)
+    assert (
+        "domain, such as app.example.com: e-mail address, such as ops@example.com: " in done.stdout
+    )
+    chosen = yaml.safe_load(done.stdout.split("---\n")[1])
+    assert chosen["toll_app_domains"] == ["a.example.com", "www.example.com"]
+    assert chosen["certbot_email"] == "ops@example.com"
+
+
+def test_what_is_missing_is_named_where_nobody_can_be_asked(call: Call, tmp_path: Path) -> None:
+    done = domain(call, tmp_path, "ask_for_the_rest", "app.example.com")
+    assert done.returncode == 2
+    assert (
+        "there is no e-mail address: add it to the command, such as ops@example.com" in done.stderr
+    )
+    done = domain(call, tmp_path, "ask_for_the_rest", "ops@example.com")
+    assert "there is no domain: add it to the command, such as app.example.com" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["https://a.example.com", "o@e.com"], "https://a.example.com is not a domain"),
+        (["localhost", "o@e.com"], "localhost is not a domain"),
+        (["192.0.2.1", "o@e.com"], "192.0.2.1 is not a domain"),
+        (["a b.example.com", "o@e.com"], "a b.example.com is not a domain"),
+        (["*.example.com", "o@e.com"], "*.example.com is not a domain"),
+        (["a.example.com", 'o"x@e.com'], 'o"x@e.com is not an e-mail address'),
+        (["a.example.com", "o@e"], "o@e is not an e-mail address"),
+        (
+            ["a.example.com", "o@e.com", "--acme-url", "http://ca/dir"],
+            "http://ca/dir is not the address",
+        ),
+        (
+            ["a.example.com", "o@e.com", "--acme-ca", "/nonexistent"],
+            "/nonexistent holds no certificate",
+        ),
+    ],
+)
+def test_a_choice_that_cannot_be_is_refused(
+    call: Call, tmp_path: Path, arguments: list[str], problem: str
+) -> None:
+    found = problems(domain(call, tmp_path, "check_choice; refuse_problems", *arguments))
+    assert len(found) == 1
+    assert found[0].startswith(problem)
+
+
+def test_a_choice_is_written_as_variables(call: Call, tmp_path: Path) -> None:
+    arguments = ["a.example.com", "www.a.example.com", "ops@example.com", "--staging", "--no-probe"]
+    done = domain(call, tmp_path, "check_choice; refuse_problems; choice", *arguments)
+    assert yaml.safe_load(done.stdout) == {
+        "toll_app_domains": ["a.example.com", "www.a.example.com"],
+        "certbot_email": "ops@example.com",
+        "certbot_directory_url": "https://acme-staging-v02.api.letsencrypt.org/directory",
+        "certbot_probe": False,
+    }
+
+
+def test_a_server_that_is_not_set_up_is_refused(call: Call, tmp_path: Path) -> None:
+    found = problems(
+        domain(call, tmp_path, "choices=/nonexistent check_server", "a.example.com", "o@e.com")
+    )
+    assert found == ["toll-app does not run on this server: run setup-production.sh first."]
+
+
+def test_settings_that_would_overrule_the_choice_are_refused(call: Call, tmp_path: Path) -> None:
+    """They would be read after it, and the domain would be another than was asked for."""
+    (tmp_path / "main.yml").write_text("toll_app_domains: [other.example.com]\n")
+    ready = f"choices={tmp_path} venv={tmp_path}; touch $venv/.complete;"
+    found = problems(domain(call, tmp_path, f"{ready} check_server", "a.example.com", "o@e.com"))
+    assert len(found) == 1
+    assert found[0].startswith(f"{tmp_path}/main.yml sets toll_app_domains")
+
+
+@pytest.mark.parametrize(
+    ("rules", "closed"),
+    [
+        ("Status: inactive", False),
+        ("Status: active\n22/tcp  ALLOW  Anywhere", True),
+        ("Status: active\n80,443/tcp                 ALLOW       Anywhere", False),
+        ("Status: active\n80/tcp (v6)                ALLOW       Anywhere (v6)", True),
+        ("Status: active\n80                         ALLOW       Anywhere", False),
+        ("Status: active\nNginx Full                 ALLOW       Anywhere", False),
+        ("Status: active\n8080/tcp                   ALLOW       Anywhere", True),
+    ],
+)
+def test_a_closed_firewall_is_found(call: Call, tmp_path: Path, rules: str, closed: bool) -> None:
+    """The server's requests to itself pass it, and the authority's do not."""
+    code = f"ufw() {{ cat <<'RULES'\n{rules}\nRULES\n}}\nlook_at_firewall; refuse_problems"
+    done = domain(call, tmp_path, code)
+    if closed:
+        assert problems(done) == [
+            "the firewall ufw lets nobody reach port 80: `ufw allow 80,443/tcp`."
+        ]
+    else:
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- The steps -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "file", sorted((SETUP / "steps").glob("*.yml")), ids=lambda file: file.stem
+)
+def test_each_step_stands_for_stages_that_there_are(file: Path) -> None:
+    """A stage that was renamed would be counted to the step before it, and nobody would notice."""
+    stages = [
+        f"{path.parent.parent.name}/{path.stem}" for path in PROJECT.glob("roles/*/tasks/*.yml")
+    ]
+    for step in yaml.safe_load(file.read_text()):
+        for pattern in step["stages"]:
+            assert fnmatch.filter(stages, pattern), f"{step['words']}: {pattern}"
+
+
+def test_the_lock_of_the_server_has_the_versions_that_are_tested() -> None:
+    """It is a part of the control node's, so that a server runs what was tried."""
+
+    def pins(path: Path) -> dict[str, str]:
+        lines = (
+            line.split(" ")[0].split("==") for line in path.read_text().splitlines() if "==" in line
+        )
+        return {name: version for name, version in lines}
+
+    assert pins(SETUP / "requirements.txt").items() <= pins(PROJECT / "requirements.txt").items()
