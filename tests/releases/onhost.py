@@ -133,12 +133,16 @@ def passages_table(connection: sqlite3.Connection) -> str:
 
 
 def stored(run: str) -> dict[str, Any]:
-    """How often each plate of a run is in the database, and whether the file is sound."""
+    """How often each plate of a run is in the database, and whether the file is sound.
+
+    Plates of a run have five characters more (sender.py), those of the demo have six in all.
+    """
     connection = sqlite3.connect(f"file:{DATABASE}?mode=ro", uri=True, timeout=30)
     with contextlib.closing(connection):
         table = passages_table(connection)
         rows = connection.execute(
-            f'SELECT plate, count(*) FROM "{table}" WHERE plate LIKE ? GROUP BY plate', (f"{run}%",)
+            f'SELECT plate, count(*) FROM "{table}" WHERE plate LIKE ? GROUP BY plate',
+            (f"{run}_____",),
         ).fetchall()
         [[sound]] = connection.execute("PRAGMA quick_check(1)").fetchall()
     return {"plates": dict(rows), "sound": sound}

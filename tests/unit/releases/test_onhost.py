@@ -99,9 +99,10 @@ def test_plates_of_a_run_are_counted(database):
     """Also those that are in the write-ahead log only."""
     with database:
         database.executemany(
-            "INSERT INTO passage (plate) VALUES (?)", [("AB1",), ("AB1",), ("AB2",), ("XY1",)]
+            "INSERT INTO passage (plate) VALUES (?)",
+            [("AB10000",), ("AB10000",), ("AB20000",), ("XY10000",)],
         )
-    assert onhost.stored("AB") == {"plates": {"AB1": 2, "AB2": 1}, "sound": "ok"}
+    assert onhost.stored("AB") == {"plates": {"AB10000": 2, "AB20000": 1}, "sound": "ok"}
 
 
 def test_a_database_without_passages_is_an_error(database):

@@ -35,6 +35,24 @@ def ask(path="/readyz"):
 """
 
 
+# Stands for the application: what a variant needs of it, and quick to import.
+STAND_IN = """
+class App:
+    def __init__(self):
+        self.wsgi_app = self.answer
+
+    def __call__(self, environ, start):
+        return self.wsgi_app(environ, start)
+
+    def answer(self, environ, start):
+        start("200 OK", [("Content-Type", "application/json")])
+        return [b'{"status": "ok", "release": "development"}']
+
+
+app = App()
+"""
+
+
 def run(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", ASK + script],
@@ -44,12 +62,7 @@ def run(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=60,
         stdin=subprocess.DEVNULL,
-        env={
-            **os.environ,
-            "TOLL_ENVIRONMENT": "development",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "STATE_DIRECTORY": str(folder),
-        },
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
 
 
@@ -61,8 +74,11 @@ def answered(folder: Path, path: str = "/readyz") -> dict[str, Any]:
 
 @pytest.fixture
 def made(tmp_path: Path):
-    """Makes a variant called `r1`."""
-    return lambda variant, **given: variants.make(tmp_path, "r1", variant, **given)
+    """Makes a variant called `r1` of something that stands for the application."""
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "app.py").write_text(STAND_IN)
+    return lambda variant: variants.make(tmp_path, "r1", variant, app=app)
 
 
 def test_a_marked_release_answers_as_itself(made):
@@ -146,7 +162,7 @@ print(ask("/healthz"))
         text=True,
         check=False,
         timeout=60,
-        env={**os.environ, "TOLL_ENVIRONMENT": "development", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert done.returncode != 0
     assert f"slept {4 if variant == 'takes_its_time' else 3600}" in done.stderr
