@@ -46,6 +46,10 @@ msg:
   description: What the program did, or why it failed.
   type: str
   returned: always
+rc:
+  description: The program's exit code.
+  type: int
+  returned: when it was run
 answer:
   description: The object that the program printed.
   type: dict
@@ -94,12 +98,13 @@ def main() -> None:
     code, out, err = module.run_command(argv, data=module.params["stdin"], binary_data=True)
     answer = read_answer(out)
     if code == 0 and answer is not None:
-        module.exit_json(changed=answer["changed"], msg=str(answer.get("msg", "")), answer=answer)
+        told = str(answer.get("msg", ""))
+        module.exit_json(changed=answer["changed"], msg=told, answer=answer, rc=0)
     if answer is not None and answer.get("msg"):
-        module.fail_json(msg=str(answer["msg"]), answer=answer)
+        module.fail_json(msg=str(answer["msg"]), answer=answer, rc=code)
     words = (out + err).strip()[-OUTPUT_LIMIT:]
     how = f"ended with exit code {code}" if code else "did not answer with a JSON object"
-    module.fail_json(msg=f"{name} {how}. It said:\n{words}")
+    module.fail_json(msg=f"{name} {how}. It said:\n{words}", rc=code)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,295 @@
+"""Batches of hosts, and what becomes of all of them when one fails: the role's own tasks, run.
+
+The hosts are names for this machine, and the programs on them a script that keeps a diary.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import PROJECT
+
+from .render import ROLES
+
+# Stands for toll-app-handover and toll-app-releases. A file says on which host a release is bad.
+PROGRAM = """#!{python}
+import json, pathlib, sys
+host, what, release = sys.argv[0].rpartition("-")[2], *sys.argv[1:3]
+with open({diary!r}, "a") as diary:
+    print(host, what, release, file=diary)
+live = pathlib.Path({here!r}, "live-" + host)
+before = live.read_text() if live.exists() else ""
+if what != "handover":
+    print(json.dumps({{"changed": True, "msg": "left"}}))
+elif pathlib.Path({here!r}, f"bad-{{host}}-{{release}}").exists():
+    print(json.dumps({{"changed": False, "msg": f"{{release}} was judged bad\\nits journal"}}))
+    sys.exit(1)
+else:
+    live.write_text(release)
+    print(json.dumps({{"changed": before != release, "msg": release + " is live"}}))
+"""
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """nginx with the application behind it: names the release that `server.release` is."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({"release": self.server.release}).encode()  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("certificate") / "both.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "2", "-subj", "/CN=x", "-keyout", path, "-out", path),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return path
+
+
+@pytest.fixture
+def server(certificate: Path) -> Iterator[http.server.HTTPServer]:
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    made.socket = context.wrap_socket(made.socket, server_side=True)
+    made.release = "new"  # type: ignore[attr-defined]
+    thread = threading.Thread(target=made.serve_forever)
+    thread.start()
+    yield made
+    made.shutdown()
+    thread.join()
+    made.server_close()
+
+
+class Fleet:
+    """Hosts of which some serve `old`, and a deploy of `new`."""
+
+    def __init__(self, root: Path, port: int) -> None:
+        self.root = root
+        self.diary = root / "diary"
+        program = root / "program"
+        program.write_text(
+            PROGRAM.format(python=sys.executable, diary=str(self.diary), here=str(root))
+        )
+        program.chmod(0o755)
+        self.variables = {
+            "__toll_app_handover_argv": [f"{program}-{{{{ inventory_hostname }}}}", "handover"],
+            "__toll_app_releases_program": f"{program}-{{{{ inventory_hostname }}}}",
+            "__toll_app_lock_path": str(root / "lock.json"),
+            "__toll_app_lock_host": "web1",
+            "__toll_app_https_port": port,
+            "toll_app_domains": ["app.example.com"],
+            "toll_app_check_time_limit": 2,
+            "toll_app_reason": "deploy of new",
+        }
+
+    def bad(self, host: str, release: str = "new") -> None:
+        (self.root / f"bad-{host}-{release}").touch()
+
+    def deploy(self, count: int, *arguments: str, **variables: Any) -> tuple[int, str]:
+        """Run the stages of a release from the lock to the end; all hosts serve `old` before."""
+        hosts: dict[str, Any] = {f"web{number}": {} for number in range(1, count + 1)}
+        for host in hosts:
+            link = self.root / f"program-{host}"
+            if not link.exists():
+                link.symlink_to("program")
+            live = self.root / f"live-{host}"
+            if not live.exists():
+                live.write_text("old")
+
+        def stage(name: str) -> dict[str, Any]:
+            role = {"name": "toll_app", "tasks_from": name, "rolespec_validate": False}
+            return {"ansible.builtin.import_role": role}
+
+        shipped = {"id": "new", "current": "{{ lookup('file', live) }}"}
+        book = [
+            {
+                "hosts": "all",
+                "gather_facts": False,
+                "any_errors_fatal": True,
+                "tasks": [
+                    {
+                        "vars": {
+                            "__toll_app_target": "{{ __toll_app_release.id }}",
+                            "__toll_app_before": "{{ __toll_app_release.current }}",
+                        },
+                        "block": [
+                            {
+                                "block": [
+                                    stage("lock"),
+                                    {
+                                        "ansible.builtin.set_fact": {"__toll_app_release": shipped},
+                                        "vars": {
+                                            "live": f"{self.root}/live-{{{{ inventory_hostname }}}}"
+                                        },
+                                    },
+                                    stage("handover"),
+                                ],
+                                "rescue": [stage("take_back")],
+                            }
+                        ],
+                        "always": [stage("unlock")],
+                    }
+                ],
+            }
+        ]
+        (self.root / "play.yml").write_text(yaml.safe_dump(book, sort_keys=False))
+        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+        inventory = {"toll_app": {"hosts": hosts, "vars": local}}
+        (self.root / "hosts.yml").write_text(yaml.safe_dump(inventory))
+        done = subprocess.run(
+            [
+                *(
+                    Path(sys.executable).with_name("ansible-playbook"),
+                    "play.yml",
+                    "-i",
+                    "hosts.yml",
+                ),
+                *("--extra-vars", json.dumps({**self.variables, **variables}), *arguments),
+            ],
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={
+                **os.environ,
+                "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
+                "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / "collections"),
+                "ANSIBLE_ROLES_PATH": str(ROLES),
+                "ANSIBLE_HOME": str(self.root / "ansible"),
+                "ANSIBLE_NOCOLOR": "1",
+            },
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def written(self) -> list[str]:
+        return self.diary.read_text().splitlines() if self.diary.exists() else []
+
+    def live(self) -> str:
+        """What the hosts serve, in their order."""
+        return " ".join(path.read_text() for path in sorted(self.root.glob("live-*")))
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, server: http.server.HTTPServer) -> Fleet:
+    return Fleet(tmp_path, server.server_address[1])
+
+
+def test_one_host_first_then_the_others(fleet: Fleet) -> None:
+    code, output = fleet.deploy(3)
+    assert code == 0, output
+    first, *others = fleet.written()
+    assert first == "web1 handover new"
+    assert sorted(others) == ["web2 handover new", "web3 handover new"]
+    assert not (fleet.root / "lock.json").exists()
+
+
+@pytest.mark.parametrize("serial", [1, "34%"])
+def test_batches_come_in_the_order_of_their_hosts(fleet: Fleet, serial: object) -> None:
+    code, output = fleet.deploy(3, toll_app_serial=serial)
+    assert code == 0, output
+    assert fleet.written() == [f"web{number} handover new" for number in (1, 2, 3)]
+
+
+def test_nothing_changes_where_it_is_live(fleet: Fleet) -> None:
+    fleet.deploy(2)
+    code, output = fleet.deploy(2)
+    assert code == 0, output
+    assert output.count("changed=0") == 2
+
+
+def test_failed_host_takes_all_back_and_the_rest_stay_as_they_are(fleet: Fleet) -> None:
+    """All hosts serve the same again, and the run says so and fails."""
+    fleet.bad("web2")
+    code, output = fleet.deploy(4, toll_app_serial=1)
+    assert code == 2
+    assert fleet.written() == [
+        "web1 handover new",
+        "web2 handover new",
+        "web1 leave new",
+        "web1 handover old",
+    ]
+    assert fleet.live() == "old old old old"
+    said = " ".join(output.rpartition("Deploy of new failed")[2].split())
+    assert 'Failed on web2, task "switch | Hand over": new was judged bad' in said
+    assert "Gone back to what served before: web1." in said
+    assert "As before: web3, web4." in said
+    assert not (fleet.root / "lock.json").exists()
+
+
+def test_host_that_cannot_go_back_is_named(fleet: Fleet) -> None:
+    """The others go back all the same."""
+    fleet.bad("web3")
+    fleet.bad("web1", "old")
+    code, output = fleet.deploy(3, toll_app_serial=1)
+    assert code == 2
+    assert fleet.live() == "new old old"
+    said = " ".join(output.rpartition("Deploy of new failed")[2].split())
+    assert "NOT GONE BACK: web1: old was judged bad" in said
+    assert "Gone back to what served before: web2." in said
+
+
+def test_site_that_does_not_name_the_release_is_a_failure(
+    fleet: Fleet, server: http.server.HTTPServer
+) -> None:
+    """The service may be well, and nginx lead elsewhere."""
+    server.release = "other"  # type: ignore[attr-defined]
+    code, output = fleet.deploy(2)
+    assert code == 2
+    assert fleet.written() == ["web1 handover new", "web1 leave new", "web1 handover old"]
+    assert "Gone back to what served before: web1." in output
+
+
+def test_first_release_has_nothing_to_go_back_to(fleet: Fleet) -> None:
+    for number in (1, 2):
+        (fleet.root / f"live-web{number}").write_text("")
+    fleet.bad("web2")
+    code, output = fleet.deploy(2)
+    assert code == 2
+    assert fleet.written() == ["web1 handover new", "web2 handover new"]
+    assert "Failed on web2" in output
+
+
+def test_lock_of_another_stops_it_before_anything(fleet: Fleet) -> None:
+    told = {"token": "x", "owner": "ben@desk", "since": "2026", "renewed_at": 4e9}
+    (fleet.root / "lock.json").write_text(json.dumps(told))
+    code, output = fleet.deploy(2)
+    assert code == 2
+    assert fleet.written() == []
+    assert "is held by ben@desk since 2026" in output
+    assert json.loads((fleet.root / "lock.json").read_text()) == told
+
+
+def test_lost_lock_stops_it_before_the_next_batch(fleet: Fleet, tmp_path: Path) -> None:
+    """Two runs at once would undo each other's hosts."""
+    program = tmp_path / "program"
+    thief = f'pathlib.Path({str(tmp_path / "lock.json")!r}).write_text(\'{{"token": "x"}}\')\n'
+    program.write_text(program.read_text() + thief)
+    code, output = fleet.deploy(2, toll_app_serial=1)
+    assert code == 2
+    assert "This run has lost the lock" in output
+    assert fleet.written()[0] == "web1 handover new"
+    assert "web2 handover new" not in fleet.written()
