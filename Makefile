@@ -29,8 +29,9 @@ unit: bootstrap ## The offline tests and the application's
 molecule: bootstrap ## All Molecule scenarios, or SCENARIO=name; KEEP=1 leaves its hosts
 	@$(python) tools/run_tests.py molecule$(addprefix :,$(SCENARIO))
 
-proof: bootstrap ## What is long: measurements, written to docs/proof/; ROUNDS=3
+proof: bootstrap ## What is long: measurements and every fault, written to docs/proof/; ROUNDS=3
 	@$(python) tests/proof/run_cost.py $(ROUNDS)
+	@$(python) tests/proof/releases.py
 	@$(python) tests/proof/app_performance.py $(if $(ROUNDS),--rounds $(ROUNDS)) --write
 	@cd app && TOLL_SCHEMATHESIS_EXAMPLES=300 ../$(python) -m pytest tests/api/test_api_schemathesis.py
 

@@ -60,7 +60,7 @@ SSH = (
 HANDOVER = "/usr/local/sbin/toll-app-handover"
 FLASK = "/usr/local/sbin/toll-app-flask"
 # Requests a second: two systems, their control node and the sender may share two cores.
-RATE = 30.0
+RATE = float(os.environ.get("RELEASES_RATE", "30"))
 # Before and after what is done, for the figures next to it.
 STEADY_SECONDS = 4.0
 SETTLE_SECONDS = 90.0
@@ -112,10 +112,11 @@ class Running:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            with self._news:
-                self.lines.append(line)
-                self._news.notify_all()
+        with self._process.stdout as output:
+            for line in output:
+                with self._news:
+                    self.lines.append(line)
+                    self._news.notify_all()
         with self._news:
             self._ended = True
             self._news.notify_all()
@@ -321,9 +322,7 @@ class Host:
             A function that waits for it and gives what came of it.
         """
         found: dict[str, Any] = {}
-        before = (self.onhost("read", path="/opt/toll-app/state/handover.json") or {}).get(
-            "started", ""
-        )
+        before = (self.onhost("read", path="/opt/toll-app/state/handover.json") or {}).get("id", "")
 
         def run() -> None:
             try:

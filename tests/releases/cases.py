@@ -9,21 +9,35 @@ from __future__ import annotations
 
 import re
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ledger
-from bench import FLASK, Done, Host, Load, Running
+from bench import FLASK, PROJECT, Done, Host, Load, Running
 from ledger import Record, Summary
 from variants import Migration
 
 # Of the deploy, in their order, and of the handover.
 DEPLOY_STAGES = ("lock", "build", "ship", "migrate", "handover", "prune")
-HANDOVER_STAGES = ("standby", "judge", "switch", "main", "drain", "bake")
+HANDOVER_STAGES = ("standby", "open", "main", "bake", "commit")
+# Whom there is to kill while a stage lasts. In `commit`, which takes milliseconds, the new release
+# has been judged and only the records are still to be written.
+VICTIMS = {
+    "standby": ("handover", "master", "worker", "standby"),
+    "open": ("handover", "master", "worker", "standby", "standby worker"),
+    "main": ("handover", "master", "standby", "standby worker"),
+    "bake": ("handover", "master", "worker"),
+    "commit": ("handover",),
+}
+# Two that every `make test` tries.
+QUICK_KILLS = {("main", "handover"): ("debian12",), ("open", "standby"): ("debian13",)}
+BUNDLES = PROJECT / ".cache" / "bundles"
 
 
 @dataclass
@@ -58,20 +72,26 @@ class Outcome:
 class Trial:
     """One case under way on one host."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, slow_counts: bool = True) -> None:
         """Look at where it starts.
+
+        Args:
+            host: where it is tried.
+            slow_counts: whether a slow answer is a failure; on a busy machine it says nothing.
 
         Raises:
             AssertionError: the host is not healthy to begin with.
         """
         self.host = host
+        self.measured = slow_counts
         self.before: str = host.settle()["current"]
         self.wrong: list[str] = []
         self.loads: list[Load] = []
         self.notes: dict[str, str] = {}
         self.seconds = 0.0
-        # Requests that may fail, because whoever held them was killed.
+        # Requests that may fail, because whoever held them was killed, and whether others may wait.
         self.may_fail = 0
+        self.may_wait = not slow_counts
         # Marks of releases that must not have answered anything.
         self.broken: list[str] = []
 
@@ -132,7 +152,8 @@ class Trial:
             for mark in self.broken:
                 self.expect(mark not in load.answered_by, f"{mark} took traffic")
         total = ledger.summarize(records)
-        self.expect(total.failed <= self.may_fail, f"requests failed: {total.failures}")
+        failed = sum(1 for record in records if (record.error if self.may_wait else record.failure))
+        self.expect(failed <= self.may_fail, f"requests failed: {total.failures}")
         return Outcome(
             case=title,
             system=self.host.name,
@@ -159,16 +180,19 @@ class Case:
     Attributes:
         title: for the table.
         run: tries it.
-        quick: whether it is one of the few that every `make test` tries.
+        quick: the systems on which every `make test` tries it; most are tried on none, some on one.
     """
 
     title: str
     run: Callable[[Trial], None]
-    quick: bool = False
+    quick: tuple[str, ...] = ()
 
-    def on(self, host: Host) -> Outcome:
+    def on(self, host: Host, slow_counts: bool = True) -> Outcome:
         """Try it on a host. What goes wrong is in the outcome."""
-        trial = Trial(host)
+        try:
+            trial = Trial(host, slow_counts)
+        except Exception as error:
+            return Outcome(self.title, host.name, [f"to begin with: {error}"], end="NEITHER")
         try:
             self.run(trial)
         except Exception as error:
@@ -186,7 +210,7 @@ class Case:
 def changed(trial: Trial) -> None:
     """A changed application."""
     source = trial.host.make(trial.mark())
-    with trial.load(steady=20.0):
+    with trial.load(steady=20.0 if trial.measured else 2.0):
         done = trial.host.deploy(source).wait()
     trial.succeeded(done)
     trial.new_is_live()
@@ -388,8 +412,10 @@ def killed(stage: str, victim: str) -> Callable[[Trial], None]:
             trial.notes["exit code"] = str(first.returncode)
             if state["current"] == trial.before:
                 trial.succeeded(trial.host.handover(other).wait())
-        # What a killed worker was working on, as many as it has threads.
+        # What a killed worker was working on, as many as it has threads. Others wait where nobody
+        # is left to serve, for as long as a start takes.
         trial.may_fail = {"worker": 2, "standby worker": 2}.get(victim, 0)
+        trial.may_wait |= victim != "handover"
         trial.new_is_live()
 
     return run
@@ -495,3 +521,140 @@ def restarted(stage: str, how: str) -> Callable[[Trial], None]:
         trial.may_fail = load.summary.failed
 
     return run
+
+
+# The disk, and bundles
+
+
+def full_disk(trial: Trial) -> None:
+    """The file system of the releases fills up while one is unpacked."""
+    host = trial.host
+    mark = trial.mark("disk-full")
+    trial.broken.append(mark)
+    source = host.make(mark)
+    host.root(BORROW)
+    try:
+        fill = threading.Thread(
+            target=host.onhost,
+            args=("fill",),
+            kwargs={"folder": "/opt/toll-app/releases", "pattern": ".new-*"},
+        )
+        with trial.load():
+            fill.start()
+            done = host.deploy(source).wait()
+            fill.join()
+        trial.refused(done, "space|full")
+        trial.old_is_live()
+        left = host.root("ls -A /opt/toll-app/releases")
+        trial.expect(".new-" not in left, f"half a release is left: {left}")
+    finally:
+        host.root(GIVE_BACK)
+    with trial.load():
+        done = host.deploy(source).wait()
+    trial.broken.remove(mark)
+    trial.succeeded(done)
+    trial.notes["with space again"] = "went" if done.returncode == 0 else "failed"
+
+
+# A file system of their own for the releases, with room for one more; and back.
+BORROW = """
+set -eu
+used=$(du -sm /opt/toll-app/releases | cut -f1)
+mkdir -p /mnt/releases
+mount -t tmpfs -o size=$((used + 120))m,mode=0755 tmpfs /mnt/releases
+cp -a /opt/toll-app/releases/. /mnt/releases/
+mount --bind /mnt/releases /opt/toll-app/releases
+"""
+GIVE_BACK = """
+umount -l /opt/toll-app/releases
+umount -l /mnt/releases
+"""
+
+
+def built(trial: Trial) -> tuple[str, Path]:
+    """A release that is not on the host, as a bundle: its mark and the archive."""
+    mark = trial.mark()
+    before = set(BUNDLES.glob("toll-app-*.tar.gz"))
+    source = trial.host.make(mark)
+    running = trial.host.deploy(source, "--tags=build")
+    trial.succeeded(running.wait())
+    [made] = set(BUNDLES.glob("toll-app-*.tar.gz")) - before
+    return mark, made
+
+
+def bundle(trial: Trial) -> None:
+    """A bundle that was built before."""
+    _, archive = built(trial)
+    with trial.load():
+        done = trial.host.playbook("deploy", toll_app_bundle=str(archive)).wait()
+    trial.succeeded(done)
+    trial.new_is_live()
+
+
+def wrong_hash(trial: Trial) -> None:
+    """A bundle in which one bit has changed since it was built."""
+    mark, archive = built(trial)
+    trial.broken.append(mark)
+    folder = trial.host.folder / "tampered"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    copy = folder / archive.name
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 1
+    copy.write_bytes(content)
+    record = archive.with_name(archive.name.removesuffix(".tar.gz") + ".json")
+    shutil.copy(record, folder)
+    with trial.load():
+        done = trial.host.playbook("deploy", toll_app_bundle=str(copy)).wait()
+    trial.refused(done, "hash|sha256")
+    trial.old_is_live()
+
+
+CASES = (
+    Case("a changed application", changed, quick=("debian12", "debian13")),
+    Case("the same again", unchanged),
+    Case("a request of 20 s is under way", long_request),
+    Case("other settings", settings),
+    Case("settings that the application refuses", bad_settings, quick=("debian13",)),
+    Case("a migration, and back", migration),
+    Case("a bundle built before", bundle),
+    Case("rollback", rollback, quick=("debian12",)),
+    Case("rollback twice, past a bad release", rollback_past_a_bad_one),
+    Case("broken: import error", broken("import_error", "a_module_that_nobody_shipped")),
+    Case("broken: exception at start", broken("exception_at_start", "this release cannot start")),
+    Case("broken: never ready", broken("never_ready", "503"), quick=("debian13",)),
+    Case("broken: never answers", broken("never_answers")),
+    Case("broken: ready, then failing in the bake", broken("fails_in_the_bake", "gone bad|503")),
+    Case("broken: another release answers", broken("wrong_release", "0123456789ab")),
+    Case("broken: does not come to an end of its start", broken("slow_start")),
+    Case("broken: workers die at once", broken("workers_die")),
+    Case("broken: workers die after a second", broken("workers_die_later")),
+    Case("broken: migration fails half way", failing_migration),
+    Case("broken: bundle with a wrong hash", wrong_hash, quick=("debian12",)),
+    Case("the disk fills up while shipping", full_disk),
+    Case("slow start, but good", slow_but_good),
+    *(
+        Case(
+            f"kill -9 of the {victim} in `{stage}`",
+            killed(stage, victim),
+            quick=QUICK_KILLS.get((stage, victim), ()),
+        )
+        for stage, victims in VICTIMS.items()
+        for victim in victims
+    ),
+    *(
+        Case(f"control process killed in `{stage}`, then again", control_killed(stage))
+        for stage in DEPLOY_STAGES
+    ),
+    Case("two deploys at once", two_at_once),
+    Case("two deploys at once, the second does not wait", second_refused),
+    Case("two handovers at once on the host", two_handovers),
+    *(
+        Case(f"{how} in `{stage}`", restarted(stage, how))
+        for how in ("reboot", "power cut")
+        for stage in HANDOVER_STAGES
+    ),
+    Case("20 deploys in a row", many),
+    # Last: the host's database stays ahead of the application.
+    Case("rollback that the schema forbids", rollback_refused),
+)

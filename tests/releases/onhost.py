@@ -133,12 +133,16 @@ def passages_table(connection: sqlite3.Connection) -> str:
 
 
 def stored(run: str) -> dict[str, Any]:
-    """How often each plate of a run is in the database, and whether the file is sound."""
+    """How often each plate of a run is in the database, and whether the file is sound.
+
+    Plates of a run have five characters more (sender.py), those of the demo have six in all.
+    """
     connection = sqlite3.connect(f"file:{DATABASE}?mode=ro", uri=True, timeout=30)
     with contextlib.closing(connection):
         table = passages_table(connection)
         rows = connection.execute(
-            f'SELECT plate, count(*) FROM "{table}" WHERE plate LIKE ? GROUP BY plate', (f"{run}%",)
+            f'SELECT plate, count(*) FROM "{table}" WHERE plate LIKE ? GROUP BY plate',
+            (f"{run}_____",),
         ).fetchall()
         [[sound]] = connection.execute("PRAGMA quick_check(1)").fetchall()
     return {"plates": dict(rows), "sound": sound}
@@ -169,7 +173,7 @@ def strike(
         victim: one of VICTIMS, or nobody.
         seconds: to wait for the stage.
         after: seconds to let pass in the stage.
-        unlike: what `started` of the handover is that is no news.
+        unlike: the id of a handover that is no news.
 
     Returns:
         `reached`; `killed`, empty where there was nobody to kill while the stage lasted; and the
@@ -180,7 +184,7 @@ def strike(
     while time.monotonic() < end:
         found = read(f"{STATE}/handover.json") or {}
         now = found.get("stage", "")
-        if str(found.get("started", "")) == unlike and unlike:
+        if unlike and found.get("id") == unlike:
             now = ""
         if now and (not seen or seen[-1] != now):
             seen.append(now)
@@ -191,6 +195,7 @@ def strike(
         return {"reached": False, "killed": [], "stages": seen}
     time.sleep(after)
     killed: list[int] = []
+    # The process may come in the course of the stage.
     while victim and not killed and time.monotonic() < end:
         unit, which = VICTIMS[victim]
         pid = main_pid(unit)

@@ -87,7 +87,7 @@ def migrate(copy: Path, mark: str, wanted: Migration) -> str:
         title=f"A table for {mark}",
         revision=revision,
         parent=parent,
-        works_with=[parent] if wanted.works else [],
+        works_with=(parent,) if wanted.works else (),
         table=f"proof_{revision}",
         more='    raise RuntimeError("this migration fails half way")\n' if wanted.fails else "",
     )
@@ -122,7 +122,9 @@ def make(
     )
     shutil.copytree(app, copy, ignore=ignored)
     (copy / "mark").write_text(f"{mark}\n")
-    shutil.copyfile(VARIANTS / "marked.py", copy / "marked.py")
+    # They build on one another.
+    for path in VARIANTS.glob("*.py"):
+        shutil.copy(path, copy)
     shutil.copyfile(VARIANTS / f"{variant}.py", copy / "variant.py")
     with (copy / "app.py").open("a") as program:
         program.write(CALL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,24 @@ def ask(path="/readyz"):
 """
 
 
+# Stands for the application: what a variant needs of it, and quick to import.
+STAND_IN = """
+class App:
+    def __init__(self):
+        self.wsgi_app = self.answer
+
+    def __call__(self, environ, start):
+        return self.wsgi_app(environ, start)
+
+    def answer(self, environ, start):
+        start("200 OK", [("Content-Type", "application/json")])
+        return [b'{"status": "ok", "release": "development"}']
+
+
+app = App()
+"""
+
+
 def run(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", ASK + script],
@@ -43,12 +62,7 @@ def run(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=60,
         stdin=subprocess.DEVNULL,
-        env={
-            **os.environ,
-            "TOLL_ENVIRONMENT": "development",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "STATE_DIRECTORY": str(folder),
-        },
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
 
 
@@ -60,8 +74,11 @@ def answered(folder: Path, path: str = "/readyz") -> dict[str, Any]:
 
 @pytest.fixture
 def made(tmp_path: Path):
-    """Makes a variant called `r1`."""
-    return lambda variant, **given: variants.make(tmp_path, "r1", variant, **given)
+    """Makes a variant called `r1` of something that stands for the application."""
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "app.py").write_text(STAND_IN)
+    return lambda variant: variants.make(tmp_path, "r1", variant, app=app)
 
 
 def test_a_marked_release_answers_as_itself(made):
@@ -145,7 +162,7 @@ print(ask("/healthz"))
         text=True,
         check=False,
         timeout=60,
-        env={**os.environ, "TOLL_ENVIRONMENT": "development", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert done.returncode != 0
     assert f"slept {4 if variant == 'takes_its_time' else 3600}" in done.stderr
@@ -175,6 +192,14 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert done.stdout.splitlines()[-2:] == ["200 OK", "1"]
 
 
+def test_it_is_bad_on_one_host_only(made):
+    copy = made("bad_on_one_host")
+    assert "503" not in answered(copy)["status"]
+    variant = copy / "variant.py"
+    variant.write_text(variant.read_text().replace("debian13", socket.gethostname()))
+    assert answered(copy)["status"].startswith("503")
+
+
 def test_every_variant_is_tried_here():
     """A new one needs a test that shows what is wrong with it."""
     tests = Path(__file__).read_text()
@@ -196,9 +221,9 @@ def test_the_newest_migration_is_found(tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "works_with", "fails"),
     [
-        (Migration(), ["0001"], False),
-        (Migration(works=False), [], False),
-        (Migration(fails=True), ["0001"], True),
+        (Migration(), ("0001",), False),
+        (Migration(works=False), (), False),
+        (Migration(fails=True), ("0001",), True),
     ],
 )
 def test_a_migration_goes_on_from_the_newest(tmp_path, wanted, works_with, fails):
