@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import stat
@@ -165,6 +166,24 @@ def test_a_full_disk_is_named(database_url):
         open("/dev/full", "wb", buffering=0) as full,
     ):
         backup.backup_to(database_url, full)
+
+
+@only_sqlite
+def test_a_target_that_takes_a_part_gets_the_rest(database_url, tmp_path):
+    """As standard output does where PYTHONUNBUFFERED is set, which is so in the service."""
+
+    class Part(io.RawIOBase):
+        def __init__(self) -> None:
+            self.taken = b""
+
+        def write(self, block):
+            self.taken += bytes(block[:1000])
+            return min(len(block), 1000)
+
+    part = Part()
+    backup.backup_to(database_url, part)
+    (tmp_path / "copy").write_bytes(part.taken)
+    backup.restore(database_url, tmp_path / "copy")
 
 
 @only_sqlite

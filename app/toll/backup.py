@@ -52,12 +52,21 @@ def backup_to(url: str, stream: BinaryIO) -> None:
                 copy = Path(directory, "copy")
                 _copy_sqlite(live, copy, copy)
                 with copy.open("rb") as written:
-                    shutil.copyfileobj(written, stream, 1 << 20)
+                    _copy_stream(written, stream)
         else:
             _run(DUMP, parsed, stream)
         stream.flush()
     except OSError as error:
         raise BackupError(f"The copy cannot be written: {error.strerror}") from error
+
+
+def _copy_stream(source: BinaryIO, target: BinaryIO) -> None:
+    """Copy all of it. Standard output without a buffer takes a part of what it is given at the end
+    of a full disk, and says so only by the number of bytes."""
+    while block := source.read(1 << 20):
+        left = memoryview(block)
+        while left:
+            left = left[target.write(left) :]
 
 
 def restore(url: str, file: Path, keep: bool = True) -> Path | None:
@@ -87,7 +96,7 @@ def restore_from(url: str, stream: BinaryIO, keep: bool = True) -> Path | None:
         with tempfile.TemporaryDirectory(prefix=".restore-", dir=above) as directory:
             file = Path(directory, "copy")
             with file.open("wb") as copy:
-                shutil.copyfileobj(stream, copy, 1 << 20)
+                _copy_stream(stream, copy)
             replaced = restore(url, file, keep)
             if replaced is not None and replaced.parent == Path(directory):
                 # PostgreSQL's is beside the copy, which goes.
