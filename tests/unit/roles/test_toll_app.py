@@ -52,8 +52,8 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         "is where the application can write, and destroy what should outlive it",
     ),
     "a relative place for copies": ({"toll_app_backup_directory": "copies"}, "is not an absolute"),
-    "a blank in a place to write": (
-        {"toll_app_backup_writable_paths": ["/mnt/a disk"]},
+    "a percent sign in a place to write": (
+        {"toll_app_backup_writable_paths": ["/mnt/100%"]},
         "which systemd would read otherwise",
     ),
     "no copy at all": ({"toll_app_backup_keep_days": 0}, "keep the newest copy of one day"),

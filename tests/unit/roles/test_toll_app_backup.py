@@ -117,7 +117,7 @@ class Host:
         with self.database() as base:
             return [row[0] for row in base.execute("SELECT plate FROM passages ORDER BY id")]
 
-    def set(self, **values: Any) -> None:
+    def configure(self, **values: Any) -> None:
         self.settings |= values
 
     def break_(self, word: str, message: str = "it is broken") -> None:
@@ -180,7 +180,7 @@ def test_a_copy_is_whole_private_and_has_a_record(host: Host) -> None:
 
 def test_what_fails_leaves_no_copy_and_is_seen(host: Host) -> None:
     """The old ones stay, also those that would have been rotated away."""
-    host.set(keep={"days": 1, "weeks": 0, "months": 0})
+    host.configure(keep={"days": 1, "weeks": 0, "months": 0})
     (host.root / "metrics").mkdir()
     host.good()
     before = host.files()
@@ -246,7 +246,7 @@ def test_a_copy_that_is_none_is_not_kept(host: Host, content: bytes | str, words
 def test_a_full_disk_is_named_and_costs_no_copy(host: Host) -> None:
     """On a disk of 256 KiB: what is written half is removed, and so the disk can be used again."""
     host.directory.mkdir(mode=0o700)
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs", host.directory]
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs", str(host.directory)]
     if subprocess.run(command, capture_output=True).returncode:
         pytest.skip("this machine does not let us mount a disk")
     try:
@@ -275,7 +275,7 @@ def test_leftovers_of_a_killed_run_go_and_strangers_stay(host: Host) -> None:
     host.directory.mkdir(mode=0o700)
     for name in (".partial-abc", "notes.txt", "20200101T000000Z-1.sqlite"):
         (host.directory / name).write_text("x")
-    host.set(keep={"days": 1, "weeks": 0, "months": 0})
+    host.configure(keep={"days": 1, "weeks": 0, "months": 0})
     name = host.good()["copy"]["name"]
     # Without a record nobody knows what it is, so nobody removes it.
     assert host.files() == {name, f"{name}.json", "notes.txt", "20200101T000000Z-1.sqlite"}
@@ -293,7 +293,7 @@ def test_one_at_a_time(host: Host) -> None:
 def test_command_gets_the_copy_and_its_failure_is_seen(host: Host) -> None:
     elsewhere = host.root / "elsewhere"
     elsewhere.mkdir()
-    host.set(command=["/bin/cp", "{file}", "{record}", f"{elsewhere}/"])
+    host.configure(command=["/bin/cp", "{file}", "{record}", f"{elsewhere}/"])
     name = host.good()["copy"]["name"]
     assert {each.name for each in elsewhere.iterdir()} == {name, f"{name}.json"}
     shutil.rmtree(elsewhere)
@@ -308,7 +308,7 @@ def test_command_gets_the_copy_and_its_failure_is_seen(host: Host) -> None:
 
 
 def test_a_command_that_hangs_is_ended(host: Host) -> None:
-    host.set(command=["/bin/sleep", "600"], command_time_limit=0.2)
+    host.configure(command=["/bin/sleep", "600"], command_time_limit=0.2)
     code, answer = host.run()
     assert code == 1
     assert "did not end within 0.2 s" in answer["msg"]
@@ -391,7 +391,7 @@ def test_a_year_of_days_leaves_days_weeks_and_months(host: Host) -> None:
 
 def test_what_a_restore_replaced_is_rotated_by_itself(host: Host) -> None:
     """A copy of the wrong state is not the newest of its day, and does not stay for a year."""
-    host.set(keep={"days": 1, "weeks": 0, "months": 0})
+    host.configure(keep={"days": 1, "weeks": 0, "months": 0})
     usual = host.good()["copy"]["name"]
     for _ in range(program.KEEP_BEFORE + 2):
         host.good("restore", "latest")
@@ -591,7 +591,7 @@ def test_a_database_past_reading_is_put_aside_and_replaced(host: Host) -> None:
 
 def test_no_room_stops_nothing(host: Host) -> None:
     name = host.good()["copy"]["name"]
-    host.monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))  # type: ignore[attr-defined]
+    host.monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
     host.calls()
     code, answer = host.run("restore", name)
     assert code == 2
@@ -631,7 +631,7 @@ def test_an_encrypted_copy_is_read_with_the_key_alone(
     host: Host, identity: tuple[str, str]
 ) -> None:
     private, public = identity
-    host.set(recipient=public)
+    host.configure(recipient=public)
     answer = host.good()
     path = Path(answer["path"])
     assert path.name.endswith(".sqlite.age")
