@@ -195,7 +195,7 @@ def test_what_fails_leaves_no_copy_and_is_seen(host: Host) -> None:
     state = json.loads((host.directory / "state.json").read_text())
     assert state["last_run"]["ok"] is False
     assert state["last_success"]["at"] == "2026-11-25T02:30:01Z"
-    metrics = (host.root / "metrics" / "toll_app_backup.prom").read_text()
+    metrics = (host.root / "metrics" / "toll-app-backup.prom").read_text()
     assert "toll_app_backup_last_run_failed 1\n" in metrics
     assert "toll_app_backup_last_success_timestamp_seconds 1795573801\n" in metrics
     assert f"toll_app_backup_size_bytes {size}\n" in metrics
@@ -203,7 +203,7 @@ def test_what_fails_leaves_no_copy_and_is_seen(host: Host) -> None:
     # The next good one makes up for it.
     host.mend("backup")
     host.good()
-    assert "last_run_failed 0\n" in (host.root / "metrics" / "toll_app_backup.prom").read_text()
+    assert "last_run_failed 0\n" in (host.root / "metrics" / "toll-app-backup.prom").read_text()
     assert len(host.files()) == 2, "and the old one went"
 
 
@@ -250,7 +250,7 @@ def test_a_full_disk_is_named_and_costs_no_copy(host: Host) -> None:
     if subprocess.run(command, capture_output=True).returncode:
         pytest.skip("this machine does not let us mount a disk")
     try:
-        first = host.good()["copy"]["name"]
+        first = host.good()["record"]["name"]
         host.record(*[f"PLATE{number:05}" * 10 for number in range(5000)])
         code, answer = host.run()
         assert code == 1
@@ -276,7 +276,7 @@ def test_leftovers_of_a_killed_run_go_and_strangers_stay(host: Host) -> None:
     for name in (".partial-abc", "notes.txt", "20200101T000000Z-1.sqlite"):
         (host.directory / name).write_text("x")
     host.configure(keep={"days": 1, "weeks": 0, "months": 0})
-    name = host.good()["copy"]["name"]
+    name = host.good()["record"]["name"]
     # Without a record nobody knows what it is, so nobody removes it.
     assert host.files() == {name, f"{name}.json", "notes.txt", "20200101T000000Z-1.sqlite"}
     listed = [each["name"] for each in host.good("list")["copies"]]
@@ -294,7 +294,7 @@ def test_command_gets_the_copy_and_its_failure_is_seen(host: Host) -> None:
     elsewhere = host.root / "elsewhere"
     elsewhere.mkdir()
     host.configure(command=["/bin/cp", "{file}", "{record}", f"{elsewhere}/"])
-    name = host.good()["copy"]["name"]
+    name = host.good()["record"]["name"]
     assert {each.name for each in elsewhere.iterdir()} == {name, f"{name}.json"}
     shutil.rmtree(elsewhere)
     (host.root / "metrics").mkdir()
@@ -302,7 +302,7 @@ def test_command_gets_the_copy_and_its_failure_is_seen(host: Host) -> None:
     assert code == 1
     assert "did not leave this host by toll_app_backup_command" in answer["msg"]
     assert "elsewhere" in answer["msg"], "with what the command said"
-    assert "last_run_failed 1\n" in (host.root / "metrics" / "toll_app_backup.prom").read_text()
+    assert "last_run_failed 1\n" in (host.root / "metrics" / "toll-app-backup.prom").read_text()
     # What was made is there all the same.
     assert len(host.good("list")["copies"]) == 2
 
@@ -392,11 +392,11 @@ def test_a_year_of_days_leaves_days_weeks_and_months(host: Host) -> None:
 def test_what_a_restore_replaced_is_rotated_by_itself(host: Host) -> None:
     """A copy of the wrong state is not the newest of its day, and does not stay for a year."""
     host.configure(keep={"days": 1, "weeks": 0, "months": 0})
-    usual = host.good()["copy"]["name"]
+    usual = host.good()["record"]["name"]
     for _ in range(program.KEEP_BEFORE + 2):
         host.good("restore", "latest")
         host.clock += datetime.timedelta(days=2)
-    last = host.good()["copy"]["name"]
+    last = host.good()["record"]["name"]
     kinds = [each["kind"] for each in host.good("list")["copies"]]
     assert kinds.count("before-restore") == program.KEEP_BEFORE
     assert usual not in host.files()
@@ -418,7 +418,7 @@ def test_what_a_restore_replaced_is_rotated_by_itself(host: Host) -> None:
 def test_a_name_that_is_none_is_answered_with_those_that_are(
     host: Host, name: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = host.good()["copy"]["name"]
+    made = host.good()["record"]["name"]
     if not name:
         assert program.main(["restore"]) == 64
         return
@@ -430,14 +430,14 @@ def test_a_name_that_is_none_is_answered_with_those_that_are(
 
 def test_latest_is_never_what_a_restore_replaced(host: Host) -> None:
     assert host.run("verify", "latest")[0] == 2
-    name = host.good()["copy"]["name"]
+    name = host.good()["record"]["name"]
     host.record("D")
     host.good("restore", "latest")
-    assert host.good("verify", "latest")["copy"]["name"] == name
+    assert host.good("verify", "latest")["record"]["name"] == name
 
 
 def test_a_copy_without_its_record_is_not_trusted(host: Host) -> None:
-    name = host.good()["copy"]["name"]
+    name = host.good()["record"]["name"]
     (host.directory / f"{name}.json").write_text("{")
     code, answer = host.run("restore", name)
     assert code == 2
@@ -448,7 +448,7 @@ def test_a_copy_without_its_record_is_not_trusted(host: Host) -> None:
 
 
 def test_a_restore_brings_back_the_rows_and_keeps_what_it_replaces(host: Host) -> None:
-    name = host.good()["copy"]["name"]
+    name = host.good()["record"]["name"]
     host.record("D")
     host.calls()
     answer = host.good("restore", name, "--by", "anna")
@@ -506,7 +506,7 @@ def test_a_copy_has_to_suit_the_live_release(
 ) -> None:
     with host.database() as base:
         base.execute("UPDATE schema_state SET revision = ?, works_with = ?", (schema, works_with))
-    name = host.good()["copy"]["name"]
+    name = host.good()["record"]["name"]
     host.calls()
     code, answer = host.run("verify", name)
     assert words in answer["msg"]
@@ -517,7 +517,7 @@ def test_a_copy_has_to_suit_the_live_release(
 
 
 def test_a_copy_of_the_other_database_is_refused(host: Host) -> None:
-    name = host.good()["copy"]["name"]
+    name = host.good()["record"]["name"]
     (host.root / "database_url").write_text("postgresql://db/toll")
     code, answer = host.run("restore", name)
     assert code == 2
@@ -526,7 +526,7 @@ def test_a_copy_of_the_other_database_is_refused(host: Host) -> None:
 
 @pytest.mark.parametrize("word", ["restore", "toll-app-data", "counts", "toll-app-handover"])
 def test_what_was_there_is_back_after_a_failure(host: Host, word: str) -> None:
-    name = host.good()["copy"]["name"]
+    name = host.good()["record"]["name"]
     host.record("D")
     copies = host.files()
     host.break_(word, "no luck")
@@ -554,7 +554,7 @@ def test_what_was_there_is_back_after_a_failure(host: Host, word: str) -> None:
 
 
 def test_rows_that_differ_after_the_restore_take_it_back(host: Host) -> None:
-    name = host.good()["copy"]["name"]
+    name = host.good()["record"]["name"]
     flask = host.root / "bin" / "toll-app-flask"
     flask.write_text(flask.read_text().replace('"passages": count', '"passages": count + 1'))
     host.record("D")
@@ -565,7 +565,7 @@ def test_rows_that_differ_after_the_restore_take_it_back(host: Host) -> None:
 
 
 def test_when_nothing_helps_it_says_where_the_data_are(host: Host) -> None:
-    name = host.good()["copy"]["name"]
+    name = host.good()["record"]["name"]
     host.record("D")
     host.break_("toll-app-handover", "no luck")
     code, answer = host.run("restore", name)
@@ -578,7 +578,7 @@ def test_when_nothing_helps_it_says_where_the_data_are(host: Host) -> None:
 
 def test_a_database_past_reading_is_put_aside_and_replaced(host: Host) -> None:
     """This is when one needs the copy most."""
-    name = host.good()["copy"]["name"]
+    name = host.good()["record"]["name"]
     live = host.root / "data" / "toll.db"
     live.write_bytes(os.urandom(8192))
     host.calls()
@@ -590,7 +590,7 @@ def test_a_database_past_reading_is_put_aside_and_replaced(host: Host) -> None:
 
 
 def test_no_room_stops_nothing(host: Host) -> None:
-    name = host.good()["copy"]["name"]
+    name = host.good()["record"]["name"]
     host.monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
     host.calls()
     code, answer = host.run("restore", name)
@@ -600,13 +600,31 @@ def test_no_room_stops_nothing(host: Host) -> None:
 
 
 def test_restore_in_check_mode_looks_only(host: Host) -> None:
-    name = host.good()["copy"]["name"]
+    name = host.good()["record"]["name"]
     host.record("D")
     host.calls()
     answer = host.good("restore", name, "--check")
     assert "would be put back" in answer["msg"]
     assert host.plates() == ["A", "B", "C", "D"]
     assert host.calls() == ["toll-app-flask toll schema --code"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["restore", "latest", "--by", "anna"],
+        ["restore", "--by", "anna", "latest"],
+        ["--by", "anna", "restore", "latest"],
+    ],
+)
+def test_options_may_stand_anywhere(arguments: list[str]) -> None:
+    options = program.parse(arguments)
+    assert (options.what, options.name, options.by) == ("restore", "latest", "anna")
+
+
+@pytest.mark.parametrize("arguments", [["resotre"], ["list", "latest"], ["verify"], ["--jsn"]])
+def test_a_wrong_command_is_told_apart_from_a_refusal(arguments: list[str]) -> None:
+    assert program.main(arguments) == 64
 
 
 def test_nobody_interrupts_a_restore_half_way() -> None:
