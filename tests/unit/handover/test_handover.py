@@ -85,6 +85,16 @@ def test_nothing_to_do_does_nothing(live: World) -> None:
     assert live.units == before
 
 
+def test_it_is_started_again_when_asked_to(live: World) -> None:
+    """What hangs has nothing new to hand over to; a standby stands in all the same."""
+    before = live.unit("shop.service").invocation
+    result = live.run("old", restart=True)
+    assert (result.code, result.verdict) == (0, "healthy")
+    assert live.unit("shop.service").invocation != before
+    assert state(live) == OLD
+    assert live.stalls == 0
+
+
 def test_changed_settings_go_the_same_way(live: World) -> None:
     live.prepare("second")
     result = live.run()
