@@ -3,9 +3,9 @@
 
     .venv/bin/python tests/bench/compare.py [--part NAME]... [--rounds 3] [--page]
 
-Provisions a host, sets up beside it what the project replaces, and measures all of them in turn. What
-each part came to is kept in .cache/bench, so that a part can be measured again and the page still
-has all of them; `--page` only writes it. With KEEP=1 the host stays.
+Provisions a host, sets up beside it what the project replaces, and measures all of them in turn.
+What each part came to is kept in .cache/bench, so that a part can be measured again and the page
+still has all of them; `--page` only writes it. With KEEP=1 the host stays.
 """
 
 from __future__ import annotations

@@ -108,8 +108,8 @@ class Spread:
     most: float
 
     def __str__(self) -> str:
-        """As "412 (398–420)"."""
-        return f"{number(self.median)} ({number(self.least)}–{number(self.most)})"
+        """As "412 (398 to 420)"."""
+        return f"{number(self.median)} ({number(self.least)} to {number(self.most)})"
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -132,7 +132,7 @@ def paired(new: Mapping[int, float], old: Mapping[int, float]) -> Spread:
     Raises:
         statistics.StatisticsError: they have no round in common.
     """
-    return spread(new[each] / old[each] for each in sorted(new) if each in old and old[each])
+    return spread(new[each] / old[each] for each in sorted(new) if old.get(each))
 
 
 def clearly_better(ratio: Spread, share: float) -> bool:
@@ -143,7 +143,7 @@ def clearly_better(ratio: Spread, share: float) -> bool:
 def number(value: float) -> str:
     """With about three digits that count: 0.042, 1.31, 20.4, 412, 12 300."""
     if not math.isfinite(value):
-        return "–"
+        return "-"
     size = abs(value)
     if size >= 10_000:
         return f"{round(value, -2):,.0f}".replace(",", " ")

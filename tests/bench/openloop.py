@@ -41,6 +41,8 @@ class Plan:
         api_key: of a recorder.
         run: tells the idempotency keys of this run from others'.
         time_limit: seconds until a request is given up.
+        source: address of this machine to come from; empty for any. While a host that reboots has
+            no network, requests for it would otherwise go wherever the default route leads.
     """
 
     address: str
@@ -53,6 +55,7 @@ class Plan:
     api_key: str = field(default="", repr=False)
     run: str = ""
     time_limit: float = 10.0
+    source: str = ""
 
 
 def render(plan: Plan, number: int) -> bytes:
@@ -237,6 +240,7 @@ class Loop:
                 self.plan.address,
                 self.plan.port,
                 ssl=self._context,
+                local_addr=(self.plan.source, 0) if self.plan.source else None,
                 server_hostname="bench.test" if self._context else None,
             )
         except OSError as error:

@@ -78,10 +78,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def shown(value: float | None, unit: str = "") -> str:
     """A figure of a table; a dash when there is none."""
-    return "–" if value is None else f"{number(value)}{unit}"
+    return "-" if value is None else f"{number(value)}{unit}"
 
 
-def asked(rows: Iterable[Row], system: System, protocol: str, workload: str, connections: int) -> list[Row]:
+def asked(
+    rows: Iterable[Row], system: System, protocol: str, workload: str, connections: int
+) -> list[Row]:
     """The runs of one cell."""
     return where(
         rows, system=system.key, protocol=protocol, workload=workload, connections=connections
@@ -99,11 +101,11 @@ def best(system: System) -> str:
 
 
 def ratio(rows: Iterable[Row], new: Sequence[Row], old: Sequence[Row], figure: str = "rate") -> str:
-    """A ratio of rounds, "1.31 (1.20–1.44)"; a dash when they have none in common."""
+    """A ratio of rounds, "1.31 (1.20 to 1.44)"; a dash when they have none in common."""
     try:
         return f"{paired(by_round(new, figure), by_round(old, figure))}"
     except statistics.StatisticsError:
-        return "–"
+        return "-"
 
 
 # Sections
@@ -118,9 +120,7 @@ def throughput(kept: Kept) -> str:
     lines = []
     for protocol in ("http", "https"):
         for step in steps:
-            cells = {
-                system.key: asked(rows, system, protocol, "quote", step) for system in SYSTEMS
-            }
+            cells = {system.key: asked(rows, system, protocol, "quote", step) for system in SYSTEMS}
             errors = sum(row["errors"] for each in cells.values() for row in each)
             new = cells["project"]
             lines.append(
@@ -143,7 +143,10 @@ def throughput(kept: Kept) -> str:
                 Series(
                     f"{system.title}, {protocol.upper()}",
                     system.key,
-                    [middle(asked(rows, system, protocol, "quote", step), "rate") for step in steps],
+                    [
+                        middle(asked(rows, system, protocol, "quote", step), "rate")
+                        for step in steps
+                    ],
                     chart.DASHES[protocol],
                 )
                 for system in SYSTEMS
@@ -418,8 +421,11 @@ def defaults(kept: Kept) -> str:
         {
             "round": row["round"],
             "variant": row["variant"],
-            **{f"{name}_{key}": row[name][key] for name in ("quote", "mixed") for key in
-               ("rate", "p99", "cpu_ms", "errors")},
+            **{
+                f"{name}_{key}": row[name][key]
+                for name in ("quote", "mixed")
+                for key in ("rate", "p99", "cpu_ms", "errors")
+            },
             "memory": sum(row["memory"].values()),
         }
         for row in rows
@@ -486,7 +492,7 @@ def ceiling(kept: Kept) -> str:
             real = middle(
                 [row for row in asked(served, system, best(system), workload, 50)], "rate"
             )
-            line.append(f"{real / possible:.0%}" if real and possible else "–")
+            line.append(f"{real / possible:.0%}" if real and possible else "-")
         lines.append(line)
     constant = {
         protocol: middle(where(rows, what="nginx", workload=protocol), "rate")
@@ -530,7 +536,7 @@ def arithmetic(kept: Kept) -> str:
             cost = known.get(event)
             if cost is None:
                 # The development server is its own worker and has no nginx.
-                line.append("–")
+                line.append("-")
                 continue
             sums[system.key] = sums.get(system.key, 0.0) + count * cost
             line.append(f"{number(cost)} s → {number(count * cost)} s")
@@ -573,31 +579,49 @@ def comparison(kept: Kept) -> str:
     def times(system: str) -> str:
         found = where(open_rows, system=system, kind="common")
         if not found:
-            return "–"
+            return "-"
         return " / ".join(shown(middle(found, figure)) for figure in ("p50", "p99", "p999")) + " ms"
 
     def fault(system: str, name: str) -> str:
         found = where(kept.rows("recovery"), system=system, fault=name)
-        return outage(found[0]) if found else "–"
+        return outage(found[0]) if found else "-"
 
     setting = where(kept.rows("setup"), way="setup-production.sh")
-    first = f"{spread(row['first'] for row in setting).median:.0f} s" if setting else "–"
+    first = f"{spread(row['first'] for row in setting).median:.0f} s" if setting else "-"
     lines = [
-        ["server", "Flask's development server, one process", "gunicorn behind nginx, under systemd"],
+        [
+            "server",
+            "Flask's development server, one process",
+            "gunicorn behind nginx, under systemd",
+        ],
         ["start", "`python3 app.py &`", "`systemctl start toll-app`, at boot by itself"],
-        ["after a crash of the server", fault("development", "kill -9 of the master"),
-         fault("project", "kill -9 of the master")],
+        [
+            "after a crash of the server",
+            fault("development", "kill -9 of the master"),
+            fault("project", "kill -9 of the master"),
+        ],
         ["after a reboot", fault("development", "reboot"), fault("project", "reboot")],
-        ["new code or settings", fault("development", "new code or settings"),
-         fault("project", "new code or settings")],
-        ["requests a second, 50 connections", f"{rate('development', 50)}, HTTP",
-         f"{rate('project', 50)}, HTTPS"],
-        ["500 connections at once",
-         f"{rate('development', 500)}/s, {failed('development', 500)} failed",
-         f"{rate('project', 500)}/s, {failed('project', 500)} failed"],
+        [
+            "new code or settings",
+            fault("development", "new code or settings"),
+            fault("project", "new code or settings"),
+        ],
+        [
+            "requests a second, 50 connections",
+            f"{rate('development', 50)}, HTTP",
+            f"{rate('project', 50)}, HTTPS",
+        ],
+        [
+            "500 connections at once",
+            f"{rate('development', 500)}/s, {failed('development', 500)} failed",
+            f"{rate('project', 500)}/s, {failed('project', 500)} failed",
+        ],
         ["response time p50 / p99 / p99.9, same rate", times("development"), times("project")],
-        ["set-up, bare host to the first answer over HTTPS", "by hand, without HTTPS",
-         f"{first}, one command"],
+        [
+            "set-up, bare host to the first answer over HTTPS",
+            "by hand, without HTTPS",
+            f"{first}, one command",
+        ],
     ]
     return f"""## Old and new
 
@@ -611,8 +635,19 @@ def introduction(kept: Kept) -> str:
         f"{name} {version}" for name, version in machine.get("versions", {}).items()
     )
     dates = sorted(
-        {kept.read(part).get("date", "") for part in ("throughput", "workloads", "latency",
-         "recovery", "defaults", "ceiling", "setup")} - {""}
+        {
+            kept.read(part).get("date", "")
+            for part in (
+                "throughput",
+                "workloads",
+                "latency",
+                "recovery",
+                "defaults",
+                "ceiling",
+                "setup",
+            )
+        }
+        - {""}
     )
     when = dates[0] if len(dates) == 1 else " to ".join(dates[:: max(len(dates) - 1, 1)])
     rows = [*kept.rows("throughput"), *kept.rows("workloads")]
@@ -633,8 +668,8 @@ application with the same data is served in three ways:
   `nginx.conf` and `proxy_params`; over HTTPS as `certbot --nginx` leaves it.
 - **this project**: as `site.yml` provisions it.
 
-The machine: {machine.get("processors", "–")} processors ({machine.get("model", "–")}), {machine.get("memory_gib", "–")} GiB,
-Linux {machine.get("linux", "–")}; {versions}. The load generator (wrk; an open loop of our own for latency) runs on the same
+The machine: {machine.get("processors", "-")} processors ({machine.get("model", "-")}), {machine.get("memory_gib", "-")} GiB,
+Linux {machine.get("linux", "-")}; {versions}. The load generator (wrk; an open loop of our own for latency) runs on the same
 processors, outside the host's container. {beside} The machine is a virtual one whose speed drifts by a third within a minute:
 compare ratios, which are of neighbouring turns, rather than figures of different tables. Again, or a part of it:
 `.venv/bin/python tests/bench/compare.py --part throughput`.

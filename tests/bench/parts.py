@@ -18,15 +18,15 @@ from settings import variants
 Rows = list[dict[str, Any]]
 CONNECTIONS = (1, 5, 50, 100, 500)
 WORKLOADS = ("health", "quote", "passage", "page", "static")
-# Of each run of wrk: short, and several in each round, since the machine's speed drifts within a minute.
+# Of each run of wrk: short, and two in each round, since the machine's speed drifts.
 SECONDS = 1.5
 # Of an open loop.
 OPEN_SECONDS = 6.0
 # Around a fault.
 STEADY_SECONDS = 3.0
-FAULT_SECONDS = 12.0
+FAULT_SECONDS = 10.0
 FAULT_RATE = 50.0
-REBOOT_SECONDS = 40.0
+REBOOT_SECONDS = 30.0
 REBOOT_RATE = 20.0
 # Of settings: turns in each round, and seconds of a turn.
 TURNS = 3
@@ -57,7 +57,7 @@ def workloads(rig: Rig, rounds: int) -> Rows:
 
 
 def ladder(rig: Rig, rounds: int, steps: list[tuple[str, int]]) -> Rows:
-    """Each step for each system in turn, so that what the machine does meanwhile hits all of them."""
+    """Each step for each system in turn: what the machine does meanwhile hits all of them."""
     rows: Rows = []
     for system, protocol in in_turn():
         rig.wrk(system, protocol, "quote", 5, 2)
@@ -87,7 +87,7 @@ def ladder(rig: Rig, rounds: int, steps: list[tuple[str, int]]) -> Rows:
 
 
 def defaults(rig: Rig, rounds: int) -> Rows:
-    """What the project's defaults could be, over HTTPS: quotes, and a mix with every tenth a passage.
+    """What the project's defaults could be: quotes, and a mix with every tenth a passage.
 
     Many short turns: the machine's speed drifts within a minute.
     """
@@ -131,17 +131,18 @@ def saturation(rig: Rig) -> dict[str, float]:
         rates = [
             row["rate"]
             for row in kept
-            if (row["system"], row["protocol"], row["connections"])
-            == (system.key, protocol, 50)
+            if (row["system"], row["protocol"], row["connections"]) == (system.key, protocol, 50)
         ]
         found[system.key] = (
-            statistics.median(rates) if rates else rig.wrk(system, protocol, "quote", 50, 4).load.rate
+            statistics.median(rates)
+            if rates
+            else rig.wrk(system, protocol, "quote", 50, 4).load.rate
         )
     return found
 
 
 def latency(rig: Rig, rounds: int) -> Rows:
-    """Open loops: at half of what each can do, at a rate that all can do, and with passages in it."""
+    """Open loops: at half of what each can do, at one rate for all, and with passages in it."""
     rows: Rows = []
     most = saturation(rig)
     common = round(min(most.values()) / 2)
@@ -208,7 +209,7 @@ REBOOT = "reboot"
 
 
 def recovery(rig: Rig, rounds: int) -> Rows:
-    """What clients notice of faults, at a constant rate of quotes. Once: it is the kind that counts."""
+    """What clients notice of faults, at a constant rate of quotes. Once: the kind counts."""
     rows: Rows = []
     for fault, by_system in FAULTS.items():
         for key, command in by_system.items():
@@ -232,11 +233,12 @@ def recovery(rig: Rig, rounds: int) -> Rows:
 def reboot(rig: Rig) -> Rows:
     """All of them at once, since they share the host. Nobody starts the development server."""
     found: dict[str, list[Sent]] = {}
+    source = rig.own_address()
 
     def ask(system: System) -> None:
         protocol = "https" if system.https else "http"
         seconds = STEADY_SECONDS + REBOOT_SECONDS
-        found[system.key] = rig.open_loop(system, protocol, REBOOT_RATE, seconds)
+        found[system.key] = rig.open_loop(system, protocol, REBOOT_RATE, seconds, source=source)
 
     threads = [threading.Thread(target=ask, args=(system,)) for system in SYSTEMS]
     for thread in threads:
@@ -330,15 +332,11 @@ def ceiling(rig: Rig, rounds: int) -> Rows:
         for workload in ("health", "quote", "page"):
             for processes in sorted({1, cpus}):
                 found = rig.in_process(rig.path(workload), 3.0, processes)
-                rows.append(
-                    {"round": number, "what": "in-process", "workload": workload, **found}
-                )
+                rows.append({"round": number, "what": "in-process", "workload": workload, **found})
                 say(f"{number} in-process {workload} {rows[-1]}")
         for protocol, port in (("http", 8080), ("https", 8445)):
             measured = rig.wrk(PROJECT_WAY, protocol, "constant", 50, 3, port=port)
-            rows.append(
-                {"round": number, "what": "nginx", "workload": protocol, **measured.row()}
-            )
+            rows.append({"round": number, "what": "nginx", "workload": protocol, **measured.row()})
             say(f"{number} nginx constant {protocol} {rows[-1]['rate']:.0f}/s")
     return rows
 

@@ -9,6 +9,7 @@ import re
 import resource
 import secrets
 import shlex
+import socket
 import ssl
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,12 +79,8 @@ class System:
         return self.http if protocol == "http" else self.https
 
 
-DEVELOPMENT = System(
-    "development", "development server", 8082, 0, ("old-development.service",)
-)
-TUTORIAL = System(
-    "tutorial", "tutorial", 8081, 8444, ("old-tutorial.service", "old-nginx.service")
-)
+DEVELOPMENT = System("development", "development server", 8082, 0, ("old-development.service",))
+TUTORIAL = System("tutorial", "tutorial", 8081, 8444, ("old-tutorial.service", "old-nginx.service"))
 PROJECT_WAY = System("project", "this project", 8080, 443, ("toll-app.service", "nginx.service"))
 SYSTEMS = (DEVELOPMENT, TUTORIAL, PROJECT_WAY)
 BY_KEY = {system.key: system for system in SYSTEMS}
@@ -143,8 +140,9 @@ class Rig:
 
     def root(self, command: str, *, given: str | None = None, check: bool = True) -> str:
         """Run a command of the shell on the host, as root; return what it printed."""
-        done = self.engine.podman("exec", "-i", self.name, "sh", "-c", command, text=given or "",
-                                  check=False)
+        done = self.engine.podman(
+            "exec", "-i", self.name, "sh", "-c", command, text=given or "", check=False
+        )
         if check and done.returncode:
             raise RuntimeError(f"{command[:120]}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
         return done.stdout
@@ -295,7 +293,9 @@ class Rig:
     def mend(self, system: System) -> None:
         """Start what a fault has ended, by hand."""
         units = " ".join(system.units)
-        self.root(f"for unit in {units}; do systemctl is-active -q $unit || systemctl restart $unit; done")
+        self.root(
+            f"for unit in {units}; do systemctl is-active -q $unit || systemctl restart $unit; done"
+        )
         self.wait_for(system)
 
     def reboot(self) -> None:
@@ -305,7 +305,7 @@ class Rig:
         self.__dict__.pop("_group", None)
 
     def pack(self) -> str:
-        """Bring the project to a bare host, with the way to the package index that this machine has."""
+        """Bring the project to a bare host, with this machine's way to the package index."""
         archive = FOLDER / "server.tar.gz"
         subprocess.run(
             [sys.executable, str(PACK), str(archive), "/etc/ssl/certs/ca-certificates.crt"],
@@ -373,9 +373,7 @@ class Rig:
             files[f"{units}.socket"] = settings.socket_unit(socket_unit, number, variant)
             files[f"{units}.service"] = settings.service_unit(service_unit, number, folder)
             port = settings.FIRST_PORT + number
-            systems.append(
-                System(own, variant.title, 0, port, (f"{own}.service", "nginx.service"))
-            )
+            systems.append(System(own, variant.title, 0, port, (f"{own}.service", "nginx.service")))
         for path, content in files.items():
             self.root(f"cat >{path}", given=content)
         self.root(
@@ -396,11 +394,12 @@ class Rig:
         )
 
     def memory(self, system: System) -> dict[str, float]:
-        """MiB by unit: what its processes have for themselves, and their share of what they share."""
+        """MiB by unit: what its processes have, with what they share divided among them."""
         script = """
             for unit; do
                 total=0
-                for pid in $(cat $(find /sys/fs/cgroup -path "*/system.slice/$unit/cgroup.procs" | head -n 1)); do
+                group=$(find /sys/fs/cgroup -path "*/system.slice/$unit/cgroup.procs" | head -n 1)
+                for pid in $(cat $group); do
                     part=$(awk '/^Pss:/ {print $2}' /proc/$pid/smaps_rollup)
                     total=$((total + part))
                 done
@@ -408,11 +407,16 @@ class Rig:
             done
         """
         out = self.root(f"set -- {' '.join(system.units)}; {script}")
-        return {
-            unit: int(kib) / 1024 for unit, kib in (line.split() for line in out.splitlines())
-        }
+        return {unit: int(kib) / 1024 for unit, kib in (line.split() for line in out.splitlines())}
 
     # Load
+
+    def own_address(self) -> str:
+        """The address under which this machine is on the host's network."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            # Sends nothing.
+            probe.connect((self.address, 9))
+            return str(probe.getsockname()[0])
 
     def wrk(
         self,
@@ -462,8 +466,15 @@ class Rig:
         )
 
     def open_loop(
-        self, system: System, protocol: str, rate: float, seconds: float, passages: int = 0,
-        during: Callable[[], None] | None = None, time_limit: float = 10.0, path: str = QUOTE,
+        self,
+        system: System,
+        protocol: str,
+        rate: float,
+        seconds: float,
+        passages: int = 0,
+        during: Callable[[], None] | None = None,
+        time_limit: float = 10.0,
+        source: str = "",
     ) -> list[Sent]:
         """An open loop: so many requests a second, whatever the answers take.
 
@@ -475,19 +486,20 @@ class Rig:
             passages: every how many requests record a passage, 0 for none.
             during: what is done meanwhile.
             time_limit: seconds until a request is given up.
-            path: what is asked for.
+            source: address of this machine to come from, empty for any.
         """
         plan = Plan(
             address=self.address,
             port=system.port(protocol),
             tls=protocol == "https",
-            path=path,
+            path=QUOTE,
             rate=rate,
             seconds=seconds,
             passages=passages,
             api_key=self.key,
             run=secrets.token_hex(6),
             time_limit=time_limit,
+            source=source,
         )
         thread = threading.Thread(target=during) if during else None
         process = subprocess.Popen(
@@ -533,8 +545,3 @@ def versions(rig: Rig) -> dict[str, str]:
         name, _, version = line.partition(" ")
         found[name] = version
     return found
-
-
-def as_mapping(value: object) -> Mapping[str, Any]:
-    """What was kept, as a mapping."""
-    return value if isinstance(value, Mapping) else {}
