@@ -7,6 +7,7 @@ Runs on the host with a release's Python, in the release's folder. Prints one li
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import sys
@@ -43,7 +44,7 @@ def environment(address: str) -> dict[str, Any]:
 def main(address: str, seconds: float) -> None:
     """Call it for some seconds, after half a second that does not count."""
     sys.path.insert(0, ".")
-    from app import app
+    app = importlib.import_module("app").app
 
     statuses: list[str] = []
 

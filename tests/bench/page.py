@@ -100,7 +100,7 @@ def best(system: System) -> str:
     return "https" if system.https else "http"
 
 
-def ratio(rows: Iterable[Row], new: Sequence[Row], old: Sequence[Row], figure: str = "rate") -> str:
+def ratio(new: Sequence[Row], old: Sequence[Row], figure: str = "rate") -> str:
     """A ratio of rounds, "1.31 (1.20 to 1.44)"; a dash when they have none in common."""
     try:
         return f"{paired(by_round(new, figure), by_round(old, figure))}"
@@ -128,8 +128,8 @@ def throughput(kept: Kept) -> str:
                     protocol.upper(),
                     str(step),
                     *(shown(middle(cells[system.key], "rate")) for system in SYSTEMS),
-                    ratio(rows, new, cells["development"]),
-                    ratio(rows, new, cells["tutorial"]),
+                    ratio(new, cells["development"]),
+                    ratio(new, cells["tutorial"]),
                     *(shown(middle(cells[system.key], "p99")) for system in SYSTEMS),
                     str(errors),
                 ]
@@ -201,7 +201,7 @@ def workloads(kept: Kept) -> str:
     """Everything at 50 connections."""
     rows = [row for row in kept.rows("workloads") if "workload" in row]
     quotes = where(kept.rows("throughput"), connections=50)
-    rows = [*quotes, *rows]
+    rows = [*(dict(row) for row in quotes), *rows]
     steps = sorted(
         {(row["workload"], row["connections"]) for row in rows},
         key=lambda step: (ORDER.index(step[0]), step[1]),
@@ -220,7 +220,7 @@ def workloads(kept: Kept) -> str:
                     WHAT[workload] + (f", {connections} connections" if connections != 50 else ""),
                     protocol.upper(),
                     *(shown(middle(cells[system.key], "rate")) for system in SYSTEMS),
-                    ratio(rows, cells["project"], cells["tutorial"]),
+                    ratio(cells["project"], cells["tutorial"]),
                     *(shown(middle(cells[system.key], "cpu_ms")) for system in SYSTEMS),
                     str(sum(row["errors"] for each in cells.values() for row in each)),
                 ]
@@ -438,13 +438,13 @@ def defaults(kept: Kept) -> str:
             [
                 title,
                 shown(middle(found, "quote_rate")),
-                ratio(flat, found, first, "quote_rate"),
+                ratio(found, first, "quote_rate"),
                 shown(middle(found, "quote_p99")),
-                ratio(flat, found, first, "quote_p99"),
+                ratio(found, first, "quote_p99"),
                 shown(middle(found, "mixed_rate")),
-                ratio(flat, found, first, "mixed_rate"),
+                ratio(found, first, "mixed_rate"),
                 shown(middle(found, "mixed_p99")),
-                ratio(flat, found, first, "mixed_p99"),
+                ratio(found, first, "mixed_p99"),
                 shown(middle(found, "quote_cpu_ms")),
                 shown(middle(found, "memory")),
                 str(sum(row["quote_errors"] + row["mixed_errors"] for row in found)),

@@ -19,7 +19,7 @@ Rows = list[dict[str, Any]]
 CONNECTIONS = (1, 5, 50, 100, 500)
 WORKLOADS = ("health", "quote", "passage", "page", "static")
 # Of each run of wrk: short, and two in each round, since the machine's speed drifts.
-SECONDS = 1.5
+SECONDS = 2.0
 # Of an open loop.
 OPEN_SECONDS = 6.0
 # Around a fault.

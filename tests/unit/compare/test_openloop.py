@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import openloop
 import pytest
@@ -37,7 +38,7 @@ def test_every_so_many_requests_record_a_passage_under_a_key_of_their_own() -> N
     assert "secret" not in repr(plan)
 
 
-def send(answer: bytes, **given: float) -> list[tuple[float, float, float, int, str]]:
+def send(answer: bytes, **given: Any) -> list[tuple[float, float, float, int, str]]:
     """Send to a server that gives each request this answer; none when it is empty."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
