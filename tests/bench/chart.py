@@ -65,7 +65,9 @@ def ticks(least: float, most: float, logarithmic: bool) -> list[float]:
 class Drawing:
     """What both kinds share: frame, axis, legend."""
 
-    def __init__(self, title: str, unit: str, series: Sequence[Series], logarithmic: bool) -> None:
+    def __init__(
+        self, title: str, unit: str, series: Sequence[Series], logarithmic: bool, room: float = 1.0
+    ) -> None:
         """Choose the axis.
 
         Args:
@@ -73,12 +75,13 @@ class Drawing:
             unit: of the values.
             series: what is drawn.
             logarithmic: whether the axis is.
+            room: where a logarithmic axis begins, as a share of the least value.
         """
         known = [value for each in series for value in each.values if value is not None]
         if not known or (logarithmic and min(known) <= 0):
             raise ValueError(f"{title}: nothing to draw, or no logarithm of it")
         self.logarithmic = logarithmic
-        self.ticks = ticks(min(known), max(known), logarithmic)
+        self.ticks = ticks(min(known) * room, max(known), logarithmic)
         self.parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
             f'width="{WIDTH}" height="{HEIGHT}" role="img" font-family="{escape(FONT)}" '
@@ -99,9 +102,9 @@ class Drawing:
             dash = f' stroke-dasharray="{each.dash}"' if each.dash else ""
             self.parts += [
                 f'<line x1="{x:.0f}" x2="{x + 24:.0f}" y1="42" y2="42" {line}{dash}/>',
-                f'<text x="{x + 30:.0f}" y="46">{escape(each.name)}</text>',
+                f'<text x="{x + 28:.0f}" y="46" font-size="12">{escape(each.name)}</text>',
             ]
-            x += 48 + 7.0 * len(each.name)
+            x += 38 + 6.1 * len(each.name)
         self.parts.append(
             f'<text x="{WIDTH - RIGHT}" y="22" text-anchor="end" fill="#555">{escape(unit)}</text>'
         )
@@ -181,7 +184,8 @@ def bars(
     Raises:
         ValueError: there is nothing to draw.
     """
-    drawing = Drawing(title, unit, series, logarithmic)
+    # The least of them is a bar too.
+    drawing = Drawing(title, unit, series, logarithmic, room=0.5)
     width = (WIDTH - LEFT - RIGHT) / len(groups)
     bar = min(width * 0.8 / len(series), 70)
     bottom = HEIGHT - BOTTOM

@@ -12,7 +12,7 @@ import chart
 import figures
 from chart import Series
 from figures import number, paired, spread
-from rig import BY_KEY, FOLDER, PROJECT, SYSTEMS, System
+from rig import BY_KEY, FOLDER, MOST_ELSEWHERE, PROJECT, SYSTEMS, System
 
 PAGE = PROJECT / "docs" / "comparison.md"
 PLOTS = PROJECT / "docs" / "comparison"
@@ -45,7 +45,17 @@ class Kept:
         self.folder = folder
 
     def rows(self, part: str) -> list[dict[str, Any]]:
-        """The rows of a part; none when it was not measured."""
+        """The rows of a part; none when it was not measured.
+
+        Turns in which the machine was busy with something else are left out where there are others.
+        """
+        rows = self.all(part)
+        quiet = [row for row in rows if row.get("elsewhere", 0.0) <= MOST_ELSEWHERE]
+        cells = {cell(row) for row in quiet}
+        return [row for row in rows if row in quiet or cell(row) not in cells]
+
+    def all(self, part: str) -> list[dict[str, Any]]:
+        """All of them."""
         path = self.folder / f"{part}.json"
         return list(json.loads(path.read_text())["rows"]) if path.exists() else []
 
@@ -53,6 +63,14 @@ class Kept:
         """A whole file; empty when there is none."""
         path = self.folder / f"{name}.json"
         return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def cell(row: Row) -> tuple[Any, ...]:
+    """What a row is a turn of."""
+    return tuple(
+        row.get(key)
+        for key in ("system", "protocol", "workload", "connections", "what", "processes")
+    )
 
 
 def where(rows: Iterable[Row], **wanted: object) -> list[Row]:
@@ -650,11 +668,13 @@ def introduction(kept: Kept) -> str:
         - {""}
     )
     when = dates[0] if len(dates) == 1 else " to ".join(dates[:: max(len(dates) - 1, 1)])
-    rows = [*kept.rows("throughput"), *kept.rows("workloads")]
+    rows = [*kept.all("throughput"), *kept.all("workloads")]
     elsewhere = [row["elsewhere"] for row in rows if "elsewhere" in row]
+    left_out = sum(each > MOST_ELSEWHERE for each in elsewhere)
     beside = (
         f"Other work on the machine took {statistics.median(elsewhere):.1%} of its processors at the "
-        f"median, {max(elsewhere):.0%} at most."
+        f"median; {left_out} of {len(elsewhere)} turns, in which it took more than "
+        f"{MOST_ELSEWHERE:.0%}, count only where there is no other."
         if elsewhere
         else ""
     )

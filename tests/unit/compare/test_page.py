@@ -53,6 +53,15 @@ def test_ratios_and_failures_are_in_the_table(kept: Kept) -> None:
     assert (page.PLOTS / "throughput.svg").read_text().startswith("<svg")
 
 
+def test_a_turn_that_was_disturbed_is_left_out(kept: Kept) -> None:
+    path = kept.folder / "throughput.json"
+    found = json.loads(path.read_text())
+    disturbed = {**found["rows"][-1], "round": 1, "rate": 1.0, "elsewhere": 0.5}
+    path.write_text(json.dumps({**found, "rows": [*found["rows"], disturbed]}))
+    assert "1.50 (1.50 to 1.50)" in page.throughput(kept)
+    assert "1 of 6 turns" in page.introduction(kept)
+
+
 def test_what_stays_down_counts_a_night(kept: Kept) -> None:
     """8 h twice a month for those that nobody starts again; what was measured for the project."""
     text = page.arithmetic(kept)
