@@ -102,9 +102,9 @@ class Drawing:
             dash = f' stroke-dasharray="{each.dash}"' if each.dash else ""
             self.parts += [
                 f'<line x1="{x:.0f}" x2="{x + 24:.0f}" y1="42" y2="42" {line}{dash}/>',
-                f'<text x="{x + 28:.0f}" y="46" font-size="12">{escape(each.name)}</text>',
+                f'<text x="{x + 28:.0f}" y="46" font-size="11.5">{escape(each.name)}</text>',
             ]
-            x += 38 + 6.1 * len(each.name)
+            x += 36 + 6.3 * len(each.name)
         self.parts.append(
             f'<text x="{WIDTH - RIGHT}" y="22" text-anchor="end" fill="#555">{escape(unit)}</text>'
         )

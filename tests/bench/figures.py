@@ -108,7 +108,9 @@ class Spread:
     most: float
 
     def __str__(self) -> str:
-        """As "412 (398 to 420)"."""
+        """As "412 (398 to 420)", or as one number where there was one."""
+        if self.least == self.most:
+            return number(self.median)
         return f"{number(self.median)} ({number(self.least)} to {number(self.most)})"
 
 

@@ -247,7 +247,7 @@ def workloads(kept: Kept) -> str:
     plot(
         "workloads.svg",
         chart.bars(
-            "Answers a second at 50 connections, over HTTPS where there is HTTPS",
+            "Answers a second at 50 connections",
             [WHAT[workload] for workload in at_fifty],
             [
                 Series(

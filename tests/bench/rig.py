@@ -400,8 +400,8 @@ class Rig:
         script = """
             for unit; do
                 total=0
-                group=$(find /sys/fs/cgroup -path "*/system.slice/$unit/cgroup.procs" | head -n 1)
-                for pid in $(cat $group); do
+                groups=$(find /sys/fs/cgroup -path "*/system.slice/$unit/cgroup.procs")
+                for pid in $(cat $groups | sort -u); do
                     part=$(awk '/^Pss:/ {print $2}' /proc/$pid/smaps_rollup)
                     total=$((total + part))
                 done
