@@ -45,6 +45,8 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         "names no database",
     ),
     "copies below none": ({"toll_app_keep_backups": -1}, "toll_app_keep_backups (-1) is negative"),
+    "a journal of a size that is none": ({"toll_app_journal_size": "much"}, "is not a size"),
+    "a journal without days": ({"toll_app_journal_days": 0}, "keeps nothing"),
     "no time for copies": ({"toll_app_backup_calendar": ""}, "says no time"),
     "copies before their time": ({"toll_app_backup_jitter_seconds": -1}, "is negative"),
     "copies where the application destroys them": (
@@ -341,7 +343,7 @@ def test_site_and_deploy_run_the_same_stages_in_the_same_order() -> None:
     stages = imports("deploy.yml")
     assert stages[1:5] == ["lock.yml", "build.yml", "ship.yml", "programs.yml"]
     # Packages and timers are a matter of setting up a host.
-    own = ("install.yml", "schedule.yml")
+    own = ("install.yml", "journal.yml", "schedule.yml")
     assert [each for each in imports("main.yml") if each not in own] == stages
 
 
