@@ -314,6 +314,13 @@ def test_a_command_that_hangs_is_ended(host: Host) -> None:
     assert "did not end within 0.2 s" in answer["msg"]
 
 
+def test_without_settings_it_says_which_variable_makes_them(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program.main([]) == 2
+    assert "set toll_app_backup to true" in capsys.readouterr().err
+
+
 def test_check_mode_touches_nothing(host: Host) -> None:
     assert host.good("--check")["changed"] is True
     assert not host.directory.exists()
