@@ -59,6 +59,8 @@ PROC = Path("/proc")
 
 ANSWER_TIMEOUT = 10.0  # seconds that one answer may take before it counts as bad
 BAKE_FAULTS = 2  # bad answers while baking that take the release back; one may be an accident
+# Workers that may end while baking before it is a crash loop, or one of each if there are more.
+BAKE_DEATHS = 3
 BODY_LIMIT = 500  # characters of an answer that are shown
 JOURNAL_LINES = 40
 POLL = 0.1  # seconds between two looks at a unit
@@ -797,8 +799,22 @@ class Handover:
         self.enter(state, "bake")
         end = time.monotonic() + config.bake_time
         faults = 0
+        # Where workers die, others answer meanwhile: bad answers alone do not tell.
+        main = self.systemd.show(config.main).pid
+        alive = self.systemd.workers(main)
+        most, ended = len(alive), 0
         while time.monotonic() < end:
             time.sleep(max(POLL, check.interval))
+            found = self.systemd.workers(main)
+            if found:
+                ended += len(alive - found)
+            else:
+                # systemd starts a master that was killed again, which is one accident.
+                ended += bool(alive)
+                main = self.systemd.show(config.main).pid
+            most, alive = max(most, len(found)), found
+            if ended >= max(BAKE_DEATHS, most):
+                raise self.bad(config.main, f"{ended} of its workers ended while baking")
             fault, answer = ask(config.main_socket, check, state.release, ANSWER_TIMEOUT)
             faults += bool(fault)
             if faults >= BAKE_FAULTS:
