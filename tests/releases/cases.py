@@ -358,7 +358,7 @@ def broken(variant: str, *said: str) -> Callable[[Trial], None]:
             trial.broken.append(mark)
         if variant == "workers_die_later":
             # What its workers were working on when they died.
-            trial.may_fail = 10
+            trial.may_fail = 20
         source = trial.host.make(mark, variant)
         with trial.load():
             done = trial.host.deploy(source).wait()
