@@ -1,4 +1,4 @@
-"""The monitoring role: its files as Prometheus' own tools read them, its alerts over invented time."""
+"""The monitoring role: its files as Prometheus' own tools read them, its alerts in made-up time."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def programs() -> Path:
                 text=True,
             )
             for package in packages.glob("*.deb"):
-                subprocess.run(["dpkg", "-x", package, cache], check=True, capture_output=True)
+                subprocess.run(
+                    ["dpkg", "-x", str(package), str(cache)], check=True, capture_output=True
+                )
         except (OSError, subprocess.CalledProcessError) as error:
             said = getattr(error, "stderr", "") or error
             pytest.fail(f"These tests need Prometheus; let apt-get download it: {said}")
@@ -106,11 +108,13 @@ def test_prometheus_and_alertmanager_take_the_files(
     variant: dict[str, Any], lay_out: Callable[..., Path], programs: Path
 ) -> None:
     folder = lay_out(**variant)
-    for argv in (
-        [programs / "promtool", "check", "config", folder / "prometheus.yml"],
-        [programs / "amtool", "check-config", folder / "alertmanager.yml"],
+    for program, check, file in (
+        ("promtool", ["check", "config"], "prometheus.yml"),
+        ("amtool", ["check-config"], "alertmanager.yml"),
     ):
-        done = subprocess.run(argv, check=False, capture_output=True, text=True)
+        done = subprocess.run(
+            [programs / program, *check, folder / file], check=False, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
 
