@@ -1,6 +1,6 @@
 # Names for the real commands. Everything runs on a Debian machine that holds nothing but git and make.
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap up down test lint unit molecule proof images lock clean
+.PHONY: help bootstrap up down test lint unit molecule proof bench images lock clean
 
 SCENARIO ?=
 python := .venv/bin/python
@@ -34,6 +34,9 @@ proof: bootstrap ## What is long: measurements and every fault, written to docs/
 	@$(python) tests/proof/releases.py
 	@$(python) tests/proof/app_performance.py $(if $(ROUNDS),--rounds $(ROUNDS)) --write
 	@cd app && TOLL_SCHEMATHESIS_EXAMPLES=300 ../$(python) -m pytest tests/api/test_api_schemathesis.py
+
+bench: bootstrap ## The old way, a tutorial's and this project measured: docs/comparison.md; ROUNDS=3
+	@$(python) tests/bench/compare.py $(if $(ROUNDS),--rounds $(ROUNDS))
 
 images: bootstrap ## Make the test hosts' images anew, from today's packages
 	@$(python) testhosts/testhosts.py image --fresh debian12 debian13 acme
