@@ -35,6 +35,8 @@ def test_each_source_is_reached(watched: Watched) -> None:
         'probe_success{instance="https://watched.toll.test/readyz"} == 1',
         "(probe_ssl_earliest_cert_expiry - time()) / 86400 > 1",
         "nginx_up == 1",
+        "toll_app_memory_bytes > 1e7",
+        "rate(toll_app_cpu_seconds_total[3m]) >= 0",
         "toll_app_workers >= 2",
         "toll_app_deploy_last_failed == 0",
         "time() - toll_app_release_activated_timestamp_seconds < 86400",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import runpy
 import subprocess
@@ -258,6 +259,21 @@ def test_the_last_handover_decides(root: Path, verdicts: list[str], failed: int)
     assert 'toll_app_release_activated_timestamp_seconds{release="abc123"} 1767323045' in lines
     assert "toll_app_memory_bytes 1048576" in lines
     assert "toll_app_cpu_seconds_total 2.5" in lines
+
+
+def test_processes_stand_in_for_a_control_group_that_counts_nothing(root: Path) -> None:
+    """As in a container, or on a kernel that was started without the accounting of memory."""
+    program = runpy.run_path(str(PROGRAM))
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            shown = {"MainPID": str(os.getpid()), "MemoryCurrent": "[not set]"}
+            lines = program["text"](program["metrics"](str(root), shown)).splitlines()
+        finally:
+            child.kill()
+    values = {line.split()[0]: float(line.split()[1]) for line in lines if line[0] != "#"}
+    assert values["toll_app_workers"] >= 1
+    assert values["toll_app_memory_bytes"] > 1e6
+    assert values["toll_app_cpu_seconds_total"] > 0
 
 
 def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ const PANELS = [
   { title: "Workers", unit: plain, lines: [["processes", "toll_app_workers"]] },
   { title: "Processors used by the service", unit: plain, lines: [["processors", "rate(toll_app_cpu_seconds_total[LONG])"]] },
   { title: "Memory", unit: bytes, lines: [
-    ["service", "toll_app_memory_bytes"],
-    ["free on the host", "node_memory_MemAvailable_bytes"]] },
+    ["service", "toll_app_memory_bytes"]] },
+  { title: "Memory that the host has left", unit: bytes, lines: [["available", "node_memory_MemAvailable_bytes"]] },
   { title: "Connections to nginx", unit: plain, lines: [["open", "nginx_connections_active"]] },
 ];
 const NUMBERS = [
@@ -30,7 +30,7 @@ const NUMBERS = [
   ["Available, 30 d", "toll_app:availability:ratio30d", percent, () => false],
   ["Budget burnt, 1 h", "max(toll_app:failures:ratio_rate1h) / BUDGET", (v) => plain(v) + " ×", (v) => v > 1],
   ["Certificate", "min(probe_ssl_earliest_cert_expiry - time()) / 86400", (v) => plain(v) + " d", (v) => v < 10],
-  ["Last good backup", "(time() - toll_app_backup_last_success_timestamp_seconds) / 3600", (v) => plain(v) + " h ago", (v) => v > 26],
+  ["Last good backup", "(time() - toll_app_backup_last_success_timestamp_seconds) / 3600", (v) => (v < 100 ? plain(v) + " h" : plain(v / 24) + " d") + " ago", (v) => v > 26],
   ["Fullest disk", "1 - min(node_filesystem_avail_bytes{fstype!~\"ramfs|tmpfs|squashfs|overlay\"} / node_filesystem_size_bytes)", percent, (v) => v > 0.9],
 ];
 
