@@ -401,6 +401,8 @@ class Host:
         path = Path(plan.ledger)
         path.unlink(missing_ok=True)
         load = Load()
+        # The demo's invented passages may have plates that look like this run's.
+        earlier = self.onhost("stored", run=plan.run)["plates"].keys()
         process = start_sender(plan)
         try:
             load.start = time.monotonic()
@@ -429,7 +431,8 @@ class Host:
             everything += ledger.read(Path(again.ledger))
         found = self.onhost("stored", run=plan.run)
         load.sound = found["sound"] == "ok"
-        load.reconciliation = ledger.reconcile(everything, found["plates"])
+        stored = {own: times for own, times in found["plates"].items() if own not in earlier}
+        load.reconciliation = ledger.reconcile(everything, stored)
 
     # Judging it
 

@@ -209,12 +209,16 @@ class Case:
 
 def changed(trial: Trial) -> None:
     """A changed application."""
-    source = trial.host.make(trial.mark())
-    with trial.load(steady=20.0 if trial.measured else 2.0):
+    mark = trial.mark()
+    source = trial.host.make(mark)
+    with trial.load(steady=20.0 if trial.measured else 2.0) as load:
         done = trial.host.deploy(source).wait()
     trial.succeeded(done)
     trial.new_is_live()
-    trial.notes["command to end"] = f"{done.seconds:.1f} s"
+    first, alone = ledger.change_of_hands(load.records, mark)
+    trial.notes["command to first answer of the new release"] = f"{first - load.began:.1f} s"
+    trial.notes["to last of the old one"] = f"{alone - load.began:.1f} s"
+    trial.notes["to end"] = f"{done.seconds:.1f} s"
 
 
 def unchanged(trial: Trial) -> None:

@@ -125,6 +125,20 @@ def summarize(records: Sequence[Record]) -> Summary:
     )
 
 
+def change_of_hands(records: Iterable[Record], mark: str) -> tuple[float, float]:
+    """When a release began to answer, and when nobody else did any more; CLOCK_MONOTONIC.
+
+    Raises:
+        ValueError: it never answered, or nobody else did.
+    """
+    answered = [record for record in records if record.release]
+    own = [record.done for record in answered if record.release == mark]
+    others = [record.done for record in answered if record.release != mark]
+    if not own or not others:
+        raise ValueError(f"Not both {mark} and another release answered.")
+    return min(own), max(others)
+
+
 @dataclass(frozen=True)
 class Reconciliation:
     """The ledger next to the database, by plates.

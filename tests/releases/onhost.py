@@ -135,7 +135,7 @@ def passages_table(connection: sqlite3.Connection) -> str:
 def stored(run: str) -> dict[str, Any]:
     """How often each plate of a run is in the database, and whether the file is sound.
 
-    Plates of a run have five characters more (sender.py), those of the demo have six in all.
+    Plates of a run have five characters more (sender.py).
     """
     connection = sqlite3.connect(f"file:{DATABASE}?mode=ro", uri=True, timeout=30)
     with contextlib.closing(connection):

@@ -346,7 +346,45 @@ class TestBuild:
         built = bundle(project)
         built.build()
         names = {path.name for path in (project / "cache").iterdir()}
-        assert names == {".lock", built.archive.name, built.record.name}
+        assert names == {".lock", "packages", built.archive.name, built.record.name}
+        kinds = sorted(path.suffix for path in (project / "cache" / "packages").iterdir())
+        assert kinds == [".gz", ".json"]
+
+    def test_another_release_of_the_application_alone_installs_no_packages(
+        self, project, monkeypatch
+    ):
+        first = bundle(project)
+        first.build()
+        (project / "app" / "app.py").write_text("changed = True\n")
+        install = MagicMock(side_effect=AssertionError)
+        with monkeypatch.context() as patch:
+            patch.setattr(plugin, "install", install)
+            second = bundle(project)
+            record = second.build()
+        assert second.id != first.id
+        one, other = contents(first.archive), contents(second.archive)
+        assert other.pop("app/app.py") == b"changed = True\n"
+        del one["app/app.py"]
+        manifests = [json.loads(each.pop("manifest.json")) for each in (one, other)]
+        assert list(one.items()) == list(other.items())
+        for name, content in contents(second.archive).items():
+            if name != "manifest.json":
+                assert manifests[1]["files"][name] == hashlib.sha256(content).hexdigest()
+        assert manifests[1]["packages"] == manifests[0]["packages"]
+        assert record["unpacked_bytes"] == sum(map(len, contents(second.archive).values())) - len(
+            contents(second.archive)["manifest.json"]
+        )
+
+    def test_damaged_packages_are_installed_anew(self, project):
+        bundle(project).build()
+        [archive] = (project / "cache" / "packages").glob("*.tar.gz")
+        whole = archive.read_bytes()
+        archive.write_bytes(whole[:-5] + bytes(5))
+        (project / "app" / "app.py").write_text("changed = True\n")
+        again = bundle(project)
+        again.build()
+        assert "site-packages/alpha/__init__.py" in contents(again.archive)
+        assert archive.read_bytes() == whole
 
     def test_old_bundles_go_when_nobody_asked_for_them_in_a_month(self, project):
         old = bundle(project)

@@ -138,3 +138,16 @@ def test_sent_again_and_acknowledged_then_is_acknowledged():
 def test_a_passage_that_nobody_sent_is_wrong():
     """The database would hold something that the ledger does not know: one of the two lies."""
     assert not ledger.reconcile([], {"AA9": 1}).right
+
+
+def test_a_release_is_live_when_nobody_else_answers():
+    records = [
+        record(0, release="old"),
+        record(1, release="new"),
+        record(2, 3.0, release="old"),
+        record(3, release=""),
+        record(4, release="new"),
+    ]
+    assert ledger.change_of_hands(records, "new") == (pytest.approx(101.1), pytest.approx(105.0))
+    with pytest.raises(ValueError, match="Not both"):
+        ledger.change_of_hands(records[3:], "new")

@@ -39,6 +39,8 @@ PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_
 EXCLUDE = ["tests", "instance", "__pycache__", "*.pyc", "*.egg-info", "*.sqlite3", "*.log"]
 SYSTEM_PIP_FILES = (Path("/etc/xdg/pip/pip.conf"), Path("/etc/pip.conf"))
 UNUSED_SECONDS = 30 * 24 * 3600
+# Folder in the cache of what bundles with the same lock file have in common.
+PACKAGES = "packages"
 
 REQUIREMENT = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^\]]*\])?\s*==\s*(?P<version>[^\s;=]+)"
@@ -322,18 +324,26 @@ def package_files(target: Path) -> dict[str, bytes]:
     return files
 
 
-def write_archive(path: Path, files: dict[str, bytes]) -> str:
-    """Write files as a reproducible tar.gz, in the given order; return its SHA-256."""
+def write_archive(path: Path, files: dict[str, bytes], rest: Path | None = None) -> str:
+    """Write files as a reproducible tar.gz, in the given order; return its SHA-256.
+
+    `rest` is another such archive, whose files follow. It is copied as it is: a gzip file may have
+    several members.
+    """
     with path.open("wb") as raw:
-        with (
-            gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed,
-            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
-        ):
+        with gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
+            archive = tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT)
             for name, content in files.items():
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
                 member.mode = 0o644
                 archive.addfile(member, io.BytesIO(content))
+            # Closing it writes the mark at which readers stop.
+            if rest is None:
+                archive.close()
+        if rest is not None:
+            with rest.open("rb") as more:
+                shutil.copyfileobj(more, raw, 1 << 20)
         raw.flush()
         os.fsync(raw.fileno())
     with path.open("rb") as raw:
@@ -410,12 +420,45 @@ class Bundle:
             with tempfile.TemporaryDirectory(prefix=".build-", dir=self.cache) as scratch:
                 return self._build(uv, Path(scratch))
 
-    def _build(self, uv: str, scratch: Path) -> dict[str, Any]:
+    def _packages(self, uv: str, scratch: Path) -> tuple[Path, dict[str, Any]]:
+        """Return the archive of the locked packages alone, and what is known of it.
+
+        It is made once for a lock file, so that another release of the application alone neither
+        installs nor compresses them again.
+        """
+        key = inputs_id(self.lock.read_bytes(), {}, self.python, self.architecture)
+        archive = self.cache / PACKAGES / f"{key}.tar.gz"
+        record = archive.with_name(f"{key}.json")
+        try:
+            known = dict(json.loads(record.read_text(encoding="utf-8")))
+            with archive.open("rb") as file:
+                complete = hashlib.file_digest(file, "sha256").hexdigest() == known["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            complete = False
+        if complete:
+            os.utime(record)
+            return archive, known
         target = scratch / "site-packages"
         install(uv, self.lock, target, self.python, self.architecture)
+        files = {f"site-packages/{n}": content for n, content in package_files(target).items()}
+        names = sorted(path.name for path in target.glob("*.dist-info"))
+        known = {
+            "sha256": write_archive(scratch / "packages", files),
+            "unpacked_bytes": sum(map(len, files.values())),
+            "packages": dict(name.removesuffix(".dist-info").split("-", 1) for name in names),
+            "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        }
+        (scratch / "known").write_text(json.dumps(known), encoding="utf-8")
+        archive.parent.mkdir(exist_ok=True)
+        (scratch / "packages").replace(archive)
+        (scratch / "known").replace(record)
+        return archive, known
+
+    def _build(self, uv: str, scratch: Path) -> dict[str, Any]:
+        rest, known = self._packages(uv, scratch)
         files = {f"app/{name}": path.read_bytes() for name, path in self.files.items()}
-        files |= {f"site-packages/{n}": content for n, content in package_files(target).items()}
-        packages = sorted(path.name for path in target.glob("*.dist-info"))
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        digests |= known["files"]
         now = datetime.datetime.now(datetime.UTC)
         manifest = {
             "format": FORMAT,
@@ -428,14 +471,14 @@ class Bundle:
             "lock_sha256": self.lock_hash,
             "built_at": now.isoformat(timespec="seconds"),
             "built_by": f"{getpass.getuser()}@{platform.node()}",
-            "unpacked_bytes": sum(map(len, files.values())),
-            "packages": dict(name.removesuffix(".dist-info").split("-", 1) for name in packages),
-            "files": {name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)},
+            "unpacked_bytes": sum(map(len, files.values())) + known["unpacked_bytes"],
+            "packages": known["packages"],
+            "files": dict(sorted(digests.items())),
         }
         text = json.dumps(manifest, indent=1) + "\n"
         # First in the archive, so that the host checks each file while it unpacks.
         content = {"manifest.json": text.encode(), **dict(sorted(files.items()))}
-        sha256 = write_archive(scratch / "archive", content)
+        sha256 = write_archive(scratch / "archive", content, rest)
         size = (scratch / "archive").stat().st_size
         record = {key: value for key, value in manifest.items() if key != "files"}
         record |= {"sha256": sha256, "bytes": size}
@@ -449,7 +492,7 @@ class Bundle:
         """Remove what killed builds left and what no run has asked for lately."""
         for path in self.cache.glob(".build-*"):
             shutil.rmtree(path, ignore_errors=True)
-        for record in self.cache.glob("*.json"):
+        for record in (*self.cache.glob("*.json"), *self.cache.glob(f"{PACKAGES}/*.json")):
             if time.time() - record.stat().st_mtime > UNUSED_SECONDS:
                 record.unlink(missing_ok=True)
                 record.with_suffix(".tar.gz").unlink(missing_ok=True)

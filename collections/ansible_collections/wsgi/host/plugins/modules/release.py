@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import fcntl
 import glob
+import gzip
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -231,7 +233,8 @@ def read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def unpack(archive: str, target: str, python: str) -> dict[str, Any]:
     """Unpack the archive below target, checking each file's hash; return its manifest."""
-    with tarfile.open(archive, "r|gz") as members:
+    # Not "r|gz", which reads only the first member of a gzip file.
+    with gzip.open(archive) as packed, tarfile.open(fileobj=packed, mode="r|") as members:
         entries = iter(members)
         first = next(entries, None)
         if first is None or first.name != MANIFEST or not first.isreg():
@@ -305,11 +308,79 @@ def make_scripts(target: str, final: str, python: str) -> None:
                 )
 
 
-def compile_files(target: str, final: str, python: str) -> None:
-    """Compile all Python files; raise ReleaseError if one of the application has no valid syntax.
+def compiled_path(path: str, python: str) -> str:
+    """Return where Python keeps a source file compiled."""
+    folder, name = os.path.split(path)
+    tag = "cpython-" + python.replace(".", "")
+    return os.path.join(folder, "__pycache__", f"{name[: -len('.py')]}.{tag}.pyc")
 
-    Unchecked: the files never change, so Python need not look at the sources at each start.
+
+def sources(manifest: dict[str, Any], top: str) -> list[str]:
+    """Return the Python files of the archive below app or site-packages."""
+    return [name for name in manifest["files"] if name.startswith(top) and name.endswith(".py")]
+
+
+def reuse_compiled(target: str, releases: str, manifest: dict[str, Any]) -> set[str]:
+    """Copy what other releases have compiled of the same packages; return whose names.
+
+    Compiling is most of the work of an installation, and packages seldom change. A copy is taken
+    only if it still is what was compiled then. Python puts the path right when it loads it.
     """
+    python = manifest["python"]
+    wanted = {name: manifest["files"][name] for name in sources(manifest, "site-packages/")}
+    found: set[str] = set()
+    for entry in sorted(os.listdir(releases)):
+        path = os.path.join(releases, entry)
+        other = None if entry.startswith(TEMPORARY) else read_manifest(path)
+        if not other or other.get("python") != python or not wanted.keys() - found:
+            continue
+        compiled = other.get("compiled", {})
+        for name in wanted.keys() - found:
+            if name not in compiled or other["files"].get(name) != wanted[name]:
+                continue
+            if compiled[name] is None:
+                found.add(name)
+                continue
+            place = compiled_path(member_path(name, python), python)
+            try:
+                with open(os.path.join(path, place), "rb") as file:
+                    content = file.read()
+            except OSError:
+                continue
+            if hashlib.sha256(content).hexdigest() != compiled[name]:
+                continue
+            copy = os.path.join(target, place)
+            os.makedirs(os.path.dirname(copy), exist_ok=True)
+            with open(copy, "wb") as file:
+                file.write(content)
+            found.add(name)
+    return found
+
+
+def compiled_hashes(target: str, manifest: dict[str, Any]) -> dict[str, str | None]:
+    """Return the hash of each compiled file, by the name of its source in the archive.
+
+    None for a source that cannot be compiled: packages may ship files for other Python versions.
+    """
+    python = manifest["python"]
+    found: dict[str, str | None] = {}
+    for name in sources(manifest, ""):
+        path = os.path.join(target, compiled_path(member_path(name, python), python))
+        try:
+            with open(path, "rb") as file:
+                found[name] = hashlib.sha256(file.read()).hexdigest()
+        except FileNotFoundError:
+            found[name] = None
+    return found
+
+
+def compile_files(target: str, final: str, manifest: dict[str, Any], ready: set[str]) -> None:
+    """Compile the Python files, but for those that are ready.
+
+    Raises ReleaseError if one of the application has no valid syntax. Unchecked: the files never
+    change, so Python need not look at the sources at each start.
+    """
+    python = manifest["python"]
     command = [
         *(f"{target}/bin/python", "-I", "-m", "compileall", "-q", "-j", "0"),
         *("--invalidation-mode", "unchecked-hash", "-s", target, "-p", final),
@@ -319,8 +390,16 @@ def compile_files(target: str, final: str, python: str) -> None:
         if done.returncode != 0:
             words = (done.stdout + done.stderr).strip().replace(target + "/", "")
             raise ReleaseError(f"The application cannot be compiled by Python {python}:\n{words}")
-    packages = f"{target}/lib/python{python}/site-packages"
-    done = subprocess.run([*command, packages], capture_output=True, text=True)
+    packages = [
+        os.path.join(target, member_path(name, python))
+        for name in sources(manifest, "site-packages/")
+        if name not in ready
+    ]
+    if not packages:
+        return
+    done = subprocess.run(
+        [*command, "-i", "-"], input="\n".join(packages), capture_output=True, text=True
+    )
     # Status 1 alone is no error: packages may ship files for other Python versions, which nobody
     # imports here. A traceback is one: the compiler itself was stopped, by lack of memory perhaps.
     if done.returncode not in (0, 1) or "Traceback (most recent call last)" in done.stderr:
@@ -412,7 +491,9 @@ def install(releases: str, bundle: dict[str, Any], archive: str, interpreter: st
                 )
         make_environment(target, interpreter, bundle["python"])
         make_scripts(target, final, bundle["python"])
-        compile_files(target, final, bundle["python"])
+        ready = reuse_compiled(target, releases, manifest)
+        compile_files(target, final, manifest, ready)
+        manifest["compiled"] = compiled_hashes(target, manifest)
         manifest["archive_sha256"] = bundle["sha256"]
         manifest["installed_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with open(os.path.join(target, MANIFEST), "w", encoding="utf-8") as file:
@@ -487,15 +568,19 @@ def differences(path: str, manifest: dict[str, Any]) -> list[str]:
     expected = {
         member_path(name, manifest["python"]): digest for name, digest in manifest["files"].items()
     }
+    compiled = {
+        compiled_path(member_path(name, manifest["python"]), manifest["python"]): digest
+        for name, digest in manifest.get("compiled", {}).items()
+    }
     found: list[str] = []
     for top in ("app", f"lib/python{manifest['python']}/site-packages"):
         for folder, _directories, files in os.walk(os.path.join(path, top)):
             for name in files:
                 relative = os.path.relpath(os.path.join(folder, name), path)
-                # Compiled here, so that the manifest cannot name them.
-                if os.path.basename(folder) == "__pycache__" and name.endswith(".pyc"):
+                digest = expected.pop(relative, compiled.get(relative))
+                # Python compiles what was not, and one that is missing harms nobody.
+                if digest is None and os.path.basename(folder) == "__pycache__":
                     continue
-                digest = expected.pop(relative, None)
                 if digest is None:
                     found.append(f"added: {relative}")
                     continue
@@ -679,7 +764,7 @@ def main() -> None:
         result = run(module)
     except ReleaseError as error:
         module.fail_json(msg=str(error))
-    except (OSError, tarfile.TarError, EOFError, ValueError, KeyError) as error:
+    except (OSError, tarfile.TarError, zlib.error, EOFError, ValueError, KeyError) as error:
         root = module.params["root"]
         module.fail_json(msg=f"The release cannot be installed in {root}: {error!r}")
     module.exit_json(**result)
