@@ -7,7 +7,7 @@ const REFRESH = 15000;
 const percent = (v) => (100 * v).toFixed(v > 0.9995 || v < 0.0005 ? 3 : 2).replace(/\.?0+$/, "") + " %";
 const plain = (v) => (v >= 100 ? v.toFixed(0) : +v.toPrecision(3)).toString();
 const time = (v) => (v < 1 ? plain(v * 1000) + " ms" : plain(v) + " s");
-const bytes = (v) => plain(v / 2 ** 20) + " MiB";
+const bytes = (v) => (v < 2 ** 30 ? plain(v / 2 ** 20) + " MiB" : plain(v / 2 ** 30) + " GiB");
 
 const PANELS = [
   { title: "Availability, seen from outside", unit: percent, top: 1, lines: [
