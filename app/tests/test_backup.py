@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import stat
@@ -127,6 +128,64 @@ def test_a_file_that_is_no_copy_changes_nothing(database_url, session, tmp_path)
         backup.restore(database_url, tmp_path / "none")
 
 
+def test_a_copy_goes_through_pipes(database_url, session, tmp_path, monkeypatch):
+    """For whoever keeps it where the application cannot write, and so cannot destroy it."""
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    record(session, "BEFORE")
+    with open(tmp_path / "pipe", "w+b") as copy:
+        backup.backup_to(database_url, copy)
+        record(session, "AFTER1")
+        session.close()
+        copy.seek(0)
+        kept = backup.restore_from(database_url, copy)
+    assert plates(database_url) == ["BEFORE"]
+    # Nothing is left but the database and what was replaced, which is a copy as well.
+    assert kept is not None
+    assert [each for each in kept.parent.iterdir() if each.name.startswith(".")] == []
+    backup.restore(database_url, kept)
+    assert plates(database_url) == ["AFTER1", "BEFORE"]
+
+
+def test_whoever_has_a_copy_need_not_keep_another(database_url, session, tmp_path, monkeypatch):
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    record(session, "BEFORE")
+    with open(tmp_path / "pipe", "w+b") as copy:
+        backup.backup_to(database_url, copy)
+        record(session, "AFTER1")
+        session.close()
+        copy.seek(0)
+        assert backup.restore_from(database_url, copy, keep=False) is None
+    assert plates(database_url) == ["BEFORE"]
+    assert list(tmp_path.glob("*replaced*")) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full disk")
+def test_a_full_disk_is_named(database_url):
+    with (
+        pytest.raises(backup.BackupError, match=r"No space left on device"),
+        open("/dev/full", "wb", buffering=0) as full,
+    ):
+        backup.backup_to(database_url, full)
+
+
+@only_sqlite
+def test_a_target_that_takes_a_part_gets_the_rest(database_url, tmp_path):
+    """As standard output does where PYTHONUNBUFFERED is set, which is so in the service."""
+
+    class Part(io.RawIOBase):
+        def __init__(self) -> None:
+            self.taken = b""
+
+        def write(self, block):
+            self.taken += bytes(block[:1000])
+            return min(len(block), 1000)
+
+    part = Part()
+    backup.backup_to(database_url, part)
+    (tmp_path / "copy").write_bytes(part.taken)
+    backup.restore(database_url, tmp_path / "copy")
+
+
 @only_sqlite
 def test_a_damaged_copy_is_refused(database_url, session, tmp_path):
     for number in range(200):
@@ -152,10 +211,13 @@ def test_a_damaged_database_is_put_aside_and_replaced(database_url, session, tmp
     backup.backup(database_url, file)
     live = Path(database_url.removeprefix("sqlite:///"))
     live.write_bytes(os.urandom(65536))
-    replaced = backup.restore(database_url, file)
-    assert replaced is not None
-    assert replaced.stat().st_size == 65536
-    assert plates(database_url) == ["BEFORE"]
+    for keep in (True, False):
+        replaced = backup.restore(database_url, file, keep)
+        assert replaced is not None
+        assert replaced.stat().st_size == 65536
+        assert plates(database_url) == ["BEFORE"]
+        live.write_bytes(os.urandom(65536))
+        replaced.unlink()
 
 
 @only_sqlite

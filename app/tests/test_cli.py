@@ -181,14 +181,42 @@ def test_a_database_from_nothing(empty_url, toll, tmp_path):
     assert json.loads(out)["compatible"] is True
     assert toll("demo", "seed", "--passages", "10", of=new)[1].startswith("12 tariffs and 10")
     assert toll("backup", str(tmp_path / "copy"), of=new)[0] == 0
+    before = json.loads(toll("counts", of=new)[1])
+    assert before["schema"] == "0001"
+    assert (before["tables"]["tariffs"], before["tables"]["passages"]) == (12, 10)
+    assert json.loads(toll("schema", "--code", of=new)[1]) == {"head": "0001", "known": ["0001"]}
     assert toll("prune", of=new)[1] == "0 idempotency keys were forgotten.\n"
     code, out, _ = toll("restore", str(tmp_path / "copy"), of=new)
     assert code == 0
     assert "What it replaced: " in out
+    assert json.loads(toll("counts", of=new)[1]) == before
     code, _, _ = toll("downgrade", "base", stdin="n\n", of=new)
     assert code == 1
     assert toll("downgrade", "base", "--yes", of=new)[1] == "undone: 0001 The first schema.\n"
     assert toll("user", "list", of=new)[0] == 1
+
+
+@one
+def test_a_copy_comes_and_goes_through_pipes(app, toll):
+    """The program that keeps copies reads and writes them as root, and the application does not."""
+    runner = app.test_cli_runner()
+    done = runner.invoke(args=["toll", "backup", "-"])
+    assert done.exit_code == 0
+    assert done.stdout_bytes.startswith(b"SQLite format 3\0")
+    tariffs_before = json.loads(toll("counts")[1])["tables"]["tariffs"]
+    done = runner.invoke(args=["toll", "restore", "-", "--no-keep"], input=done.stdout_bytes)
+    assert (done.exit_code, done.stdout) == (0, "The copy is the database now.\n")
+    assert json.loads(toll("counts")[1])["tables"]["tariffs"] == tariffs_before > 0
+
+
+@one
+def test_what_the_code_needs_is_known_without_a_database(toll, tmp_path):
+    """A copy is judged before it replaces a database that may be past reading."""
+    unreachable = create_app(
+        Settings(secret_key=SECRET, database_url=f"sqlite:///{tmp_path}/none/toll.db")
+    )
+    code, out, _ = toll("schema", "--code", of=unreachable)
+    assert (code, json.loads(out)["head"]) == (0, "0001")
 
 
 @one

@@ -7,14 +7,17 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import sqlalchemy as sa
 
 from toll.database import SQLITE_BUSY_SECONDS, make_engine, normalised_url
+
+DUMP = ("pg_dump", "--format=custom", "--no-owner", "--no-acl")
 
 
 class BackupError(Exception):
@@ -32,12 +35,46 @@ def backup(url: str, file: Path) -> None:
         if parsed.get_backend_name() == "sqlite":
             _copy_sqlite(_live(parsed), file, copy)
         else:
-            arguments = ["--format=custom", "--no-owner", "--no-acl", f"--file={copy}"]
-            _run(["pg_dump", *arguments], parsed)
+            _run([*DUMP, f"--file={copy}"], parsed)
 
 
-def restore(url: str, file: Path) -> Path | None:
+def backup_to(url: str, stream: BinaryIO) -> None:
+    """Write the same copy to a stream, for somebody who keeps it where this user cannot write.
+
+    Raises BackupError; what was written until then is no copy.
+    """
+    parsed = normalised_url(url)
+    try:
+        if parsed.get_backend_name() == "sqlite":
+            live = _live(parsed)
+            # Not in /tmp, which may be in memory.
+            with tempfile.TemporaryDirectory(prefix=".copy-", dir=live.parent) as directory:
+                copy = Path(directory, "copy")
+                _copy_sqlite(live, copy, copy)
+                with copy.open("rb") as written:
+                    _copy_stream(written, stream)
+        else:
+            _run(DUMP, parsed, stream)
+        stream.flush()
+    except OSError as error:
+        raise BackupError(f"The copy cannot be written: {error.strerror}") from error
+
+
+def _copy_stream(source: BinaryIO, target: BinaryIO) -> None:
+    """Copy all of it. Standard output without a buffer takes a part of what it is given at the end
+    of a full disk, and says so only by the number of bytes."""
+    while block := source.read(1 << 20):
+        left = memoryview(block)
+        while left:
+            left = left[target.write(left) :]
+
+
+def restore(url: str, file: Path, keep: bool = True) -> Path | None:
     """Put a copy back, all or nothing; return where what it replaced is kept, if there was any.
+
+    Args:
+        keep: copy what is replaced first; not for a caller who has done it. A SQLite file that is
+            too damaged to be copied is kept in any case.
 
     Raises BackupError.
     """
@@ -46,8 +83,28 @@ def restore(url: str, file: Path) -> Path | None:
         raise BackupError(f"{file} is not there: name a file that `flask toll backup` wrote")
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     if parsed.get_backend_name() == "sqlite":
-        return _restore_sqlite(Path(str(parsed.database)), file, moment)
-    return _restore_postgresql(url, parsed, file, moment)
+        return _restore_sqlite(Path(str(parsed.database)), file, moment, keep)
+    return _restore_postgresql(url, parsed, file, moment, keep)
+
+
+def restore_from(url: str, stream: BinaryIO, keep: bool = True) -> Path | None:
+    """Put back a copy that comes from a stream; see `restore`."""
+    parsed = normalised_url(url)
+    sqlite = parsed.get_backend_name() == "sqlite"
+    above = Path(str(parsed.database)).parent if sqlite else _spacious()
+    try:
+        with tempfile.TemporaryDirectory(prefix=".restore-", dir=above) as directory:
+            file = Path(directory, "copy")
+            with file.open("wb") as copy:
+                _copy_stream(stream, copy)
+            replaced = restore(url, file, keep)
+            if replaced is not None and replaced.parent == Path(directory):
+                # PostgreSQL's is beside the copy, which goes.
+                kept = Path(above or tempfile.gettempdir(), replaced.name)
+                return Path(shutil.move(replaced, kept))
+            return replaced
+    except OSError as error:
+        raise BackupError(f"The copy cannot be put aside: {error.strerror}") from error
 
 
 @contextmanager
@@ -80,6 +137,11 @@ def _new_file(file: Path) -> Iterator[Path]:
 
 def _whoami() -> str:
     return f"the user {os.geteuid()}"
+
+
+def _spacious() -> str | None:
+    """The service's own directory, since /tmp may be in memory; None where there is no service."""
+    return os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or None
 
 
 def _live(parsed: sa.URL) -> Path:
@@ -120,19 +182,33 @@ def _check(connection: sqlite3.Connection, file: Path) -> None:
         ) from error
 
 
-def _restore_sqlite(live: Path, file: Path, moment: str) -> Path | None:
+def _check_file(file: Path) -> None:
+    """The same of a file that others may have open."""
+    try:
+        with closing(sqlite3.connect(file, timeout=SQLITE_BUSY_SECONDS)) as connection:
+            _check(connection, file)
+    except sqlite3.Error as error:
+        raise BackupError(f"{file} cannot be opened: {error}") from error
+
+
+def _restore_sqlite(live: Path, file: Path, moment: str, keep: bool) -> Path | None:
     if live.exists() and file.samefile(live):
         raise BackupError(f"{file} is the database itself: name a copy")
     kept = live.with_name(f"{live.name}.replaced-{moment}")
     with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as source:
         _check(source, file)
         replaced = None
-        if live.exists():
-            replaced = kept
+        existed = live.exists()
+        if existed:
             try:
-                with _new_file(kept) as copy:
-                    _copy_sqlite(live, kept, copy)
+                if keep:
+                    replaced = kept
+                    with _new_file(kept) as copy:
+                        _copy_sqlite(live, kept, copy)
+                else:
+                    _check_file(live)
             except BackupError:
+                replaced = kept
                 # Too damaged to be copied: it is put aside as it is.
                 for suffix in ("", "-wal", "-shm"):
                     part = live.with_name(live.name + suffix)
@@ -142,7 +218,7 @@ def _restore_sqlite(live: Path, file: Path, moment: str) -> Path | None:
             # Through SQLite's locks, so that processes that have it open see it from now on, and
             # as one transaction.
             with closing(sqlite3.connect(live, timeout=SQLITE_BUSY_SECONDS)) as target:
-                live.chmod(0o600 if replaced is None else live.stat().st_mode & 0o777)
+                live.chmod(live.stat().st_mode & 0o777 if existed else 0o600)
                 source.backup(target)
                 _check(target, live)
         except sqlite3.Error as error:
@@ -152,8 +228,10 @@ def _restore_sqlite(live: Path, file: Path, moment: str) -> Path | None:
     return replaced
 
 
-def _restore_postgresql(url: str, parsed: sa.URL, file: Path, moment: str) -> Path | None:
-    with tempfile.TemporaryDirectory(prefix="toll-restore-") as directory:
+def _restore_postgresql(
+    url: str, parsed: sa.URL, file: Path, moment: str, keep: bool
+) -> Path | None:
+    with tempfile.TemporaryDirectory(prefix="toll-restore-", dir=_spacious()) as directory:
         script = Path(directory, "restore.sql")
         arguments = ["--no-owner", "--no-acl", f"--file={script}", str(file)]
         _run(["pg_restore", *arguments], None)
@@ -164,7 +242,7 @@ def _restore_postgresql(url: str, parsed: sa.URL, file: Path, moment: str) -> Pa
         finally:
             engine.dispose()
         replaced = None
-        if tables:
+        if tables and keep:
             replaced = file.with_name(f"{file.name}.replaced-{moment}")
             backup(url, replaced)
         quote = engine.dialect.identifier_preparer.quote_identifier
@@ -182,7 +260,7 @@ def _restore_postgresql(url: str, parsed: sa.URL, file: Path, moment: str) -> Pa
     return replaced
 
 
-def _run(command: list[str], parsed: sa.URL | None) -> None:
+def _run(command: Sequence[str], parsed: sa.URL | None, output: BinaryIO | None = None) -> None:
     """Run a program of PostgreSQL's, with the database's URL and without its password in sight."""
     program = shutil.which(command[0])
     if program is None:
@@ -211,7 +289,12 @@ def _run(command: list[str], parsed: sa.URL | None) -> None:
         )
         arguments.append(f"--dbname={shown.render_as_string(hide_password=False)}")
     done = subprocess.run(
-        arguments, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        arguments,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL if output is None else output,
+        stderr=subprocess.PIPE,
     )
     if done.returncode:
-        raise BackupError(f"{command[0]} failed: {done.stderr.strip()}")
+        said = done.stderr.decode(errors="replace").strip()
+        raise BackupError(f"{command[0]} failed: {said}")

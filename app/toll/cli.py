@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -17,21 +18,22 @@ import sqlalchemy as sa
 from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 
-from toll.backup import BackupError
+from toll.backup import BackupError, backup_to, restore_from
 from toll.backup import backup as write_copy
 from toll.backup import restore as put_back
 from toll.database import db
 from toll.errors import InvalidParameters
 from toll.models import KEY_ROLES, USER_ROLES, Tariff, now
-from toll.schema import SchemaError, schema_status
+from toll.schema import SchemaError, count_rows, known_revisions, schema_status
 from toll.schema import downgrade as bring_down
+from toll.schema import head as newest_revision
 from toll.schema import migrate as bring_up
 from toll.services import accounts, demo, passages, tariffs
 from toll.settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
-FILE = click.Path(dir_okay=False, path_type=Path)
+COPY = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 
 
 def init_app(app: Flask) -> None:
@@ -110,9 +112,15 @@ def migrate() -> None:
 
 @toll.command()
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option(
+    "--code", is_flag=True, help="In JSON, what the code needs and knows; asks no database."
+)
 @says_why
-def schema(as_json: bool) -> None:
+def schema(as_json: bool, code: bool) -> None:
     """Say whether this release works with the database's schema: exit code 0 if it does."""
+    if code:
+        click.echo(json.dumps({"head": newest_revision(), "known": known_revisions()}))
+        return
     status = schema_status(db.engine)
     if as_json:
         click.echo(
@@ -148,22 +156,38 @@ def downgrade(revision: str, yes: bool) -> None:
 
 
 @toll.command()
-@click.argument("file", type=FILE)
+@says_why
+def counts() -> None:
+    """Print in JSON how many rows each table has, all at one moment, and the schema's revision."""
+    tables = count_rows(db.engine)
+    click.echo(json.dumps({"schema": schema_status(db.engine).database, "tables": tables}))
+
+
+@toll.command()
+@click.argument("file", type=COPY)
 @says_why
 def backup(file: Path) -> None:
-    """Write a copy of the database to FILE, while the application runs."""
+    """Write a copy of the database to FILE (- is standard output), while the application runs."""
+    if str(file) == "-":
+        backup_to(settings().database_url, sys.stdout.buffer)
+        return
     write_copy(settings().database_url, file)
     click.echo(f"{file}: {file.stat().st_size} bytes")
 
 
 @toll.command()
-@click.argument("file", type=FILE)
+@click.argument("file", type=COPY)
+@click.option("--no-keep", is_flag=True, help="Do not: whoever asks has a copy of it.")
 @says_why
-def restore(file: Path) -> None:
-    """Put the copy FILE in the database's place; what was there is kept beside it."""
+def restore(file: Path, no_keep: bool) -> None:
+    """Put the copy FILE (- is standard input) in the database's place; what was there is kept."""
     db.engine.dispose()
-    replaced = put_back(settings().database_url, file)
-    click.echo(f"{file} is the database now.")
+    if str(file) == "-":
+        stdin = sys.stdin.buffer
+        replaced = restore_from(settings().database_url, stdin, not no_keep)
+    else:
+        replaced = put_back(settings().database_url, file, not no_keep)
+    click.echo("The copy is the database now.")
     if replaced:
         click.echo(f"What it replaced: {replaced}")
     status = schema_status(db.engine)

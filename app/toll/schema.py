@@ -27,6 +27,11 @@ from toll.database import WRITES, lock_number, make_engine
 MIGRATIONS = Path(__file__).with_name("migrations")
 # A change of a table waits for whoever reads it, and everybody else waits for the change.
 POSTGRESQL_LOCK_TIMEOUT = "10s"
+# A transaction sees one state: on SQLite each does, on PostgreSQL those that ask for it.
+AT_ONE_MOMENT: dict[str, dict[str, str]] = {
+    "sqlite": {},
+    "postgresql": {"isolation_level": "REPEATABLE READ"},
+}
 REMEDY = "Run: flask --app app toll migrate"
 
 
@@ -69,6 +74,20 @@ def head(migrations: Path = MIGRATIONS) -> str:
     if revision is None:
         raise SchemaError(f"{migrations} has no migrations: install the application again")
     return revision
+
+
+def known_revisions(migrations: Path = MIGRATIONS) -> list[str]:
+    """Return the revisions that these migrations lead through, the oldest first."""
+    return [each.revision for each in _scripts(migrations).walk_revisions()][::-1]
+
+
+def count_rows(engine: Engine) -> dict[str, int]:
+    """Return how many rows each table has, all at one moment."""
+    with engine.connect().execution_options(**AT_ONE_MOMENT[engine.dialect.name]) as connection:
+        quote = engine.dialect.identifier_preparer.quote_identifier
+        names = sorted(sa.inspect(connection).get_table_names())
+        rows = (connection.exec_driver_sql(f"SELECT count(*) FROM {quote(name)}") for name in names)
+        return {name: int(row.scalar_one()) for name, row in zip(names, rows, strict=True)}
 
 
 def works_with(script: Script) -> tuple[str, ...]:
@@ -156,8 +175,7 @@ def migrate(
     """
     with connected(url) as connection:
         status = _status(connection, head(migrations))
-        known = {script.revision for script in _scripts(migrations).walk_revisions()}
-        if status.compatible and status.database not in known:
+        if status.compatible and status.database not in known_revisions(migrations):
             return []
         return _run(connection, command.upgrade, revision, migrations)
 

@@ -93,17 +93,13 @@ def attempt(case: Case, host: Host) -> Outcome:
 def write() -> None:
     """Write the table of everything that is known, in the order of the cases."""
     known = kept()
-    rows = [
-        known[key]
-        for case in CASES
-        for system in SYSTEMS
-        if (key := f"{case.title} on {system}") in known
-    ]
+    wanted = [f"{case.title} on {system}" for case in CASES for system in SYSTEMS]
+    rows = [known[key] for key in wanted if key in known]
     machine = (
         f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores for hosts, control node and sender, "
         f"Linux {platform.release().split('-')[0]}, {RATE:g} requests a second."
     )
-    REPORT.write_text(render(rows, machine))
+    REPORT.write_text(render(rows, machine, [key for key in wanted if key not in known]))
 
 
 def main() -> int:

@@ -353,8 +353,12 @@ def broken(variant: str, *said: str) -> Callable[[Trial], None]:
 
     def run(trial: Trial) -> None:
         mark = trial.mark(variant)
-        if variant != "fails_in_the_bake":
+        # What goes bad later can only be found out while it serves.
+        if variant not in ("fails_in_the_bake", "workers_die_later"):
             trial.broken.append(mark)
+        if variant == "workers_die_later":
+            # What its workers were working on when they died.
+            trial.may_fail = 20
         source = trial.host.make(mark, variant)
         with trial.load():
             done = trial.host.deploy(source).wait()
@@ -630,9 +634,9 @@ CASES = (
     Case("broken: never answers", broken("never_answers")),
     Case("broken: ready, then failing in the bake", broken("fails_in_the_bake", "gone bad|503")),
     Case("broken: another release answers", broken("wrong_release", "0123456789ab")),
-    Case("broken: does not come to an end of its start", broken("slow_start")),
+    Case("broken: does not come to an end of its start", broken("slow_start", "within 60 s")),
     Case("broken: workers die at once", broken("workers_die")),
-    Case("broken: workers die after a second", broken("workers_die_later")),
+    Case("broken: workers die after a second", broken("workers_die_later", "workers ended")),
     Case("broken: migration fails half way", failing_migration),
     Case("broken: bundle with a wrong hash", wrong_hash, quick=("debian12",)),
     Case("the disk fills up while shipping", full_disk),

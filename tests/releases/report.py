@@ -58,12 +58,13 @@ def latency(outcome: Mapping[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def render(outcomes: Sequence[Mapping[str, Any]], machine: str) -> str:
+def render(outcomes: Sequence[Mapping[str, Any]], machine: str, missing: Sequence[str] = ()) -> str:
     """The page.
 
     Args:
         outcomes: of cases.Outcome, as dictionaries.
         machine: what it ran on, and when.
+        missing: what there is no outcome of.
     """
     sent = sum(outcome["requests"]["sent"] for outcome in outcomes)
     failed = sum(outcome["requests"]["failed"] for outcome in outcomes)
@@ -79,6 +80,13 @@ def render(outcomes: Sequence[Mapping[str, Any]], machine: str) -> str:
         "| --- | --- | ---: | ---: | ---: | --- | ---: | --- |",
         *(row(outcome) for outcome in outcomes),
     ]
+    if missing:
+        lines += [
+            "",
+            f"**Not tried in these runs**, {len(missing)} rows:",
+            "",
+            *(f"- {name}" for name in missing),
+        ]
     if measured:
         lines += [
             "",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from testinfra.host import Host
+
+if TYPE_CHECKING:
+    from conftest import Site
 
 UNITS = ["nginx.service", "toll-app.service", "toll-app.socket", "certbot.timer"]
 
@@ -133,6 +136,23 @@ def test_unix_socket_is_for_nginx_only(host: Host) -> None:
 
 def test_journal_is_found_by_the_units_name(as_root: Callable[[str], str]) -> None:
     assert "gunicorn" in as_root("journalctl --no-pager -u toll-app --boot").lower()
+
+
+def test_journal_is_kept_and_limited(host: Host, as_root: Callable[[str], str]) -> None:
+    """On disk, or what was said before a crash is gone; with a limit, or it fills the disk."""
+    assert host.file("/var/log/journal").is_directory
+    said = as_root("journalctl --no-pager -b -u systemd-journald | grep -i 'max ' | tail -n 1")
+    assert "/var/log/journal" in said
+    assert "max 1.0G" in said or "max 1G" in said
+
+
+def test_logs_of_nginx_are_rotated(site: Site, as_root: Callable[[str], str]) -> None:
+    """By the distribution's rule, which a timer runs; and nginx goes on in the new file."""
+    assert as_root("systemctl is-active logrotate.timer").strip() == "active"
+    as_root("logrotate --force /etc/logrotate.d/nginx")
+    identifier = site.get("/healthz").headers["x-request-id"]
+    as_root(f"grep -q {identifier} /var/log/nginx/access.log")
+    assert as_root("stat --format=%s /var/log/nginx/access.log.1").strip() != "0"
 
 
 def test_exactly_one_renewal(as_root: Callable[[str], str]) -> None:

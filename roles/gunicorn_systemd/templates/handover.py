@@ -1,9 +1,11 @@
 #!/usr/bin/python3 -I
 """Hands a service over to another release, or to changed settings, without losing a request.
 
-    <name>-handover [RELEASE] [--reason TEXT] [--by WHO] [--wait SECONDS] [--check] [--json]
+    <name>-handover [RELEASE] [--restart] [--reason TEXT] [--by WHO] [--wait SECONDS] [--check]
+                    [--json]
 
-Without RELEASE, the live one is started again with the settings that are on disk. Exits with 0
+Without RELEASE, the live one is started again if the settings on disk are others than it runs with,
+and with --restart in any case. Exits with 0
 when the service is live, judged healthy, and stayed so for the bake time; with 1 when it was judged
 bad, and what was live before is live again; with 2 when nothing was tried.
 
@@ -57,6 +59,8 @@ PROC = Path("/proc")
 
 ANSWER_TIMEOUT = 10.0  # seconds that one answer may take before it counts as bad
 BAKE_FAULTS = 2  # bad answers while baking that take the release back; one may be an accident
+# Workers that may end while baking before it is a crash loop, or one of each if there are more.
+BAKE_DEATHS = 3
 BODY_LIMIT = 500  # characters of an answer that are shown
 JOURNAL_LINES = 40
 POLL = 0.1  # seconds between two looks at a unit
@@ -581,8 +585,12 @@ class Handover:
         folder = self.config.root / "releases"
         return sorted(path.name for path in folder.glob("*") if (path / "bin/python").exists())
 
-    def plan(self, release: str | None) -> Plan:
-        """What it takes to have a release live with the settings on disk."""
+    def plan(self, release: str | None, restart: bool = False) -> Plan:
+        """What it takes to have a release live with the settings on disk.
+
+        Args:
+            restart: start it again also where that is so already.
+        """
         config = self.config
         main, healthy = self.systemd.show(config.main), Healthy.read(config.healthy)
         running = self.running(main)
@@ -614,6 +622,8 @@ class Handover:
         plan.bridged = not (plan.reopen or shared.stopped or main.stopped)
         plan.reload = main.stale or shared.stale or bool(plan.changed)
         plan.reasons = self._reasons(plan, main, healthy, running, current, shared)
+        if restart and not plan.reasons:
+            plan.reasons.append("it is to be started again")
         return plan
 
     def _reasons(
@@ -653,7 +663,9 @@ class Handover:
 
     # Doing it
 
-    def run(self, release: str | None, request: str, by: str, reason: str) -> Result:
+    def run(
+        self, release: str | None, request: str, by: str, reason: str, restart: bool = False
+    ) -> Result:
         """Hand over, after settling what an earlier handover left. Raises Refused."""
         left = State.read(self.config)
         settled = False
@@ -663,7 +675,7 @@ class Handover:
             if left.id == request:
                 back.code = BAD if left.stage != "commit" else GOOD
                 return back
-        plan = self.plan(release)
+        plan = self.plan(release, restart)
         if not plan.reasons:
             changed = self.systemd.enable(self.config.enabled)
             return Result(
@@ -787,8 +799,22 @@ class Handover:
         self.enter(state, "bake")
         end = time.monotonic() + config.bake_time
         faults = 0
+        # Where workers die, others answer meanwhile: bad answers alone do not tell.
+        main = self.systemd.show(config.main).pid
+        alive = self.systemd.workers(main)
+        most, ended = len(alive), 0
         while time.monotonic() < end:
             time.sleep(max(POLL, check.interval))
+            found = self.systemd.workers(main)
+            if found:
+                ended += len(alive - found)
+            else:
+                # systemd starts a master that was killed again, which is one accident.
+                ended += bool(alive)
+                main = self.systemd.show(config.main).pid
+            most, alive = max(most, len(found)), found
+            if ended >= max(BAKE_DEATHS, most):
+                raise self.bad(config.main, f"{ended} of its workers ended while baking")
             fault, answer = ask(config.main_socket, check, state.release, ANSWER_TIMEOUT)
             faults += bool(fault)
             if faults >= BAKE_FAULTS:
@@ -1099,7 +1125,9 @@ def work(config: Config, systemd: Systemd, options: argparse.Namespace) -> int:
             raise Refused("another handover is under way")
         try:
             handover = Handover(config, systemd, say)
-            result = handover.run(options.release, options.run, options.by, options.reason)
+            result = handover.run(
+                options.release, options.run, options.by, options.reason, options.restart
+            )
         except Refused as refused:
             result = Result(False, f"{config.name}: {refused}.", options.release, code=REFUSED)
         except Bad as bad:
@@ -1119,7 +1147,7 @@ def command(config: Config, systemd: Systemd, options: argparse.Namespace) -> Re
         wait_for_others(config, systemd, patience)
         state = State.read(config)
         if state is None:
-            plan = Handover(config, systemd).plan(options.release)
+            plan = Handover(config, systemd).plan(options.release, options.restart)
             if not plan.reasons and not plan.disabled:
                 msg = Handover(config, systemd)._live(plan)
                 return Result(False, msg, plan.release, plan.previous, "healthy")
@@ -1160,6 +1188,7 @@ def start_unit(config: Config, request: str, options: argparse.Namespace) -> boo
         # Killed, it is started again, and takes back what it had begun.
         *("--property=Restart=on-abnormal", f"--property=SyslogIdentifier={config.name}-handover"),
         *(program, f"--run={request}", f"--by={options.by}", f"--reason={options.reason}"),
+        *(["--restart"] if options.restart else []),
         *([options.release] if options.release else []),
     ]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -1201,6 +1230,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         description="Hand a service over to another release or to changed settings."
     )
     parser.add_argument("release", nargs="?", help="the live one again if left out")
+    parser.add_argument("--restart", action="store_true", help="also if nothing has changed")
     parser.add_argument("--reason", default="", help="why, for the records")
     parser.add_argument(
         "--by", default=os.environ.get("SUDO_USER", ""), help="who, for the records"

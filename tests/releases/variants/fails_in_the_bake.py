@@ -8,8 +8,9 @@ from typing import Any
 
 import marked
 
-# Longer than it takes to judge, shorter than that and the bake together.
-GOOD_SECONDS = 7.0
+# Longer than it mostly takes to judge (judged bad for it, it does not get through either), and
+# shorter than the bake.
+GOOD_SECONDS = 4.0
 
 
 def apply(app: Any) -> None:

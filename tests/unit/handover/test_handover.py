@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -85,6 +86,16 @@ def test_nothing_to_do_does_nothing(live: World) -> None:
     assert live.units == before
 
 
+def test_it_is_started_again_when_asked_to(live: World) -> None:
+    """What hangs has nothing new to hand over to; a standby stands in all the same."""
+    before = live.unit("shop.service").invocation
+    result = live.run("old", restart=True)
+    assert (result.code, result.verdict) == (0, "healthy")
+    assert live.unit("shop.service").invocation != before
+    assert state(live) == OLD
+    assert live.stalls == 0
+
+
 def test_changed_settings_go_the_same_way(live: World) -> None:
     live.prepare("second")
     result = live.run()
@@ -119,6 +130,27 @@ def test_a_file_that_only_the_bad_settings_had_goes(live: World) -> None:
     live.prepare("broken", settings=[*told["settings"], more])
     assert live.run().code == 1
     assert not Path(more).exists()
+
+
+@pytest.mark.parametrize(("lasts", "code"), [(1, 1), (40, 0)])
+def test_workers_that_die_one_after_the_other_are_no_health(
+    live: World, monkeypatch: pytest.MonkeyPatch, lasts: int, code: int
+) -> None:
+    """Others answer meanwhile, so that no answer is bad. One that ends is no loop."""
+    looks = itertools.count()
+    real = live.workers
+
+    def workers(pid: int) -> set[int]:
+        baking = live.current == "new" and pid != 2
+        return {1000 + next(looks) // lasts} if baking else real(pid)
+
+    monkeypatch.setattr(live, "workers", workers)
+    result = live.run("new")
+    assert result.code == code
+    assert live.current == ("old" if code else "new")
+    if code:
+        assert result.stage == "bake"
+        assert "3 of its workers ended while baking" in result.msg
 
 
 BROKEN: dict[str, tuple[str, Any, str]] = {

@@ -265,5 +265,7 @@ class World:
         config = self.module.Config.read("shop")
         return self.module.Handover(config, self, self.said.append)
 
-    def run(self, release: str | None = None, request: str = "request") -> Any:
-        return self.handover().run(release, request, "somebody", "because")
+    def run(
+        self, release: str | None = None, request: str = "request", *, restart: bool = False
+    ) -> Any:
+        return self.handover().run(release, request, "somebody", "because", restart)

@@ -148,6 +148,6 @@ def test_a_release_is_live_when_nobody_else_answers():
         record(3, release=""),
         record(4, release="new"),
     ]
-    assert ledger.change_of_hands(records, "new") == (pytest.approx(101.1), pytest.approx(105.0))
+    assert ledger.change_of_hands(records, "new") == pytest.approx((101.1, 105.0))
     with pytest.raises(ValueError, match="Not both"):
         ledger.change_of_hands(records[3:], "new")

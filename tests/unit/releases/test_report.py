@@ -53,3 +53,9 @@ def test_latency_is_compared_where_the_steady_state_was_measured_long_enough():
     )
     few = Summary(100, 50, 0, {}, 0.05, 0.010, 0.020)
     assert "Latency" not in report.render([outcome(steady=few, during=during)], "here")
+
+
+def test_what_was_not_tried_is_named():
+    page = report.render([outcome()], "here", ["a reboot on debian12"])
+    assert "**Not tried in these runs**, 1 rows:\n\n- a reboot on debian12\n" in page
+    assert "Not tried" not in report.render([outcome()], "here")

@@ -356,7 +356,10 @@ def test_nothing_but_the_handover_starts_or_stops_a_unit() -> None:
         acts = re.search(
             r"builtin\.(systemd_service|service)|systemctl[, ]+(re)?(start|load)", text
         )
-        assert path.name == "handover.yml" or not acts, path
+        # The timer that asks the service is none of what serves.
+        named = re.findall(r"systemd_service:\n +name: (.*)", text)
+        timer = set(named) == {'"{{ __gunicorn_systemd_health_timer }}"'}
+        assert path.name == "handover.yml" or timer or not acts, path
 
 
 def test_the_standby_differs_where_it_has_to() -> None:
@@ -493,6 +496,22 @@ def test_selinux_admits_nginx_to_this_socket_and_no_other() -> None:
 # --- Guards ---------------------------------------------------------------------------------
 
 GUARDS: dict[str, tuple[dict[str, Any], str]] = {
+    "health-without-a-slash": (
+        {"gunicorn_systemd_health_path": "healthz"},
+        'gunicorn_systemd_health_path ("healthz") is not a path',
+    ),
+    "health-all-the-time": (
+        {"gunicorn_systemd_health_interval": 0},
+        "gunicorn_systemd_health_timeout is less than a second",
+    ),
+    "health-restarts-what-is-well": (
+        {"gunicorn_systemd_health_failures": 0},
+        "gunicorn_systemd_health_failures (0) would restart a service that is well",
+    ),
+    "health-restarts-below-none": (
+        {"gunicorn_systemd_health_restarts": -1},
+        "gunicorn_systemd_health_restarts (-1) is negative",
+    ),
     "group-of-root": (
         {"gunicorn_systemd_group": "root"},
         'gunicorn_systemd_group ("root") cannot be the application\'s own group',
@@ -846,6 +865,35 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         cases[first] = Case({**REQUIRED, **{k: v for n in names for k, v in GUARDS[n][0].items()}})
     answers = preflight(ROLE, cases, tmp_path_factory.mktemp("preflight"))
     return answers | {name: answers[first] for first, names in packs().items() for name in names}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_health_check_is_told_what_the_variables_say(family: str, tmp_path: Path) -> None:
+    """In units that systemd takes, with every member that the program knows."""
+    told = {**REQUIRED, "gunicorn_systemd_health_path": "/healthz"}
+    settings = json.loads(render(ROLE, "health.json.j2", family, **told))
+    assert settings == {
+        "name": NAME,
+        "ready_path": "/",
+        "ready_status": 200,
+        "live_path": "/healthz",
+        "host": "localhost",
+        "timeout": 5,
+        "failures": 3,
+        "interval": 10,
+        "restarts_per_hour": 3,
+    }
+    for kind in ("service", "timer"):
+        text = render(ROLE, f"health.{kind}.j2", family, **told)
+        text = text.replace("/usr/local/sbin/shop-health", "/bin/true")
+        (tmp_path / f"shop-health.{kind}").write_text(text)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *sorted(map(str, tmp_path.iterdir()))],
+        capture_output=True,
+        text=True,
+    )
+    mine = [line for line in (done.stdout + done.stderr).splitlines() if "shop-health" in line]
+    assert (done.returncode, mine) == (0, [])
 
 
 @pytest.mark.parametrize("guard", [*GUARDS, *ALONE, *HOSTS])

@@ -15,6 +15,7 @@ from .render import FAMILIES, ROLES, evaluate
 ROLE = "toll_app"
 REQUIRED: dict[str, Any] = {"toll_app_domains": ["app.example.com"]}
 
+AGE = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 # What is set, and what is said about it.
 GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     "no domain": ({"toll_app_domains": []}, "toll_app_domains"),
@@ -44,6 +45,43 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         "names no database",
     ),
     "copies below none": ({"toll_app_keep_backups": -1}, "toll_app_keep_backups (-1) is negative"),
+    "a journal of a size that is none": ({"toll_app_journal_size": "much"}, "is not a size"),
+    "a journal without days": ({"toll_app_journal_days": 0}, "keeps nothing"),
+    "no time for copies": ({"toll_app_backup_calendar": ""}, "says no time"),
+    "copies before their time": ({"toll_app_backup_jitter_seconds": -1}, "is negative"),
+    "copies where the application destroys them": (
+        {"toll_app_backup_directory": "/var/lib/toll-app/copies"},
+        "is where the application can write, and destroy what should outlive it",
+    ),
+    "a relative place for copies": ({"toll_app_backup_directory": "copies"}, "is not an absolute"),
+    "a percent sign in a place to write": (
+        {"toll_app_backup_writable_paths": ["/mnt/100%"]},
+        "which systemd would read otherwise",
+    ),
+    "no copy at all": ({"toll_app_backup_keep_days": 0}, "keep the newest copy of one day"),
+    "a recipient without a key": (
+        {"toll_app_backup_recipient": "ops@example.com"},
+        "is not a public key that age knows",
+    ),
+    "a private key for a recipient": (
+        {"toll_app_backup_recipient": "AGE-SECRET-KEY-1QQQ7F3A"},
+        "is a private key",
+    ),
+    "a command of a shell": (
+        {"toll_app_backup_command": ["rsync {file} host:"]},
+        "does not begin with the whole path of a program",
+    ),
+    "a command without time": ({"toll_app_backup_command_time_limit": 0}, "leaves no time"),
+    "a relative place to fetch to": ({"toll_app_backup_fetch": "copies"}, "toll_app_backup_fetch"),
+    "a copy by a wish": ({"toll_app_restore": "yesterday"}, "is not the name of a copy"),
+    "a copy that is not here": (
+        {"toll_app_restore": "/none/20261125T023000Z-0001.sqlite"},
+        "is not a copy on this control node",
+    ),
+    "a key that is not here": (
+        {"toll_app_restore_identity": "/none/key.txt"},
+        "is not a file of this control node",
+    ),
     "an admin that is none": (
         {"toll_app_admin_name": "anna smith"},
         'toll_app_admin_name ("anna smith") cannot be a user\'s name',
@@ -95,6 +133,18 @@ HOSTS: dict[str, tuple[Case, str]] = {
 }
 GOOD = {
     "the least": Case(REQUIRED),
+    "copies that leave the host": Case(
+        {
+            **REQUIRED,
+            "toll_app_backup_recipient": AGE,
+            "toll_app_backup_command": ["/usr/bin/rsync", "{file}", "{record}", "host:/srv/"],
+            "toll_app_backup_writable_paths": ["/mnt/disk"],
+        }
+    ),
+    "the latest copy": Case({**REQUIRED, "toll_app_restore": "latest"}),
+    "a copy by its name": Case(
+        {**REQUIRED, "toll_app_restore": "20261125T023000Z-0001-before-restore.dump.age"}
+    ),
     "one host at a time": Case({**REQUIRED, "toll_app_serial": 1}),
     "one host at a time, from the command line": Case({**REQUIRED, "toll_app_serial": "1"}),
     "a wait, from the command line": Case({**REQUIRED, "toll_app_lock_wait": "60"}),
@@ -245,7 +295,12 @@ def test_client_of_the_database_is_installed_for_the_copies(
         return evaluate(ROLE, "__toll_app_missing_packages", family, **variables)
 
     assert packages() == missing
-    assert packages(toll_app_keep_backups=0) == []
+    assert packages(toll_app_keep_backups=0) == missing
+    assert packages(toll_app_keep_backups=0, toll_app_backup=False) == []
+    key = {"toll_app_backup_recipient": AGE}
+    assert packages(**key) == [*missing, "age"]
+    assert packages(**key, toll_app_backup=False) == missing
+    assert packages(**key, wsgi_host={"packages": {**installed, "age": "1.2"}}) == missing
     assert packages(toll_app_database_url="") == []
     other = {"inventory_hostname": "b", **play(a=SHARED["toll_app_database_url"], b="x")}
     assert packages(**other, toll_app_database_url="x") == missing
@@ -287,12 +342,13 @@ def test_site_and_deploy_run_the_same_stages_in_the_same_order() -> None:
     """What a release goes through is written once: two ways of deploying would drift apart."""
     stages = imports("deploy.yml")
     assert stages[1:5] == ["lock.yml", "build.yml", "ship.yml", "programs.yml"]
-    # Packages are a matter of setting up a host.
-    assert [each for each in imports("main.yml") if each != "install.yml"] == stages
+    # Packages and timers are a matter of setting up a host.
+    own = ("install.yml", "journal.yml", "schedule.yml")
+    assert [each for each in imports("main.yml") if each not in own] == stages
 
 
 def test_lock_is_freed_whatever_happens() -> None:
-    for file in ("main.yml", "deploy.yml", "rollback.yml"):
+    for file in ("main.yml", "deploy.yml", "rollback.yml", "restore.yml"):
         [outer] = [each for each in load(ROLES / ROLE / "tasks" / file) if "block" in each]
         [free] = outer["always"]
         assert free["ansible.builtin.import_tasks"] == "unlock.yml"

@@ -121,16 +121,30 @@ def test_arguments_reach_flask_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["toll", "schema"], (None, ["toll", "schema"])),
-        (["--release", "abc", "toll"], ("abc", ["toll"])),
-        (["--release=abc", "toll"], ("abc", ["toll"])),
+        (["toll", "schema"], (None, 0, ["toll", "schema"])),
+        (["--release", "abc", "toll"], ("abc", 0, ["toll"])),
+        (["--release=abc", "toll"], ("abc", 0, ["toll"])),
+        (["--release", "abc", "--time-limit", "60", "toll"], ("abc", 60, ["toll"])),
+        (["--time-limit=5", "--release=abc", "toll"], ("abc", 5, ["toll"])),
         # After the command it is an option of the command.
-        (["toll", "--release", "abc"], (None, ["toll", "--release", "abc"])),
-        (["--release"], ("", [])),
+        (["toll", "--release", "abc"], (None, 0, ["toll", "--release", "abc"])),
+        (["--release"], ("", 0, [])),
     ],
 )
 def test_release_is_an_option_of_its_own(arguments: list[str], expected: tuple[Any, Any]) -> None:
     assert flask.parse(arguments) == expected
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "1.5", "soon"])
+def test_time_limit_that_is_none_is_refused(value: str) -> None:
+    with pytest.raises(flask.RefusedError, match=r"--time-limit is .* Give a number of seconds"):
+        flask.parse(["--time-limit", value, "toll"])
+
+
+def test_time_limit_is_systemds() -> None:
+    """Whoever ends the caller alone leaves the command running."""
+    argv = flask.command("[Service]\nRuntimeMaxSec=infinity\n", "/x", ["toll"], 60)
+    assert [entry for entry in argv if "RuntimeMaxSec" in entry] == ["--property=RuntimeMaxSec=60"]
 
 
 @pytest.mark.parametrize(
@@ -159,6 +173,9 @@ def test_release_that_is_not_there_is_named(
 # included, is kept in `calls`.
 APPLICATION = """#!{python}
 import json, os, sys
+if "--time-limit" in sys.argv:
+    at = sys.argv.index("--time-limit")
+    assert int(sys.argv.pop(at + 1)) > 0 and sys.argv.pop(at) and sys.argv[at] == "toll"
 here, (option, release, toll, *told) = os.path.dirname(sys.argv[0]), sys.argv[1:]
 assert (option, toll) == ("--release", "toll"), sys.argv
 broken = os.path.exists(here + "/broken-" + told[0])

@@ -214,7 +214,7 @@ def test_release_is_asked_whether_the_database_suits_it(
     ended, answer = host.run(capsys, "suits", "c")
     assert ended == expected[0]
     assert expected[1] in answer["msg"]
-    assert asked.read_text().split() == ["--release", "c", "toll", "schema", "--json"]
+    assert asked.read_text() == "--release c --time-limit 60 toll schema --json\n"
 
 
 def test_unknown_release_is_named_with_those_that_are_there(host: Host, capsys: Any) -> None:
