@@ -614,7 +614,7 @@ def wrong_hash(trial: Trial) -> None:
     shutil.copy(record, folder)
     with trial.load():
         done = trial.host.playbook("deploy", toll_app_bundle=str(copy)).wait()
-    trial.refused(done, "hash|sha256")
+    trial.refused(done, "sha-256")
     trial.old_is_live()
 
 

@@ -128,10 +128,12 @@ def summarize(records: Sequence[Record]) -> Summary:
 def change_of_hands(records: Iterable[Record], mark: str) -> tuple[float, float]:
     """When a release began to answer, and when nobody else did any more; CLOCK_MONOTONIC.
 
+    Who has no mark is another one: the application as it is.
+
     Raises:
         ValueError: it never answered, or nobody else did.
     """
-    answered = [record for record in records if record.release]
+    answered = [record for record in records if not record.error]
     own = [record.done for record in answered if record.release == mark]
     others = [record.done for record in answered if record.release != mark]
     if not own or not others:

@@ -144,8 +144,9 @@ def test_a_release_is_live_when_nobody_else_answers():
     records = [
         record(0, release="old"),
         record(1, release="new"),
-        record(2, 3.0, release="old"),
-        record(3, release=""),
+        # The application as it is says nothing of itself, and nor does who does not answer.
+        record(2, 3.0, release=""),
+        record(3, 9.0, release="", status=0, error="reset"),
         record(4, release="new"),
     ]
     assert ledger.change_of_hands(records, "new") == pytest.approx((101.1, 105.0))

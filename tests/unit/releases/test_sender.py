@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -121,10 +121,15 @@ def send(plan: Plan) -> list[ledger.Record]:
     return ledger.read(Path(plan.ledger))
 
 
+def errors(records: Iterable[ledger.Record]) -> list[str]:
+    """What failed, however slow the machine is."""
+    return [record.error for record in records if record.error]
+
+
 def test_half_are_passages_with_keys_of_their_own(server, plan):
     records = send(plan())
     assert len(records) == 40
-    assert ledger.summarize(records).failures == {}
+    assert errors(records) == []
     keys = [key for key, _, _ in server.passages]
     assert len(keys) == len(set(keys)) == 20
     assert {body["plate"] for _, body, _ in server.passages} == set(keys)
@@ -270,7 +275,7 @@ def test_chunked_answers_are_read(server, plan):
         return True
 
     server.behave = lambda handler: handler.command == "GET" and answer(handler)
-    assert ledger.summarize(send(plan(seconds=0.05))).failures == {}
+    assert errors(send(plan(seconds=0.05))) == []
 
 
 def test_sent_again_is_the_same_request(server, plan):
@@ -303,7 +308,7 @@ def test_told_to_stop_it_finishes_what_it_began(server, plan, tmp_path):
     assert process.wait(30) == 0
     records = ledger.read(Path(long.ledger))
     assert records
-    assert ledger.summarize(records).failures == {}
+    assert errors(records) == []
 
 
 def test_the_key_is_not_shown(plan):
