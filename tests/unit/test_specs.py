@@ -45,7 +45,9 @@ def everything(found: dict[str, dict[str, Any]], above: str = "") -> Iterator[tu
 
 
 def test_there_are_roles_to_test() -> None:
-    assert {"certbot", "gunicorn_systemd", "nginx", "toll_app"} <= {role.name for role in ROLES}
+    assert {"certbot", "gunicorn_systemd", "monitoring", "nginx", "toll_app"} <= {
+        role.name for role in ROLES
+    }
 
 
 @EACH_ROLE

@@ -1,0 +1,91 @@
+"""What these tests share: questions to Prometheus on the host, and somebody who gets its alerts."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from testinfra.host import Host
+
+# What is on every host.
+GET = (
+    "import sys, urllib.request as r;"
+    'print(r.urlopen("http://127.0.0.1:9090/api/v1/" + sys.argv[1]).read().decode())'
+)
+# Writes down each alert, one a line, and refuses one kind, as a receiver does that knows no better.
+RECEIVER = """
+import http.server, json
+class Receiver(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        refused = any(a["labels"]["alertname"] == "BackupFailed" for a in body["alerts"])
+        with open("/run/received", "a") as file:
+            for alert in body["alerts"]:
+                told = [self.path, alert["status"], alert["labels"]["alertname"]]
+                file.write(json.dumps(told) + chr(10))
+        self.send_response(400 if refused else 200)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", 9199), Receiver).serve_forever()
+"""
+
+
+@dataclass
+class Watched:
+    """A host that watches itself."""
+
+    host: Host
+
+    def run(self, command: str) -> str:
+        """What a command printed. Raises AssertionError where it fails."""
+        result = self.host.run(command)
+        assert result.rc == 0, f"{command}: {result.stderr or result.stdout}"
+        return str(result.stdout)
+
+    def ask(self, path: str) -> Any:
+        """What Prometheus' API answers."""
+        return json.loads(self.run(f"python3 -c '{GET}' '{path}'"))["data"]
+
+    def value(self, query: str) -> float | None:
+        """A query's first value; None where there is none."""
+        result = self.ask(f"query?query={quote(query)}")["result"]
+        return float(result[0]["value"][1]) if result else None
+
+    def firing(self) -> set[str]:
+        """Names of the alerts that fire."""
+        alerts = self.ask("alerts")["alerts"]
+        return {each["labels"]["alertname"] for each in alerts if each["state"] == "firing"}
+
+    def received(self) -> set[tuple[str, ...]]:
+        """Path, status and name of each alert that came to the receiver."""
+        said = self.host.run("cat /run/received").stdout
+        return {tuple(json.loads(line)) for line in said.splitlines()}
+
+
+def until(what: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 120) -> Any:
+    """The first good answer, asked for again and again. Raises AssertionError with the last one."""
+    end = time.monotonic() + seconds
+    while True:
+        answer = what()
+        if good(answer):
+            return answer
+        assert time.monotonic() < end, f"after {seconds} s: {answer}"
+        time.sleep(1)
+
+
+@pytest.fixture(scope="module")
+def watched(host: Host) -> Watched:
+    return Watched(host)
+
+
+@pytest.fixture(scope="module")
+def receiver(watched: Watched) -> Iterator[None]:
+    """Somebody listens at monitoring_webhook_url."""
+    watched.run(f"rm -f /run/received; cat > /run/receiver.py <<'END'\n{RECEIVER}\nEND")
+    watched.run("systemd-run --collect --unit=receiver python3 /run/receiver.py")
+    yield
+    watched.run("systemctl stop receiver.service")

@@ -1,0 +1,105 @@
+"""A host that is well: everything is watched, nothing is open, nothing is told that is secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from conftest import Watched, until
+
+SERVICES = (
+    "prometheus",
+    "prometheus-alertmanager",
+    "prometheus-node-exporter",
+    "prometheus-blackbox-exporter",
+    "prometheus-nginx-exporter",
+)
+SECRET = "not-a-secret-5f1c"
+
+
+def test_each_source_is_reached(watched: Watched) -> None:
+    found = until(
+        lambda: {
+            target["labels"]["job"]: target["health"]
+            for target in watched.ask("targets")["activeTargets"]
+        },
+        lambda health: set(health.values()) == {"up"},
+    )
+    assert set(found) == {"alertmanager", "app", "blackbox", "nginx", "node", "probe", "prometheus"}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        'probe_success{instance="https://watched.toll.test/readyz"} == 1',
+        "(probe_ssl_earliest_cert_expiry - time()) / 86400 > 1",
+        "nginx_up == 1",
+        "toll_app_memory_bytes > 1e7",
+        "rate(toll_app_cpu_seconds_total[3m]) >= 0",
+        "toll_app_workers >= 2",
+        "toll_app_deploy_last_failed == 0",
+        "time() - toll_app_release_activated_timestamp_seconds < 86400",
+        'toll_app_release_info * on (release) group_right toll_info{job="app"}',
+        'node_systemd_unit_state{name="toll-app.service",state="active"} == 1',
+        'node_systemd_service_restart_total{name="nginx.service"} >= 0',
+        'toll_app:failures:ratio_rate5m{measure="requests"} == 0',
+        "toll_app:availability:ratio1d > 0.5",
+        "toll_app:duration_seconds:p99 > 0",
+    ],
+)
+def test_what_the_rules_rest_on_is_there(watched: Watched, query: str) -> None:
+    """A rule over a metric of another name is silent for ever."""
+    until(lambda: watched.value(query), lambda value: value is not None)
+
+
+def test_a_host_that_is_well_calls_nobody(watched: Watched) -> None:
+    until(watched.firing, lambda firing: not firing)
+
+
+def test_nothing_is_open(watched: Watched) -> None:
+    """Prometheus has no log-in, and what it knows is worth knowing."""
+    listening = watched.run("ss -Hltn").splitlines()
+    outside = {
+        line.split()[3].rpartition(":")[2]
+        for line in listening
+        if not re.match(r"(127\.|\[::1\])", line.split()[3])
+    }
+    assert outside == {"22", "80", "443"}
+
+
+def test_the_receiver_is_known_to_root_alone(watched: Watched) -> None:
+    assert SECRET in watched.run("cat /etc/monitoring/alertmanager.yml")
+    denied = watched.host.run("runuser -u prometheus -- cat /etc/monitoring/alertmanager.yml")
+    assert "Permission denied" in denied.stderr
+    assert SECRET not in watched.run("ps axww; systemctl show 'prometheus*'")
+    assert SECRET not in watched.run("journalctl --no-pager -u 'prometheus*'")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_sandbox_is_in_force(watched: Watched, service: str) -> None:
+    """systemd leaves a directive out that the kernel cannot do, and starts the service."""
+    pid = watched.run(f"systemctl show --property MainPID --value {service}").strip()
+    status = watched.run(f"cat /proc/{pid}/status")
+    assert re.search(r"^CapBnd:\s+0+$", status, re.MULTILINE)
+    assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
+    assert re.search(r"^Seccomp:\s+2$", status, re.MULTILINE)
+    assert not re.search(r"^Uid:\s+0", status, re.MULTILINE)
+    exposure = watched.run(f"systemd-analyze security --no-pager {service}").splitlines()[-1]
+    assert float(exposure.split(":")[1].split()[0]) < 2
+
+
+def test_limits_of_what_is_kept_are_set(watched: Watched) -> None:
+    flags = watched.ask("status/flags")
+    assert flags["storage.tsdb.retention.time"] in ("90d", "12w6d")
+    assert flags["storage.tsdb.retention.size"] in ("2GB", "2GiB", "2048MB")
+
+
+def test_everything_comes_back_after_a_reboot(watched: Watched, reboot: Callable[[], None]) -> None:
+    reboot()
+    until(
+        lambda: {name: watched.host.service(name).is_running for name in SERVICES},
+        lambda running: all(running.values()),
+    )
+    until(lambda: watched.value("min(up)"), lambda value: value == 1)
+    assert watched.host.service("toll-app-metrics.timer").is_running

@@ -1,0 +1,285 @@
+"""The monitoring role: its files as Prometheus' own tools read them, its alerts in made-up time."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .preflight import Case, preflight
+from .render import ROLES, evaluate, render
+
+PROJECT = ROLES.parent
+RULES = Path(__file__).with_name("monitoring_rules.yml")
+PROGRAM = ROLES / "monitoring/templates/libexec/toll-app-metrics"
+URLS = ["https://app.example.com/readyz"]
+ON: dict[str, Any] = {"monitoring_enabled": True, "monitoring_urls": URLS}
+SECRET = "https://alerts.example.com/not-a-secret-77aa"
+# Every branch of the templates is taken by one of these.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "defaults": ON,
+    "everything-changed": {
+        **ON,
+        "monitoring_urls": [*URLS, "http://www.example.com/healthz"],
+        "monitoring_probe_verify": False,
+        "monitoring_probe_address": "127.0.0.1:443",
+        "monitoring_objective_percent": 99.5,
+        "monitoring_scrape_interval_seconds": 5,
+        "monitoring_retention_days": 45,
+        "monitoring_webhook_url": SECRET,
+        "monitoring_email_to": "ops@example.com",
+        "monitoring_email_from": "alerts@example.com",
+        "monitoring_smtp_server": "mail.example.com:587",
+        "monitoring_smtp_user": "alerts",
+        "monitoring_smtp_password": 'with "quotes" and # and \\',
+    },
+}
+EACH_VARIANT = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+
+
+@pytest.fixture(scope="session")
+def programs() -> Path:
+    """Where promtool, amtool and the servers are: unpacked, because installed they would listen."""
+    cache = PROJECT / ".cache" / "prometheus"
+    names = ("prometheus", "prometheus-alertmanager")
+    if not all((cache / "usr/bin" / name).exists() for name in (*names, "promtool", "amtool")):
+        packages = cache / "packages"
+        packages.mkdir(parents=True, exist_ok=True)
+        try:
+            subprocess.run(
+                ["apt-get", "-qq", "download", *names],
+                cwd=packages,
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            for package in packages.glob("*.deb"):
+                subprocess.run(
+                    ["dpkg", "-x", str(package), str(cache)], check=True, capture_output=True
+                )
+        except (OSError, subprocess.CalledProcessError) as error:
+            said = getattr(error, "stderr", "") or error
+            pytest.fail(f"These tests need Prometheus; let apt-get download it: {said}")
+    return cache / "usr/bin"
+
+
+def configuration(**variables: Any) -> dict[str, str]:
+    """Path below the role's folder on a host, and text, of each file of Prometheus and its kin."""
+    folder = ROLES / "monitoring/templates/monitoring"
+    found = {
+        str(path.relative_to(folder).with_suffix("")): render(
+            "monitoring", f"monitoring/{path.relative_to(folder)}", "Debian", **variables
+        )
+        for path in sorted(folder.rglob("*.j2"))
+    }
+    found["alertmanager.yml"] = render("monitoring", "alertmanager.yml.j2", "Debian", **variables)
+    return found
+
+
+@pytest.fixture
+def lay_out(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the rendered files below tmp_path and returns it."""
+
+    def write(**variables: Any) -> Path:
+        for name, text in configuration(**variables).items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path
+
+    return write
+
+
+def alerts(**variables: Any) -> list[dict[str, Any]]:
+    """The alerts as Prometheus gets them."""
+    text = configuration(**{**ON, **variables})["rules/alerts.yml"]
+    return [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+
+
+@EACH_VARIANT
+def test_prometheus_and_alertmanager_take_the_files(
+    variant: dict[str, Any], lay_out: Callable[..., Path], programs: Path
+) -> None:
+    folder = lay_out(**variant)
+    for program, check, file in (
+        ("promtool", ["check", "config"], "prometheus.yml"),
+        ("amtool", ["check-config"], "alertmanager.yml"),
+    ):
+        done = subprocess.run(
+            [programs / program, *check, folder / file], check=False, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_alerts_over_invented_time(lay_out: Callable[..., Path], programs: Path) -> None:
+    """Each fires on its fault and is silent without: burns over days cannot be waited for."""
+    folder = lay_out(**ON)
+    (folder / "tests.yml").write_text(RULES.read_text())
+    done = subprocess.run(
+        [programs / "promtool", "test", "rules", folder / "tests.yml"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_alert_has_a_test_and_a_section_in_the_guide() -> None:
+    """A call at night whose meaning stands nowhere is noise."""
+    names = {alert["alert"] for alert in alerts()}
+    tests = yaml.safe_load(RULES.read_text())["tests"]
+    fired = {
+        case["alertname"]
+        for test in tests
+        for case in test.get("alert_rule_test", [])
+        if case.get("exp_alerts")
+    }
+    guide = (PROJECT / "docs/OPERATIONS.md").read_text()
+    sections = set(re.findall(r"^### (\w+)$", guide.partition("\n## Alerts\n")[2], re.MULTILINE))
+    assert fired == names
+    assert sections == names
+
+
+def test_the_burn_rates_follow_from_the_objective() -> None:
+    for objective, budget in ((99.9, 0.001), (99.5, 0.005), (99.99, 0.0001)):
+        fast = next(
+            alert
+            for alert in alerts(monitoring_objective_percent=objective)
+            if alert["alert"] == "ErrorBudgetBurnsFast"
+        )
+        assert f"ratio_rate1h > {round(14.4 * budget, 8)}" in fast["expr"]
+
+
+def test_everything_listens_on_the_loopback() -> None:
+    """Measurements tell a stranger a lot, and Prometheus has no log-in."""
+    for service in evaluate("monitoring", "__monitoring_services", "Debian", **ON):
+        listens = [each for each in service["argv"] if "listen-address" in each]
+        assert listens, service["name"]
+        for each in listens:
+            assert each.partition("=")[2].startswith("127.0.0.1:") or each.endswith(
+                "cluster.listen-address="
+            )
+    status = render("monitoring", "nginx-status.conf.j2", "Debian", **ON)
+    assert re.findall(r"listen (.*);", status) == ["127.0.0.1:9145"]
+
+
+def test_secrets_are_in_one_file_that_only_root_reads() -> None:
+    variant = VARIANTS["everything-changed"]
+    holding = [name for name, text in configuration(**variant).items() if SECRET in text]
+    assert holding == ["alertmanager.yml"]
+    read = yaml.safe_load(configuration(**variant)["alertmanager.yml"])
+    assert read["global"]["smtp_auth_password"] == variant["monitoring_smtp_password"]
+    tasks = yaml.safe_load((ROLES / "monitoring/tasks/configure.yml").read_text())
+    files = tasks[0]["wsgi.host.config_tree"]["files"]
+    written = next(each for each in files if each["template"] == "alertmanager.yml.j2")
+    assert written["mode"] == "0600"
+    assert written["secret"] is True
+
+
+CASES = {
+    "off": Case(),
+    "on": Case(ON),
+    "ubuntu": Case(ON, {"distribution": "ubuntu", "distribution_version": "24.04"}),
+    "debian 11": Case(ON, {"distribution_version": "11"}),
+    "no address": Case({"monitoring_enabled": True}),
+    "objective": Case({**ON, "monitoring_objective_percent": 100}),
+    "short retention": Case({**ON, "monitoring_retention_days": 7}),
+    "port twice": Case({**ON, "monitoring_alertmanager_port": 9090}),
+    "half a mail": Case({**ON, "monitoring_email_to": "ops@example.com"}),
+    "half a log-in": Case({**ON, "monitoring_smtp_user": "ops"}),
+    "no url": Case({**ON, "monitoring_webhook_url": "not-a-secret-98"}),
+    "misspelt": Case({**ON, "monitoring_retention_day": 30}),
+}
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return preflight("monitoring", CASES, tmp_path_factory.mktemp("preflight"))
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("ubuntu", "use Debian 12 or 13"),
+        ("debian 11", "use Debian 12 or 13"),
+        ("no address", "monitoring_urls"),
+        ("objective", "monitoring_objective_percent"),
+        ("short retention", "less than the 30 days"),
+        ("port twice", "give each service a port of its own"),
+        ("half a mail", "monitoring_email_from"),
+        ("half a log-in", "monitoring_smtp_password"),
+        ("no url", "monitoring_webhook_url"),
+        ("misspelt", "did you mean monitoring_retention_days"),
+    ],
+)
+def test_bad_input_is_refused_with_a_remedy(said: dict[str, str], case: str, words: str) -> None:
+    assert words in said[case]
+    assert "not-a-secret-98" not in said[case]
+
+
+@pytest.mark.parametrize("case", ["off", "on"])
+def test_good_input_passes(said: dict[str, str], case: str) -> None:
+    assert said[case] == ""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A host's records: one release that serves, after one that was taken back."""
+    (tmp_path / "state/releases").mkdir(parents=True)
+    (tmp_path / "current").symlink_to("releases/abc123")
+    record = {"revision": "f00", "activated_at": "2026-01-02T03:04:05Z"}
+    (tmp_path / "state/releases/abc123.json").write_text(json.dumps(record))
+    return tmp_path
+
+
+def history(root: Path, *verdicts: str) -> None:
+    lines = [
+        json.dumps({"time": f"2026-01-02T03:04:0{place}Z", "verdict": verdict})
+        for place, verdict in enumerate(verdicts)
+    ]
+    (root / "state/history.jsonl").write_text("\n".join([*lines, "cut off {"]))
+
+
+@pytest.mark.parametrize(("verdicts", "failed"), [(["healthy", "bad"], 1), (["bad", "healthy"], 0)])
+def test_the_last_handover_decides(root: Path, verdicts: list[str], failed: int) -> None:
+    program = runpy.run_path(str(PROGRAM))
+    history(root, *verdicts)
+    shown = {"MainPID": "0", "MemoryCurrent": "1048576", "CPUUsageNSec": "2500000000"}
+    lines = program["text"](program["metrics"](str(root), shown)).splitlines()
+    assert f"toll_app_deploy_last_failed {float(failed)}" in lines
+    assert 'toll_app_release_info{release="abc123",revision="f00"} 1' in lines
+    assert 'toll_app_release_activated_timestamp_seconds{release="abc123"} 1767323045' in lines
+    assert "toll_app_memory_bytes 1048576" in lines
+    assert "toll_app_cpu_seconds_total 2.5" in lines
+
+
+def test_processes_stand_in_for_a_control_group_that_counts_nothing(root: Path) -> None:
+    """As in a container, or on a kernel that was started without the accounting of memory."""
+    program = runpy.run_path(str(PROGRAM))
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            shown = {"MainPID": str(os.getpid()), "MemoryCurrent": "[not set]"}
+            lines = program["text"](program["metrics"](str(root), shown)).splitlines()
+        finally:
+            child.kill()
+    values = {line.split()[0]: float(line.split()[1]) for line in lines if line[0] != "#"}
+    assert values["toll_app_workers"] >= 1
+    assert values["toll_app_memory_bytes"] > 1e6
+    assert values["toll_app_cpu_seconds_total"] > 0
+
+
+def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
+    """A zero that stands for "unknown" would end an alert."""
+    program = runpy.run_path(str(PROGRAM))
+    written = program["text"](program["metrics"](str(tmp_path), {"MemoryCurrent": "[not set]"}))
+    assert [line for line in written.splitlines() if not line.startswith("#")] == [
+        "toll_app_workers 0"
+    ]
