@@ -128,16 +128,21 @@ def test_a_file_that_is_no_copy_changes_nothing(database_url, session, tmp_path)
         backup.restore(database_url, tmp_path / "none")
 
 
-def test_a_copy_goes_through_pipes(database_url, session, tmp_path, monkeypatch):
-    """For whoever keeps it where the application cannot write, and so cannot destroy it."""
-    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+def replaced(database_url, session, tmp_path, **options):
+    """What a restore has kept, where a copy was taken BEFORE and restored AFTER1, through pipes."""
     record(session, "BEFORE")
     with open(tmp_path / "pipe", "w+b") as copy:
         backup.backup_to(database_url, copy)
         record(session, "AFTER1")
         session.close()
         copy.seek(0)
-        kept = backup.restore_from(database_url, copy)
+        return backup.restore_from(database_url, copy, **options)
+
+
+def test_a_copy_goes_through_pipes(database_url, session, tmp_path, monkeypatch):
+    """For whoever keeps it where the application cannot write, and so cannot destroy it."""
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    kept = replaced(database_url, session, tmp_path)
     assert plates(database_url) == ["BEFORE"]
     # Nothing is left but the database and what was replaced, which is a copy as well.
     assert kept is not None
@@ -148,13 +153,7 @@ def test_a_copy_goes_through_pipes(database_url, session, tmp_path, monkeypatch)
 
 def test_whoever_has_a_copy_need_not_keep_another(database_url, session, tmp_path, monkeypatch):
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
-    record(session, "BEFORE")
-    with open(tmp_path / "pipe", "w+b") as copy:
-        backup.backup_to(database_url, copy)
-        record(session, "AFTER1")
-        session.close()
-        copy.seek(0)
-        assert backup.restore_from(database_url, copy, keep=False) is None
+    assert replaced(database_url, session, tmp_path, keep=False) is None
     assert plates(database_url) == ["BEFORE"]
     assert list(tmp_path.glob("*replaced*")) == []
 

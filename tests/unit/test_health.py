@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import importlib.util
 import json
 import re
 import socket
@@ -18,19 +17,10 @@ from typing import Any
 
 import pytest
 from conftest import PROJECT
+from programs import load
 
 PROGRAM = PROJECT / "roles/gunicorn_systemd/templates/health.py"
 GOOD, AWAY, ALIVE, SILENT = (200, "ok"), (503, "database"), (200, ""), (0, "timed out")
-
-
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("health_program", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 class World:
@@ -93,7 +83,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    return World(load(), tmp_path, monkeypatch)
+    return World(load(PROGRAM), tmp_path, monkeypatch)
 
 
 def test_a_healthy_service_is_asked_and_nothing_is_told(world: World) -> None:
@@ -245,7 +235,7 @@ def served(path: Path, answer: Callable[[Any], None]) -> Iterator[None]:
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    module = load()
+    module = load(PROGRAM)
     monkeypatch.setattr(module, "RUN", tmp_path)
     (tmp_path / "gunicorn").mkdir()
     return module.Config("shop", "/readyz", 200, "/healthz", "shop.example", 0.3, 3, 10, 3)
@@ -279,5 +269,5 @@ def test_silence_and_nobody_are_no_answer(config: Any) -> None:
 def test_words_for_the_journal_have_a_priority_on_each_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    load().tell(3, "one\ntwo")
+    load(PROGRAM).tell(3, "one\ntwo")
     assert re.findall(r"^<3>", capsys.readouterr().out, re.MULTILINE) == ["<3>", "<3>"]

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from programs import load
 
-from .world import World, load
+from .world import PROGRAM, World
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A host with three releases, none of them live."""
-    module = load()
+    module = load(PROGRAM)
     host = World(module, tmp_path)
     for name, folder in (
         ("ETC", "etc"),

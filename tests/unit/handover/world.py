@@ -5,11 +5,9 @@ Files are real, below a directory of the test. Time passes only when the program
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,17 +17,6 @@ from typing import Any
 PROGRAM = Path(__file__).parents[3] / "roles/gunicorn_systemd/templates/handover.py"
 SHARED = "shop.socket"
 UNITS = ["/etc/systemd/system/shop.socket", "/etc/systemd/system/shop.service"]
-
-
-def load() -> ModuleType:
-    """The program as a module."""
-    spec = importlib.util.spec_from_file_location("handover_program", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 class Killed(BaseException):

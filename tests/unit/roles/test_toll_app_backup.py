@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import load
 
 from .render import render
-from .test_toll_app_programs import load
+from .test_toll_app_programs import PROGRAMS
 
-program = load("toll-app-backup")
+program = load(PROGRAMS / "toll-app-backup")
 
 # `toll-app-flask`, `toll-app-data`, `toll-app-handover` and `systemctl` in one: what they were told
 # is kept in `calls`, and a file `broken-WORD` has the command of that name fail with what it holds.

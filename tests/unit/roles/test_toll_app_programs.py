@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import ast
-import importlib.machinery
-import importlib.util
 import json
 import os
 import stat
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from programs import load
 
 from .render import ROLES, render
 
 PROGRAMS = ROLES / "toll_app" / "templates" / "sbin"
 
 
-def load(name: str) -> ModuleType:
-    """A program as a module, without running it and without leaving a compiled file beside it."""
-    loader = importlib.machinery.SourceFileLoader(name.replace("-", "_"), str(PROGRAMS / name))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        loader.exec_module(module)
-    finally:
-        sys.dont_write_bytecode = before
-    return module
-
-
 # toll-app-flask -----------------------------------------------------------------------------------
 
-flask = load("toll-app-flask")
+flask = load(PROGRAMS / "toll-app-flask")
 
 
 def unit(**variables: Any) -> str:
@@ -217,7 +201,7 @@ class Host:
     """The places that toll-app-data knows, in a folder, with releases 1 and 2 and nothing else."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.program = load("toll-app-data")
+        self.program = load(PROGRAMS / "toll-app-data")
         self.root, self.data = root, root / "data"
         self.data.mkdir()
         self.application = root / "toll-app-flask"

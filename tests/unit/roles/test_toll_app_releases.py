@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from programs import load
 
 from .render import ROLES
 
 PROGRAM = ROLES / "toll_app" / "templates" / "sbin" / "toll-app-releases"
-
-
-def load() -> ModuleType:
-    """The program as a module, without leaving a compiled file beside it."""
-    loader = importlib.machinery.SourceFileLoader("toll_app_releases", str(PROGRAM))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        loader.exec_module(module)
-    finally:
-        sys.dont_write_bytecode = before
-    return module
 
 
 class Host:
@@ -83,7 +67,7 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """Four healthy releases a, b, c, d, made live in this order, and e which was judged bad."""
-    program = load()
+    program = load(PROGRAM)
     monkeypatch.setattr(program, "ROOT", str(tmp_path))
     monkeypatch.setattr(program.os, "geteuid", lambda: 0)
     made = Host(tmp_path, program)
@@ -255,7 +239,7 @@ def test_status_names_what_is_not_as_it_should_be(
 
 
 def test_memory_and_processes_of_a_real_family() -> None:
-    program = load()
+    program = load(PROGRAM)
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
         family = program.processes(os.getpid())
         assert {os.getpid(), child.pid} <= set(family)
@@ -274,7 +258,7 @@ def test_days_of_a_certificate(tmp_path: Path) -> None:
         check=True,
         capture_output=True,
     )
-    assert 29 < load().days_left(str(path)) <= 30
+    assert 29 < load(PROGRAM).days_left(str(path)) <= 30
 
 
 @pytest.mark.parametrize(
