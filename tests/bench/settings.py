@@ -54,16 +54,21 @@ def variants(cpus: int) -> list[Variant]:
         Variant(f"gthread, {many} workers, 2 threads", many, 2),
         Variant(f"gthread, {many} workers, 1 thread", many, 1),
         Variant(f"gthread, {many} workers, 4 threads", many, 4),
+        Variant(f"gthread, {cpus} workers, 2 threads", cpus, 2),
         Variant(f"gthread, {cpus} workers, 4 threads", cpus, 4),
-        Variant(f"gthread, {many} workers, 2 threads, keepalive", many, 2, keepalive=True),
-        Variant("sync, 1 worker", 1),
+        Variant(f"gthread, {cpus} workers, 5 threads", cpus, 5),
+        Variant(f"gthread, {cpus} workers, 8 threads", cpus, 8),
+        Variant(f"gthread, {cpus + 1} workers, 3 threads", cpus + 1, 3),
+        Variant(f"gthread, {cpus + 1} workers, 4 threads", cpus + 1, 4),
+        Variant(f"gthread, {cpus} workers, 5 threads, keepalive", cpus, 5, keepalive=True),
+        Variant(f"gthread, {cpus} workers, 5 threads, gc.freeze", cpus, 5, lines=FREEZE),
+        Variant(
+            f"gthread, {cpus} workers, 5 threads, no preload", cpus, 5, lines="preload_app = False"
+        ),
+        Variant(f"gthread, {cpus} workers, 5 threads, TCP", cpus, 5, tcp=True),
         Variant(f"sync, {cpus} workers", cpus),
         Variant(f"sync, {cpus + 1} workers", cpus + 1),
         Variant(f"sync, {many} workers", many),
-        Variant(f"sync, {cpus * 4} workers", cpus * 4),
-        Variant(f"sync, {many} workers, gc.freeze", many, lines=FREEZE),
-        Variant(f"sync, {many} workers, no preload", many, lines="preload_app = False"),
-        Variant(f"sync, {many} workers, TCP", many, tcp=True),
     ]
 
 
