@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -208,3 +210,13 @@ def test_who_cannot_write_in_time_is_told_so(database_url, session, monkeypatch)
     with writing(session):
         session.add(LoginAttempt(key="x", at=datetime.now(UTC)))
     assert session.scalar(sa.text("PRAGMA busy_timeout")) == 1000
+
+
+def test_no_first_request_pays_for_the_mappers():
+    """In a process of its own: here they are configured long since."""
+    code = (
+        "import os; os.environ['TOLL_ENVIRONMENT'] = 'development'; import app, toll.models as m; "
+        "print(all(each.configured for each in m.Model.registry.mappers))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"]

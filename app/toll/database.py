@@ -25,7 +25,7 @@ from flask import Flask
 from flask.sansio.app import App
 from flask_sqlalchemy_lite import SQLAlchemy
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, configure_mappers
 from sqlalchemy.types import TypeDecorator
 
 # Where the development server keeps its data: beside the package, out of the repository.
@@ -220,6 +220,8 @@ def lock_number(name: str) -> int:
 
 def init_app(app: Flask, url: sa.URL) -> None:
     """Give the application its engine. It connects with the first statement."""
+    # Here, once, and not in the first request of each worker.
+    configure_mappers()
     if url.get_backend_name() == "sqlite" and Path(str(url.database)).parent == INSTANCE:
         INSTANCE.mkdir(exist_ok=True)
     app.config["SQLALCHEMY_ENGINES"] = {"default": engine_options(url)}
