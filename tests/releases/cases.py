@@ -640,7 +640,6 @@ CASES = (
     Case("broken: migration fails half way", failing_migration),
     Case("broken: bundle with a wrong hash", wrong_hash, quick=("debian12",)),
     Case("the disk fills up while shipping", full_disk),
-    Case("slow start, but good", slow_but_good),
     *(
         Case(
             f"kill -9 of the {victim} in `{stage}`",
@@ -662,6 +661,7 @@ CASES = (
         for how in ("reboot", "power cut")
         for stage in HANDOVER_STAGES
     ),
+    Case("slow start, but good", slow_but_good),
     Case("20 deploys in a row", many),
     # Last: the host's database stays ahead of the application.
     Case("rollback that the schema forbids", rollback_refused),

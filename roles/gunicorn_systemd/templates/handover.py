@@ -821,6 +821,8 @@ class Handover:
                 raise self.bad(config.main, f"{fault}, {faults} times while baking", answer)
         if state.bridged:
             self.stopped(config.standby)
+            # One that was killed is not missed any more, and would stand among the failed units.
+            self.systemd.stop(config.standby)
 
     def commit(self, state: State) -> Result:
         """Record it as healthy. Begun, this is finished, also after an interruption."""

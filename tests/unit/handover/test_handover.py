@@ -74,7 +74,22 @@ def test_a_release_replaces_another_while_somebody_always_accepts(live: World) -
         "open",
         "restart shop.service",
         "stop shop-standby.service shop-standby.socket",
+        # For a killed one, which that leaves among the failed units.
+        "stop shop-standby.service",
     ]
+
+
+def test_a_standby_that_is_killed_in_the_end_is_no_failed_unit(live: World) -> None:
+    begin = live.begin
+
+    def strike(verb: str, *names: str) -> None:
+        begin(verb, *names)
+        if verb == "restart":
+            live.units["shop-standby.service"].active = "failed"
+
+    live.begin = strike  # type: ignore[method-assign]
+    assert live.run("new").code == 0
+    assert live.unit("shop-standby.service").active == "inactive"
 
 
 def test_nothing_to_do_does_nothing(live: World) -> None:

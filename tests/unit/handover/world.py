@@ -184,7 +184,7 @@ class World:
     def begin(self, verb: str, *names: str) -> None:
         self.step(f"{verb} {' '.join(names)}")
         for name in names:
-            if verb in ("stop", "restart"):
+            if verb in ("stop", "restart") and self.unit(name).active != "failed":
                 self._end(name, "inactive")
             if verb in ("start", "restart"):
                 self.look()
