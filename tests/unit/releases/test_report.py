@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import report
 from cases import Outcome
-from ledger import Summary
+from ledger import Record, Summary
 
 
 def outcome(**given):
@@ -23,7 +23,7 @@ def outcome(**given):
 
 def test_a_row():
     assert report.row(outcome(notes={"exit code": "0"})) == (
-        "| a deploy | debian13 | 1200 | 0 | 0.23 | new | 8.2 | exit code 0 |"
+        "| a deploy | debian13 | 1200 | 0 | 0 | 0.23 | new | 8.2 | exit code 0 |"
     )
 
 
@@ -34,13 +34,16 @@ def test_what_is_wrong_comes_first_and_stays_on_its_line():
 
 
 def test_the_sum_counts_everything():
-    failed = Summary(100, 50, 7, {"503: no": 7})
+    record = Record(1, due=0.0, sent=0.0, done=1.5, status=200, error="", plate="")
+    failed = Summary(100, 50, 9, {"503: no": 7, record.failure: 2})
     page = report.render(
         [outcome(), outcome(requests=failed, wrong=["w"], acknowledged=40)], "here"
     )
     assert (
-        "2 rows: 1300 requests, 7 failed; 640 acknowledged passages; 1 row not as wanted." in page
+        "2 rows: 1300 requests, 7 failed, 2 late; 640 acknowledged passages; 1 row not as wanted."
+        in page
     )
+    assert "| 100 | 7 | 2 |" in page
     assert "no rows not as wanted" in report.render([outcome()], "here")
 
 
