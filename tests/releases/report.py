@@ -15,9 +15,9 @@ open-loop sender asks through nginx over TLS, whatever the answers take: half `G
 half `POST /api/v1/passages`, each with an idempotency key of its own. Times run from when a request
 was due. Failed is every answer that is not 2xx, a reset, and no answer within 30 s (10 s while a
 host restarts); late is every good answer that took more than 1 s. Late is as wrong as failed, but
-where the last process that could serve was killed or the host restarted. After each case, what got no answer was sent again
-under its old key, and then the database was read: each acknowledged passage was there exactly once,
-unless the row says otherwise.
+where the last process that could serve was killed or the host restarted. After each case, what got
+no answer was sent again under its old key, and then the database was read: each acknowledged
+passage was there exactly once, unless the row says otherwise.
 """
 
 
@@ -86,7 +86,8 @@ def render(outcomes: Sequence[Mapping[str, Any]], machine: str, missing: Sequenc
     lines = [
         HEAD,
         f"{len(outcomes)} rows: {sent} requests, {failed} failed, {slow} late; {acknowledged} "
-        f"acknowledged passages; {len(wrong) or 'no'} {'row' if len(wrong) == 1 else 'rows'} not as wanted.",
+        f"acknowledged passages; {len(wrong) or 'no'} {'row' if len(wrong) == 1 else 'rows'} "
+        "not as wanted.",
         "",
         "| case | system | requests | failed | late | slowest, s | end | seconds | notes |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: | --- |",
