@@ -9,8 +9,9 @@ import socket
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -263,7 +264,26 @@ def test_silence_and_nobody_are_no_answer(config: Any) -> None:
     with socket.socket(socket.AF_UNIX) as hung:
         hung.bind(str(config.socket))
         hung.listen()
-        assert module.ask(config, "/readyz") == (0, "timed out")
+        assert module.ask(config, "/readyz") == (0, "no answer within 0.3 s")
+
+
+@pytest.mark.parametrize("length", ["Content-Length: 600", "Server: none"])
+def test_an_answer_that_drips_is_none(config: Any, length: str) -> None:
+    """Each byte comes in time; the whole would take half a minute, and hold up whoever waits."""
+    module: Any = sys.modules[type(config).__module__]
+    judge: Any = load(PROGRAM.with_name("handover.py"))
+
+    def drip(request: Any) -> None:
+        request.wfile.write(f"HTTP/1.1 200 OK\r\n{length}\r\n\r\n".encode())
+        with suppress(OSError):
+            for _ in range(600):
+                request.wfile.write(b"x")
+                time.sleep(0.05)
+
+    with served(config.socket, drip):
+        assert module.ask(config, "/readyz") == (0, "no answer within 0.3 s")
+        check = judge.Check(host="shop.example")
+        assert judge.ask(config.socket, check, None, 0.3) == ("gave no answer within 0.3 s", "")
 
 
 def test_words_for_the_journal_have_a_priority_on_each_line(

@@ -43,6 +43,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,8 @@ UNITS = Path("/etc/systemd/system")
 TREES = Path("/var/lib/config-tree")  # what wsgi.host.config_tree knows
 PROC = Path("/proc")
 
+# As much of an answer is read.
+ANSWER_BYTES = 65536
 ANSWER_TIMEOUT = 10.0  # seconds that one answer may take before it counts as bad
 BAKE_FAULTS = 2  # bad answers while baking that take the release back; one may be an accident
 # Workers that may end while baking before it is a crash loop, or one of each if there are more.
@@ -448,26 +451,51 @@ class Connection(http.client.HTTPConnection):
     def __init__(self, path: Path, host: str, timeout: float) -> None:
         super().__init__(host, timeout=timeout)
         self._path = path
+        self.late = False
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Cut it off when the time is over: `timeout` begins anew with each byte that drips in."""
+
+        def cut() -> None:
+            self.late = True
+            with contextlib.suppress(OSError, AttributeError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(seconds, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self.close()
+
 
 def ask(path: Path, check: Check, release: str | None, timeout: float) -> tuple[str, str]:
     """Ask once. Returns what is wrong, or nothing, and the answer in short."""
     connection = Connection(path, check.host, timeout)
+    fault, body = "", ""
     try:
-        connection.request(
-            "GET", check.path, headers={"Connection": "close", "User-Agent": "handover"}
-        )
-        response = connection.getresponse()
-        body = response.read().decode(errors="replace")
+        with connection.within(timeout):
+            connection.request(
+                "GET", check.path, headers={"Connection": "close", "User-Agent": "handover"}
+            )
+            response = connection.getresponse()
+            body = response.read(ANSWER_BYTES).decode(errors="replace")
+    except TimeoutError:
+        connection.late = True
     except (OSError, http.client.HTTPException) as error:
-        return f"could not be asked: {error or type(error).__name__}", ""
-    finally:
-        connection.close()
+        fault = f"could not be asked: {error or type(error).__name__}"
+    if connection.late:
+        fault = f"gave no answer within {timeout:g} s"
+    if fault:
+        return fault, ""
     answer = f"{response.status} {body[:BODY_LIMIT]}".strip()
     if response.status != check.status:
         return f"answered {response.status}, not {check.status}", answer
@@ -707,6 +735,9 @@ class Handover:
             self.bake(state)
         except Bad as bad:
             return self.judged_bad(state, bad)
+        except OSError as error:
+            # A full disk, a process that has just gone: no verdict, and no reason to stop half way.
+            return self.judged_bad(state, Bad(f"could not be brought up: {error}"))
         return self.commit(state)
 
     def _title(self, plan: Plan) -> str:
@@ -723,8 +754,10 @@ class Handover:
         """Say what comes next, on disk first."""
         self._leave()
         state.stage = self._stage = stage
-        self.config.state.mkdir(mode=0o755, parents=True, exist_ok=True)
-        write(self.config.state / "handover.json", json.dumps(asdict(state), indent=1) + "\n")
+        # The way back is known already, and needs no room on the disk.
+        with contextlib.suppress(*([OSError] if stage == "back" else [])):
+            self.config.state.mkdir(mode=0o755, parents=True, exist_ok=True)
+            write(self.config.state / "handover.json", json.dumps(asdict(state), indent=1) + "\n")
 
     def _leave(self) -> None:
         if self._stage:
@@ -848,6 +881,9 @@ class Handover:
                 "activated_by": state.by,
                 "reason": state.reason,
             }
+        # Whoever goes live again is not one that was left.
+        left = {"left_at", "left_by", "left_reason"} & self.record(state.release).keys()
+        facts |= dict.fromkeys(left)
         self.note(state.release, facts)
         self.history("handover", state, "healthy")
         self.forget()
@@ -909,6 +945,15 @@ class Handover:
             remove_link(self.config.root / "current")
         return self.put_back_settings()
 
+    def has_loaded_changes(self, main: Unit) -> bool:
+        """Whether what runs was started after a change of settings that was not judged healthy."""
+        healthy = Healthy.read(self.config.healthy)
+        if healthy is None or not main.lives:
+            return False
+        found = read_settings([*self.config.settings, *healthy.settings])
+        changed = changed_settings(healthy.settings, found)
+        return any(path in found and found[path].mtime / 1e9 <= main.since for path in changed)
+
     def put_back_settings(self) -> list[str]:
         healthy = Healthy.read(self.config.healthy)
         if healthy is None:
@@ -924,12 +969,14 @@ class Handover:
         """Have what was live before live again, by a handover in the other direction where it
         takes one. Returns a sentence for the operator."""
         self.enter(state, "back")
+        # It may have been started again by somebody else, with the settings that go back now.
+        loaded = self.has_loaded_changes(self.systemd.show(self.config.main))
         files = self.put_back(state)
         config = self.config
         was_live = Healthy.read(config.healthy) is not None or state.previous is not None
         self.systemd.reload()
         main = self.systemd.show(config.main)
-        untouched = main.lives and main.invocation == state.invocation
+        untouched = main.lives and main.invocation == state.invocation and not loaded
         said = f"release {state.previous}" if state.previous else "what was there before"
         try:
             if not state.bridged and not was_live:
@@ -959,6 +1006,11 @@ class Handover:
     def boot(self) -> None:
         """Before the service starts: nothing that was not judged goes live by a reboot."""
         state = State.read(self.config)
+        units = (self.config.main, self.config.standby)
+        if state is not None and not all(self.systemd.show(unit).stopped for unit in units):
+            # No boot: the handover was ended, and what it has started serves.
+            self.settle(state)
+            return
         if state is not None and state.stage == "commit":
             self.finish_commit(state)
             return
@@ -969,10 +1021,15 @@ class Handover:
             self.say(f"{self.config.name}: undone a handover that was interrupted in {state.stage}")
         else:
             tree = read_json(TREES / f"{self.config.name}.json") or {}
+            loaded = self.has_loaded_changes(self.systemd.show(self.config.main))
             files = self.put_back_settings() if tree.get("pending") else []
             if not files:
                 return
             self.say(f"{self.config.name}: put back settings that no handover has judged")
+            if loaded:
+                # Started again by somebody else meanwhile, it runs with them.
+                self.run(None, "", "", "settings that nobody has judged were loaded", restart=True)
+                return
         self.systemd.reload()
 
     # Looking

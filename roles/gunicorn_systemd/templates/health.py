@@ -32,14 +32,16 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 ETC = Path("/etc")
 RUN = Path("/run")
 HOUR = 3600.0
+ANSWER_BYTES = 65536  # of an answer that are read
 BODY_LIMIT = 300  # characters of an answer that are told
 ERROR, WARNING, NOTICE = 3, 4, 5  # priorities of syslog(3)
 
@@ -109,27 +111,51 @@ class Connection(http.client.HTTPConnection):
     def __init__(self, path: Path, host: str, timeout: float) -> None:
         super().__init__(host, timeout=timeout)
         self._path = path
+        self.late = False
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Cut it off when the time is over: `timeout` begins anew with each byte that drips in."""
+
+        def cut() -> None:
+            self.late = True
+            with contextlib.suppress(OSError, AttributeError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(seconds, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self.close()
+
 
 def ask(config: Config, path: str) -> tuple[int, str]:
     """The status and the body of an answer; status 0 and why, if there was none in time."""
     connection = Connection(config.socket, config.host, config.timeout)
+    status, body = 0, ""
     try:
-        connection.request(
-            "GET", path, headers={"Connection": "close", "User-Agent": f"{config.name}-health"}
-        )
-        response = connection.getresponse()
-        body = response.read().decode(errors="replace").strip()
-        return response.status, body[:BODY_LIMIT]
+        with connection.within(config.timeout):
+            connection.request(
+                "GET", path, headers={"Connection": "close", "User-Agent": f"{config.name}-health"}
+            )
+            response = connection.getresponse()
+            body = response.read(ANSWER_BYTES).decode(errors="replace").strip()
+            status = response.status
+    except TimeoutError:
+        connection.late = True
     except (OSError, http.client.HTTPException) as error:
-        return 0, str(error) or type(error).__name__
-    finally:
-        connection.close()
+        body = str(error) or type(error).__name__
+    if connection.late:
+        return 0, f"no answer within {config.timeout:g} s"
+    return status, body[:BODY_LIMIT]
 
 
 def active(unit: str) -> str:

@@ -237,6 +237,79 @@ def test_what_crashed_with_settings_of_in_between_is_started_anew(live: World) -
     assert state(live) == OLD
 
 
+def started_again(world: World) -> None:
+    """By somebody else: needrestart, an operator, systemd after a crash."""
+    world.clock += 10
+    world._end("shop.service", "inactive")
+    world._start("shop.service")
+    world.show("shop.service")
+    world.clock += 10
+
+
+def test_bad_settings_that_were_loaded_before_they_were_judged_do_not_stay(live: World) -> None:
+    live.prepare("broken")
+    started_again(live)
+    assert live.unit("shop.service").settings != live.unit("shop-standby.service").settings
+    result = live.run()
+    assert result.code == 1
+    assert state(live) == OLD
+    assert live.run().changed is False
+
+
+def test_unjudged_settings_that_were_loaded_do_not_stay(live: World) -> None:
+    """Of a run that has failed before its handover."""
+    live.prepare("second")
+    (live.folder / "var/lib/config-tree/shop.json").write_text('{"pending": true}')
+    started_again(live)
+    live.handover().boot()
+    assert state(live) == OLD
+    assert live.stalls == 0
+
+
+@pytest.mark.parametrize("steps", range(4, 24, 2))
+def test_putting_back_on_a_running_host_settles_what_was_begun(live: World, steps: int) -> None:
+    """The handover was stopped by an operator, and nobody starts it again."""
+    live.kill_at = len(live.steps) + steps
+    with pytest.raises(Killed):
+        live.run("new")
+    live.handover().boot()
+    current, running, *_ = state(live)
+    assert current == running
+    assert live.unit("shop-standby.service").active in ("inactive", "failed")
+    assert live.stalls == 0
+    assert live.run(running).changed is False
+
+
+@pytest.mark.parametrize("stage", ["open", "main", "bake"])
+def test_a_disk_that_is_full_takes_it_back(
+    live: World, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the state cannot be written any more."""
+    write = live.module.write
+    found: list[str] = []
+
+    def full(path: Path, text: str, mode: int = 0o644) -> None:
+        if path.name == "handover.json" and f'"stage": "{stage}"' in text:
+            found.append(stage)
+        if found and path.name == "handover.json":
+            raise OSError(28, "No space left on device")
+        write(path, text, mode)
+
+    monkeypatch.setattr(live.module, "write", full)
+    result = live.run("new")
+    assert result.code == 1
+    assert "No space left on device" in result.msg
+    assert state(live) == OLD
+    assert live.stalls == 0
+
+
+def test_whoever_goes_live_again_is_not_left_any_more(live: World) -> None:
+    path = live.root / "state/releases/new.json"
+    path.write_text(json.dumps({"id": "new", "left_at": "2026-11-25T09:00:00Z", "left_by": "x"}))
+    live.run("new")
+    assert not live.record("new")["left_at"]
+
+
 @pytest.mark.parametrize("release", ["fourth", ".."])
 def test_an_unknown_release_is_refused(live: World, release: str) -> None:
     with pytest.raises(live.module.Refused, match="there are: new, old, third"):
