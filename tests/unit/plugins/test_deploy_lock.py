@@ -112,6 +112,9 @@ class TestFile:
         """It must not go on to change hosts that another run now changes."""
         lock("held", "anna")
         assert "lost" not in lock("kept", "anna")
+        assert lock("seen", "anna")["mine"]
+        seen = lock("seen", "ben")
+        assert (seen["mine"], seen["lock"]["owner"]) == (False, "anna@control")
         lock.age(STALE + 1)
         lock("held", "ben")
         told = lock("kept", "anna")

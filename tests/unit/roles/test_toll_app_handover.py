@@ -25,7 +25,7 @@ from .render import ROLES
 # Stands for toll-app-handover and toll-app-releases. A file says on which host a release is bad.
 PROGRAM = """#!{python}
 import json, pathlib, sys
-host, what, release = sys.argv[0].rpartition("-")[2], *sys.argv[1:3]
+host, what, release = sys.argv[0].rpartition("-")[2], *[*sys.argv[1:3], ""][:2]
 with open({diary!r}, "a") as diary:
     print(host, what, release, file=diary)
 live = pathlib.Path({here!r}, "live-" + host)
@@ -186,6 +186,14 @@ class Fleet:
         return done.returncode, done.stdout + done.stderr
 
     def written(self) -> list[str]:
+        """Who was told what, but for settings."""
+        return [line for line in self._lines() if "--boot" not in line]
+
+    def put_back(self) -> list[str]:
+        """The hosts whose settings were put back if nobody had judged them."""
+        return sorted(line.split()[0] for line in self._lines() if "--boot" in line)
+
+    def _lines(self) -> list[str]:
         return self.diary.read_text().splitlines() if self.diary.exists() else []
 
     def live(self) -> str:
@@ -233,6 +241,7 @@ def test_failed_host_takes_all_back_and_the_rest_stay_as_they_are(fleet: Fleet) 
         "web1 handover old",
     ]
     assert fleet.live() == "old old old old"
+    assert fleet.put_back() == ["web2", "web3", "web4"]
     said = " ".join(output.rpartition("Deploy of new failed")[2].split())
     assert 'Failed on web2, task "switch | Hand over": new was judged bad' in said
     assert "Gone back to what served before: web1." in said
@@ -279,6 +288,8 @@ def test_lock_of_another_stops_it_before_anything(fleet: Fleet) -> None:
     code, output = fleet.deploy(2)
     assert code == 2
     assert fleet.written() == []
+    assert fleet.put_back() == [], "the other run's settings wait for its handover"
+    assert "does not hold the lock" in output
     assert "is held by ben@desk since 2026" in output
     assert json.loads((fleet.root / "lock.json").read_text()) == told
 
@@ -291,5 +302,6 @@ def test_lost_lock_stops_it_before_the_next_batch(fleet: Fleet, tmp_path: Path) 
     code, output = fleet.deploy(2, toll_app_serial=1)
     assert code == 2
     assert "This run has lost the lock" in output
-    assert fleet.written()[0] == "web1 handover new"
-    assert "web2 handover new" not in fleet.written()
+    assert "does not hold the lock" in output
+    assert fleet.written() == ["web1 handover new"], "the other run may have deployed since"
+    assert fleet.put_back() == []

@@ -102,6 +102,18 @@ def test_left_release_is_no_candidate_until_it_is_shipped_again(host: Host, caps
     assert host.record("d") == record
 
 
+def test_who_stays_after_all_may_be_gone_back_to(host: Host, capsys: Any) -> None:
+    """A rollback has failed, and what it wanted to leave serves on."""
+    before = host.record("d")
+    assert host.run(capsys, "leave", "d", "--undo")[1]["changed"] is False
+    host.run(capsys, "leave", "d", "--reason", "slow")
+    code, answer = host.run(capsys, "leave", "d", "--undo")
+    assert (code, answer["changed"]) == (0, True)
+    assert host.record("d") == before
+    host.go_live("c")
+    assert host.run(capsys)[1]["candidates"] == ["d", "b", "a"]
+
+
 def test_leave_in_check_mode_writes_nothing(host: Host, capsys: Any) -> None:
     before = host.record("d")
     assert host.run(capsys, "leave", "d", "--check")[1]["changed"] is True

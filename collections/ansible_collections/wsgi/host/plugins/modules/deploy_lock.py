@@ -24,9 +24,10 @@ options:
     description:
       - V(held) takes the lock. If another run has it for longer than O(wait), the task fails.
       - V(kept) gives a sign of life, and fails if the lock was lost to another run meanwhile.
+      - V(seen) tells whether this run holds the lock, changes nothing, and fails in neither case.
       - V(free) frees the lock if this run holds it, and leaves that of another run alone.
     type: str
-    choices: [held, kept, free]
+    choices: [held, kept, seen, free]
     default: held
   reason:
     description: What the lock is for, in the words of the operator.
@@ -77,6 +78,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+mine:
+  description: Whether this run holds the lock.
+  type: bool
+  returned: with O(state=seen)
 owner:
   description: Who runs Ansible, as C(user@machine).
   type: str
@@ -172,7 +177,7 @@ def change(
 
     Args:
         path: the file.
-        state: held, kept or free.
+        state: held, kept, seen or free.
         claim: token, owner and control of who asks; `over` is the token of a lock whose holder has
             ended, as the control node knows.
         stale: seconds without a sign of life after which a holder is taken to be dead.
@@ -186,6 +191,8 @@ def change(
         if mine and not check:
             os.unlink(path)
         return {"lock": found if found and not mine else None}
+    if state == "seen":
+        return {"lock": found, "mine": mine}
     if state == "kept" and not mine:
         return {"lock": found, "lost": True}
     result: dict[str, Any] = {}
@@ -221,7 +228,11 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["held", "kept", "free"], "default": "held"},
+            "state": {
+                "type": "str",
+                "choices": ["held", "kept", "seen", "free"],
+                "default": "held",
+            },
             "reason": {"type": "str", "default": ""},
             "wait": {"type": "int", "default": 0},
             "stale": {"type": "int", "default": 1800},
