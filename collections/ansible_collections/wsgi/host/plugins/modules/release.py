@@ -549,6 +549,9 @@ def publish(root: str, path: str, manifest: dict[str, Any], static: str) -> None
         temporary = os.path.join(target, TEMPORARY + place.split("/")[0])
         shutil.copyfile(os.path.join(path, name), temporary)
         os.chmod(temporary, 0o644)
+        # Never renamed before its content is on the disk: it is kept for a year by those who get it.
+        with open(temporary, "rb") as copied:
+            os.fsync(copied.fileno())
         os.rename(temporary, final)
     releases = os.path.join(root, "releases")
     wanted = set()
