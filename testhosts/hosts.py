@@ -119,6 +119,11 @@ def read_specs(text: str, scope: str) -> list[Spec]:
         ) from error
 
 
+def mac_address(address: str) -> str:
+    """A locally administered MAC address that no two addresses of IPv4 share."""
+    return "02:00:" + ":".join(f"{int(part):02x}" for part in address.split("."))
+
+
 def free_address(subnet: str, taken: Collection[str], pick: Callable[[list[str]], str]) -> str:
     """An address for a new host.
 
@@ -361,6 +366,8 @@ class Hosts:
                 f"--hostname={hostname}",
                 f"--network={self.network}",
                 f"--ip={address}",
+                # It stays, as a real card does: a restart would leave others with the old one.
+                f"--mac-address={mac_address(address)}",
                 *(f"--network-alias={alias}" for alias in aliases),
                 *(f"--publish={port}" for port in spec.publish),
                 f"--label={LABEL_PROJECT}={ROOT}",

@@ -20,6 +20,7 @@ from hosts import (
     free_address,
     free_ports,
     listener,
+    mac_address,
     read_specs,
     scarce,
 )
@@ -326,3 +327,7 @@ class TestCommandLine:
         assert done.returncode == 1
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_host_keeps_its_card():
+    assert mac_address("10.89.3.254") == "02:00:0a:59:03:fe"
