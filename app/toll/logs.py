@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 import uuid
 from datetime import UTC, datetime
+from typing import TextIO
 
 from flask import Flask, Response, g, has_request_context, request
 
@@ -43,6 +45,32 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class JournalFormatter(JsonFormatter):
+    """The same behind the priority that journald takes from a line's beginning (sd-daemon(3)), so
+    that `journalctl --priority=err` finds what failed."""
+
+    PRIORITIES = (
+        (logging.CRITICAL, 2),
+        (logging.ERROR, 3),
+        (logging.WARNING, 4),
+        (logging.INFO, 6),
+    )
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line with its priority; journald takes that off again."""
+        priority = next((each for level, each in self.PRIORITIES if record.levelno >= level), 7)
+        return f"<{priority}>{super().format(record)}"
+
+
+def is_journal(stream: TextIO) -> bool:
+    """Whether journald reads the stream. The variable alone may be inherited from a parent."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
 def request_id() -> str:
     """Return the id that the proxy gave the request, or one made here."""
     if "request_id" not in g:
@@ -57,7 +85,7 @@ def init_app(app: Flask, settings: Settings) -> None:
     if settings.development:
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     else:
-        handler.setFormatter(JsonFormatter())
+        handler.setFormatter(JournalFormatter() if is_journal(sys.stderr) else JsonFormatter())
     logger = logging.getLogger("toll")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)

@@ -106,7 +106,9 @@ def test_one_request_stands_in_both_logs_under_its_id(
     identifier = answer.headers["x-request-id"]
     nginx = json.loads(as_root(f"grep -h {identifier} /var/log/nginx/access.log"))
     assert nginx["status"] == 401
-    said = as_root(f"journalctl --no-pager --output=cat -u toll-app | grep {identifier}")
+    # A warning, also to journald.
+    journal = "journalctl --no-pager --output=cat --unit='toll-app*' --priority=warning"
+    said = as_root(f"{journal} | grep {identifier}")
     application = json.loads(said.splitlines()[0])
     assert application["request_id"] == identifier
     assert application["client"] == nginx["remote_addr"]

@@ -289,6 +289,7 @@ def test_commands_of_the_guide_that_remove(as_root, host):
     assert as_root("systemctl list-units --all --no-legend 'toll-app*' 'certbot*'") == ""
     left = as_root(
         "ls -d /opt/* /etc/toll-app* /etc/nginx /etc/letsencrypt /etc/systemd/system/*toll* "
-        "/usr/local/sbin/toll-app* /usr/local/bin/certbot /var/lib/toll-app* 2>/dev/null || true"
+        "/usr/local/sbin/toll-app* /usr/local/bin/certbot /var/lib/toll-app* "
+        "/var/lib/gunicorn-handover /var/lib/config-tree 2>/dev/null || true"
     )
     assert left.split() == ["/var/lib/toll-app"]
