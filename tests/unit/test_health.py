@@ -153,6 +153,15 @@ def test_restarts_that_help_are_limited_too(world: World) -> None:
     assert len(world.restarts) == 3
 
 
+def test_it_is_told_each_time_that_a_service_is_left_alone(world: World) -> None:
+    """Also where a restart in between has helped, so that it was never seen healthy."""
+    world.answers = {"/readyz": SILENT, "/healthz": SILENT}
+    world.look(359)
+    assert world.words().count("is left alone now") == 1
+    world.look(2 * 360)
+    assert world.words().count("is left alone now") > 1
+
+
 def test_no_restarts_at_all_if_so_wished(world: World) -> None:
     world.settings["restarts_per_hour"] = 0
     world.answers = {"/readyz": SILENT, "/healthz": SILENT}

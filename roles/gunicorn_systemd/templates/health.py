@@ -279,6 +279,7 @@ def restart(config: Config, state: State, now: float, said: str) -> None:
     if good:
         took = time.monotonic() - state.since
         state.seen, state.since, state.failures = HEALTHY, time.monotonic(), 0
+        state.given_up = False
         tell(NOTICE, f"{words} It had not answered for {took:.0f} s.")
     else:
         wait = pause(config, state.attempts)
