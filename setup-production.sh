@@ -44,8 +44,10 @@ write_inventory
 keep_copy
 run_step "Making room" stop_old
 : >"$taken"
-run_playbook site.yml ||
-  stop "the set-up failed in the step above.${copy:+ What served before comes back with $copy/restore.sh.}"
+run_playbook site.yml || {
+  bring_back
+  stop "the set-up failed in the step above."
+}
 
 summary "$start"
 name=$(sed -n 's/^toll_app_domains: \[\([^],]*\).*/\1/p' "$choices")

@@ -400,6 +400,26 @@ SCRIPT
   chmod 0700 "$place"
 }
 
+# Whether the application answers here that it is ready.
+serves() {
+  systemctl --quiet is-active toll-app.service &&
+    "$python" -c 'import urllib.request as u; u.urlopen("http://localhost:5000/readyz", timeout=5)'
+}
+
+# After a failed run: nobody has to do without what served before, unless the new one serves by now.
+bring_back() {
+  [[ -n $copy ]] || return 0
+  if serves 2>/dev/null; then
+    say "" "The new toll-app serves. $copy/restore.sh would bring back what served before."
+  elif bash "$copy/restore.sh" </dev/null; then
+    say "" "What served before was started again, with $copy/restore.sh."
+    [[ -z $old_pid ]] || is_service "$old_pid" "$(unit_of "$old_pid")" ||
+      say "What was started by hand has to be started by hand again: see $copy/found.txt."
+  else
+    complain "What served before does not start any more: look at $copy, and at the log."
+  fi
+}
+
 stop_old() {
   local unit pid end
   for unit in "${old_units[@]}"; do

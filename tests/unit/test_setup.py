@@ -453,6 +453,37 @@ def test_a_command_that_fails_without_a_word_shows_the_log(call: Call, tmp_path:
     assert "the reason" in done.stderr
 
 
+# --- After a failure -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("serves() { false; }", "What served before was started again, with"),
+        ("serves() { true; }", "The new toll-app serves."),
+        ("serves() { false; }; echo 'exit 3' >$copy/restore.sh", "does not start any more"),
+    ],
+)
+def test_what_served_before_is_brought_back(
+    call: Call, tmp_path: Path, code: str, words: str
+) -> None:
+    """By its own script, and only where nothing serves."""
+    done = call(f"""
+        log={tmp_path}/log; copy={tmp_path}; exec 3>&1 4>&2
+        echo 'echo restored' >$copy/restore.sh
+        {code}
+        bring_back
+    """)
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout + done.stderr
+    assert ("restored" in done.stdout) == ("started again" in words)
+
+
+def test_where_nothing_was_replaced_nothing_is_brought_back(call: Call, tmp_path: Path) -> None:
+    done = call(f"log={tmp_path}/log; exec 3>&1 4>&2; copy=; serves() {{ false; }}; bring_back")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 # --- The inventory -------------------------------------------------------------------------------
 
 

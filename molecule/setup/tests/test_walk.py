@@ -265,6 +265,19 @@ def test_what_was_there_before_can_be_brought_back(as_root):
     assert as_root("curl --silent --header 'Host: one.toll.test' http://localhost/") == "by hand\n"
 
 
+@pytest.mark.usefixtures("by_hand")
+def test_a_set_up_that_fails_leaves_what_served_before(as_root, refused):
+    """Here for a setting that nobody can mean, after the old way was stopped."""
+    settings = "/etc/toll-app-setup/group_vars/toll_app/main.yml"
+    as_root(f"echo 'gunicorn_systemd_workers: 0' >>{settings}")
+    said = refused(f"{SETUP} --yes", 1)
+    assert "gunicorn_systemd_workers" in said
+    assert "What served before was started again" in said
+    as_root(f"sed -i '/gunicorn_systemd_workers: 0/d' {settings}")
+    as_root("while ! curl -s http://localhost:5000 >/dev/null; do sleep 0.1; done")
+    assert as_root("curl --silent --header 'Host: one.toll.test' http://localhost/") == "by hand\n"
+
+
 @pytest.mark.usefixtures("bare")
 def test_commands_of_the_guide_that_bring_data_over(as_root):
     """Somebody who began with the development server has passages and users in its file."""
