@@ -53,6 +53,15 @@ def test_what_the_rules_rest_on_is_there(watched: Watched, query: str) -> None:
     until(lambda: watched.value(query), lambda value: value is not None)
 
 
+def test_a_copy_of_the_data_is_seen(watched: Watched) -> None:
+    """Its age, as the program that makes it tells it."""
+    watched.run("systemctl start toll-app-backup.service")
+    query = "time() - toll_app_backup_last_success_timestamp_seconds < 3600"
+    until(lambda: watched.value(query), lambda value: value is not None)
+    assert watched.value("toll_app_backup_last_run_failed") == 0
+    assert (watched.value("toll_app_backup_size_bytes") or 0) > 1000
+
+
 def test_a_host_that_is_well_calls_nobody(watched: Watched) -> None:
     until(watched.firing, lambda firing: not firing)
 

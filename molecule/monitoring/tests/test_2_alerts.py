@@ -10,16 +10,22 @@ from conftest import Watched, until
 PATH = "/not-a-secret-5f1c"
 TEXTFILES = "/var/lib/prometheus/node-exporter"
 SITE = "/etc/ssl/sites/watched.toll.test"
+FLASK = "/usr/local/sbin/toll-app-flask"
+BROKEN = "/opt/toll-app/releases/0badbadbad00"
 
 # Per alert: what breaks it, and what mends it.
 FAULTS = {
+    # The clock cannot be turned, so the record of the last good copy is.
     "BackupTooOld": (
-        f"echo toll_app_backup_last_success_timestamp_seconds 1000000000 > {TEXTFILES}/old.prom",
-        f"rm {TEXTFILES}/old.prom",
+        "systemctl start toll-app-backup.service && sed -i"
+        """ '/last_success/,/}/s/"at": "20../"at": "2001/' /var/backups/toll-app/state.json"""
+        " && grep -q 2001- /var/backups/toll-app/state.json",
+        "systemctl start toll-app-backup.service",
     ),
     "BackupFailed": (
-        f"echo toll_app_backup_last_run_failed 1 > {TEXTFILES}/failed.prom",
-        f"rm {TEXTFILES}/failed.prom",
+        f"mv {FLASK} /root/ && printf '#!/bin/sh\\nexit 1\\n' > {FLASK} && chmod 0755 {FLASK}"
+        " && ! systemctl start toll-app-backup.service",
+        f"mv /root/toll-app-flask {FLASK}",
     ),
     "UnitFailed": (
         "systemd-run --unit=breaks false",
@@ -46,11 +52,13 @@ FAULTS = {
         " && systemctl reload nginx",
         f"cp /root/fullchain.pem /root/privkey.pem {SITE}/ && systemctl reload nginx",
     ),
+    # A release that cannot be imported.
     "DeployFailed": (
-        "cp -p /opt/toll-app/state/history.jsonl /root/"
-        """ && echo '{"time": "2026-01-02T03:04:05Z", "verdict": "bad"}'"""
-        " >> /opt/toll-app/state/history.jsonl && systemctl start toll-app-metrics.service",
-        "cp -p /root/history.jsonl /opt/toll-app/state/ && systemctl start toll-app-metrics",
+        f"cp -a $(readlink -f /opt/toll-app/current) {BROKEN}"
+        f" && rm -r {BROKEN}/app/__pycache__ && echo 'raise SystemExit(1)' >> {BROKEN}/app/app.py"
+        " && ! toll-app-handover 0badbadbad00 && systemctl start toll-app-metrics.service",
+        f"rm -r {BROKEN} && toll-app-handover --restart"
+        " && systemctl start toll-app-metrics.service",
     ),
     "MetricsStale": (
         "systemctl stop toll-app-metrics.timer"
