@@ -106,6 +106,10 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     "yes for a size": ({"toll_app_serial": True}, "toll_app_serial"),
     "fewer than no releases": ({"toll_app_keep_releases": -1}, "toll_app_keep_releases"),
     "a hasty take-over": ({"toll_app_lock_stale": 5}, "is less than 60 seconds"),
+    "a lock on an unknown host": (
+        {"toll_app_lock_host": "web9"},
+        "is not a host of the inventory",
+    ),
     "a wait of less than nothing": ({"toll_app_lock_wait": -1}, "is not a number of seconds"),
     "a wait of a while": ({"toll_app_lock_wait": "a while"}, "is not a number of seconds"),
     "another form of a status": ({"toll_app_status_format": "xml"}, "use one of table, json"),
