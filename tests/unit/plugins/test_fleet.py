@@ -106,6 +106,16 @@ class TestGoingBack:
         hosts = {"web1": host("c", A, B, C), "web2": host("b", A, B)}
         assert fleet.going_back(hosts, "") == {"web1": "b", "web2": "b"}
 
+    def test_who_went_back_by_hand_on_one_host_is_asked_which_one_is_bad(self):
+        """c is bad, and somebody had web2 serve b again; the way back must not lead it to c."""
+        again = {**B, "activated_at": "2026-11-25"}
+        hosts = {"web1": host("c", A, B, C), "web2": host("b", A, again, C)}
+        with pytest.raises(fleet.FleetError, match=r"Name the one .* -e release=ID"):
+            fleet.going_back(hosts, "")
+        left = {**C, "left_at": "2026-11-25"}
+        hosts["web2"] = host("b", A, again, left)
+        assert fleet.going_back(hosts, "") == {"web1": "b", "web2": "b"}
+
     @pytest.mark.parametrize(
         "hosts",
         [

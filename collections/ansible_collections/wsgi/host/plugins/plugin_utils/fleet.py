@@ -71,6 +71,7 @@ def _releases(answer: Answer) -> dict[str, Answer]:
 def _previous(hosts: Mapping[str, Answer]) -> dict[str, str]:
     fitting: dict[str, dict[str, str]] = {}
     ranked: dict[str, str] = {}
+    serving: set[str] = set()
     for host, answer in hosts.items():
         known = _releases(answer)
         ids = list(answer["candidates"])
@@ -78,12 +79,21 @@ def _previous(hosts: Mapping[str, Answer]) -> dict[str, str]:
         # A host that serves it already is no obstacle: a deploy may have stopped halfway.
         if live and live["verdict"] == "healthy" and not live.get("left_at"):
             ids.insert(0, live["id"])
+        if live:
+            serving.add(live["content"])
         fitting[host] = {known[one]["content"]: one for one in reversed(ids)}
         for one in answer["candidates"]:
             since = str(known[one].get("activated_at") or "")
             content = known[one]["content"]
             ranked[content] = max(ranked.get(content, ""), since)
     shared = [content for content in ranked if all(content in each for each in fitting.values())]
+    if len(serving.intersection(shared)) > 1:
+        # Somebody went back on a part of them by hand. Which of the two is the bad one is not known.
+        lines = [f"- {host}: {_summary(answer)}" for host, answer in hosts.items()]
+        raise FleetError(
+            "These hosts serve different releases, each of which was healthy on all of them. Name "
+            "the one to go back to with -e release=ID. On the hosts are:\n" + "\n".join(lines)
+        )
     if shared:
         content = max(shared, key=lambda each: ranked[each])
         return {host: each[content] for host, each in fitting.items()}
