@@ -88,7 +88,7 @@ def _previous(hosts: Mapping[str, Answer]) -> dict[str, str]:
             ranked[content] = max(ranked.get(content, ""), since)
     shared = [content for content in ranked if all(content in each for each in fitting.values())]
     if len(serving.intersection(shared)) > 1:
-        # Somebody went back on a part of them by hand. Which of the two is the bad one is not known.
+        # Somebody went back by hand on a part of them. Which of them is bad is not known here.
         lines = [f"- {host}: {_summary(answer)}" for host, answer in hosts.items()]
         raise FleetError(
             "These hosts serve different releases, each of which was healthy on all of them. Name "
