@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import json
 import os
 import shutil
@@ -87,6 +88,8 @@ class Host:
             "FLASK": str(root / "bin" / "toll-app-flask"),
             "PREPARE": str(root / "bin" / "toll-app-data"),
             "HANDOVER": str(root / "bin" / "toll-app-handover"),
+            "HANDOVER_LOCK": str(root / "handover" / "lock"),
+            "HANDOVER_SECONDS": 0,
             "LOCK_SECONDS": 0,
             "ask": lambda path: (200, {"release": "r1"}),
         }.items():
@@ -595,6 +598,41 @@ def test_a_database_past_reading_is_put_aside_and_replaced(host: Host) -> None:
     assert "toll-app-flask toll restore -" in host.calls(), "which keeps what it replaces"
     assert (host.root / "data" / "toll.db.replaced").stat().st_size == 8192
     assert answer["replaced"] is None
+
+
+def test_a_restore_and_a_handover_keep_out_of_each_others_way(host: Host) -> None:
+    """One that is under way would start the service on data that are being replaced."""
+    host.good()
+    host.calls()
+    lock = host.root / "handover" / "lock"
+    lock.parent.mkdir()
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        code, answer = host.run("restore", "latest")
+        assert code == program.REFUSED
+        assert "A handover has been under way" in answer["msg"]
+    assert not [
+        call for call in host.calls() if call.startswith(("systemctl", "toll-app-handover"))
+    ]
+    seen: list[tuple[str, bool]] = []
+    real = subprocess.run
+
+    def look(argv: list[str], *rest: Any, **told: Any) -> Any:
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free = True
+            except BlockingIOError:
+                free = False
+        seen.append((os.path.basename(argv[0]), free))
+        return real(argv, *rest, **told)
+
+    host.monkeypatch.setattr(subprocess, "run", look)
+    host.good("restore", "latest")
+    held = {name for name, free in seen if not free}
+    assert {"systemctl", "toll-app-data"} <= held
+    assert ("toll-app-handover", True) in seen
+    assert "toll-app-handover" not in held
 
 
 def test_no_room_stops_nothing(host: Host) -> None:
