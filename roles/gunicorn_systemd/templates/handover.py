@@ -1122,7 +1122,8 @@ class Handover:
             return
         record = {"id": release, "schema": SCHEMA, **self.record(release), **facts}
         path = self.config.state / "releases" / f"{release}.json"
-        write(path, json.dumps(record, indent=1) + "\n")
+        # What a release that failed has said may be more than everybody on the host should read.
+        write(path, json.dumps(record, indent=1) + "\n", 0o600 if record.get("failure") else 0o644)
 
     def history(self, event: str, state: State, verdict: str | None, **more: Any) -> None:
         line = {

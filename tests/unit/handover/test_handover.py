@@ -303,6 +303,15 @@ def test_a_disk_that_is_full_takes_it_back(
     assert live.stalls == 0
 
 
+def test_what_a_failed_release_said_is_roots_alone(live: World) -> None:
+    live.behaviour["new"] = lambda _age: "answered 500, not 200"
+    live.run("new")
+    path = live.root / "state/releases"
+    assert live.record("new")["failure"]["journal"]
+    assert (path / "new.json").stat().st_mode & 0o777 == 0o600
+    assert (path / "old.json").stat().st_mode & 0o777 == 0o644
+
+
 def test_whoever_goes_live_again_is_not_left_any_more(live: World) -> None:
     path = live.root / "state/releases/new.json"
     path.write_text(json.dumps({"id": "new", "left_at": "2026-11-25T09:00:00Z", "left_by": "x"}))
