@@ -27,6 +27,8 @@ from engine import CHECKOUT, Engine  # noqa: E402
 from hosts import Hosts  # noqa: E402
 
 PARTS = ("lint", "unit", "app", "molecule")
+# Tests of one file share what is expensive to prepare.
+PARALLEL = ("--numprocesses=auto", "--dist=loadfile")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 SUMMARY = re.compile(r"^=+ (?P<counts>.*) in [\d.]+s.*=+$")
 HOOK = re.compile(r"^\S.*\.(\(no files to check\))?(?P<verdict>Passed|Failed|Skipped)$")
@@ -121,13 +123,13 @@ def unit() -> Result:
     Modules are tried as root, as on a host. Without root a user namespace is enough for that.
     """
     root = [] if os.geteuid() == 0 else ["unshare", "--map-root-user"]
-    code, lines = run([*root, BIN / "python", "-m", "pytest", "tests/unit"])
+    code, lines = run([*root, BIN / "python", "-m", "pytest", *PARALLEL, "tests/unit"])
     return judge("unit", code, count_pytest(lines))
 
 
 def app() -> Result:
     """The application's own tests."""
-    code, lines = run([BIN / "python", "-m", "pytest"], cwd=ROOT / "app")
+    code, lines = run([BIN / "python", "-m", "pytest", *PARALLEL], cwd=ROOT / "app")
     return judge("app", code, count_pytest(lines))
 
 
