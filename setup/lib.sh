@@ -248,6 +248,7 @@ found=()        # what a person is told
 old_pid=""      # the process on port 5000
 old_units=()    # units of our name that are not ours
 copy=""         # where what is replaced is kept
+by_hand=false   # whether no unit starts what is replaced
 old_nginx=false # nginx with a configuration that is not ours
 
 # Without a domain of its own choices this script would undo the one that a control node has set up.
@@ -357,6 +358,7 @@ keep_copy() {
 #!/bin/bash
 # Brings back what $program replaced, and stops what took its place.
 set -uo pipefail
+failed=0
 systemctl disable --now $services
 SCRIPT
   if [[ $old_nginx == true ]]; then
@@ -382,21 +384,24 @@ SCRIPT
   echo "systemctl daemon-reload" >>"$place"
   for unit in "${old_units[@]}"; do
     if systemctl --quiet is-active "$unit"; then
-      echo "systemctl enable --now $unit || systemctl start $unit" >>"$place"
+      echo "systemctl enable --now $unit || systemctl start $unit || failed=1" >>"$place"
     fi
   done
   if [[ -n $old_pid ]]; then
     unit=$(unit_of "$old_pid")
     if is_service "$old_pid" "$unit"; then
-      echo "systemctl enable --now $unit" >>"$place"
+      echo "systemctl enable --now $unit || failed=1" >>"$place"
     else
+      by_hand=true
       echo "echo 'Start the application as it was started before: see found.txt beside this script.'" >>"$place"
     fi
   fi
   if [[ $old_nginx == true ]] && systemctl --quiet is-active nginx.service; then
-    echo "systemctl enable --now nginx.service" >>"$place"
+    echo "systemctl enable --now nginx.service || failed=1" >>"$place"
   fi
   [[ -e $taken ]] || echo "rm -f $(printf %q "$taken")" >>"$place"
+  # shellcheck disable=SC2016 # for the shell of the script that is written
+  echo 'exit $failed' >>"$place"
   chmod 0700 "$place"
 }
 
@@ -413,7 +418,7 @@ bring_back() {
     say "" "The new toll-app serves. $copy/restore.sh would bring back what served before."
   elif bash "$copy/restore.sh" </dev/null; then
     say "" "What served before was started again, with $copy/restore.sh."
-    [[ -z $old_pid ]] || is_service "$old_pid" "$(unit_of "$old_pid")" ||
+    [[ $by_hand == false ]] ||
       say "What was started by hand has to be started by hand again: see $copy/found.txt."
   else
     complain "What served before does not start any more: look at $copy, and at the log."

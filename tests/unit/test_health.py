@@ -276,23 +276,30 @@ def test_silence_and_nobody_are_no_answer(config: Any) -> None:
         assert module.ask(config, "/readyz") == (0, "no answer within 0.3 s")
 
 
-@pytest.mark.parametrize("length", ["Content-Length: 600", "Server: none"])
+@pytest.mark.parametrize(
+    "length",
+    ["Content-Length: 600", "Connection: close", "Connection: close\r\nContent-Length: 600"],
+)
 def test_an_answer_that_drips_is_none(config: Any, length: str) -> None:
     """Each byte comes in time; the whole would take half a minute, and hold up whoever waits."""
     module: Any = sys.modules[type(config).__module__]
     judge: Any = load(PROGRAM.with_name("handover.py"))
 
+    sent: list[int] = []
+
     def drip(request: Any) -> None:
         request.wfile.write(f"HTTP/1.1 200 OK\r\n{length}\r\n\r\n".encode())
         with suppress(OSError):
-            for _ in range(600):
+            for number in range(600):
                 request.wfile.write(b"x")
+                sent.append(number)
                 time.sleep(0.05)
 
     with served(config.socket, drip):
         assert module.ask(config, "/readyz") == (0, "no answer within 0.3 s")
         check = judge.Check(host="shop.example")
         assert judge.ask(config.socket, check, None, 0.3) == ("gave no answer within 0.3 s", "")
+    assert 599 not in sent, "it was waited for to its end"
 
 
 def test_words_for_the_journal_have_a_priority_on_each_line(

@@ -454,7 +454,8 @@ class Connection(http.client.HTTPConnection):
         self.late = False
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # A name of its own: once an answer says that it is the last one, `sock` is None.
+        self._raw = self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
@@ -465,7 +466,7 @@ class Connection(http.client.HTTPConnection):
         def cut() -> None:
             self.late = True
             with contextlib.suppress(OSError, AttributeError):
-                self.sock.shutdown(socket.SHUT_RDWR)
+                self._raw.shutdown(socket.SHUT_RDWR)
 
         timer = threading.Timer(seconds, cut)
         timer.daemon = True
@@ -900,10 +901,15 @@ class Handover:
         stage, title = state.stage, state.release or "the settings on disk"
         self.say(f"  {stage}: {bad.fault}")
         failure = {"stage": stage, "answer": bad.answer, "journal": bad.journal, "fault": bad.fault}
-        if state.release != state.previous:
-            self.note(state.release, {"verdict": "bad", "verdict_at": now(), "failure": failure})
+        # The way back needs no room on the disk, and the records have to do without it.
+        with contextlib.suppress(OSError):
+            if state.release != state.previous:
+                self.note(
+                    state.release, {"verdict": "bad", "verdict_at": now(), "failure": failure}
+                )
         back = self.take_back(state)
-        self.history("taken back", state, "bad", stage=stage, fault=bad.fault)
+        with contextlib.suppress(OSError):
+            self.history("taken back", state, "bad", stage=stage, fault=bad.fault)
         lines = [f"{self.config.name}: {title} was judged bad in stage {stage}: it {bad.fault}."]
         if bad.answer:
             lines.append(f"The last answer: {bad.answer}")
@@ -933,7 +939,8 @@ class Handover:
             return Result(True, said, state.release, state.previous, "healthy", stage)
         self.say(f"{self.config.name}: a handover was interrupted in stage {stage}; taking it back")
         back = self.take_back(state)
-        self.history("undone", state, None, stage=stage)
+        with contextlib.suppress(OSError):
+            self.history("undone", state, None, stage=stage)
         msg = f"{self.config.name}: the handover was interrupted in stage {stage}. {back}"
         return Result(True, msg, state.release, state.previous, None, stage, seconds=self.seconds)
 
@@ -1028,6 +1035,7 @@ class Handover:
             self.say(f"{self.config.name}: put back settings that no handover has judged")
             if loaded:
                 # Started again by somebody else meanwhile, it runs with them.
+                self.systemd.reload()
                 self.run(None, "", "", "settings that nobody has judged were loaded", restart=True)
                 return
         self.systemd.reload()
@@ -1182,7 +1190,11 @@ def work(config: Config, systemd: Systemd, options: argparse.Namespace) -> int:
 
     with locked(config) as mine:
         if not mine:
-            raise Refused("another handover is under way")
+            # A restore holds it as well.
+            msg = f"{config.name}: another handover or a restore is under way: wait for it."
+            result = Result(False, msg, options.release, code=REFUSED)
+            write(config.run / f"{options.run}.json", json.dumps(asdict(result)), 0o600)
+            return REFUSED
         try:
             handover = Handover(config, systemd, say)
             result = handover.run(

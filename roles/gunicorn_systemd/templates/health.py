@@ -114,7 +114,8 @@ class Connection(http.client.HTTPConnection):
         self.late = False
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # A name of its own: once an answer says that it is the last one, `sock` is None.
+        self._raw = self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
@@ -125,7 +126,7 @@ class Connection(http.client.HTTPConnection):
         def cut() -> None:
             self.late = True
             with contextlib.suppress(OSError, AttributeError):
-                self.sock.shutdown(socket.SHUT_RDWR)
+                self._raw.shutdown(socket.SHUT_RDWR)
 
         timer = threading.Timer(seconds, cut)
         timer.daemon = True

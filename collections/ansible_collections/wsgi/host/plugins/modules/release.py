@@ -642,7 +642,8 @@ def write_record(root: str, record: dict[str, Any]) -> None:
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
-    os.chmod(temporary, 0o644)
+    # What a release that failed has said is for root alone.
+    os.chmod(temporary, 0o600 if record.get("failure") else 0o644)
     os.rename(temporary, path)
     sync(os.path.dirname(path))
 
