@@ -91,6 +91,21 @@ def pytest_configure(config: pytest.Config) -> None:
         option.ssh_config = str(path)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--numprocesses=2` each host has its tests in order, beside those of others."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    hosts = sorted(str(config.option.hosts).split(","), key=len, reverse=True)
+
+    class ByHost(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            parameters = nodeid.partition("[")[2]
+            return next((host for host in hosts if host in parameters), "")
+
+    return ByHost(config, log)
+
+
 # Logins, Ansible's own steps and the tests' among them, and the kernel, which is the machine's.
 NOISE = re.compile(r" (kernel|(sudo|sshd|sshd-session|ansible-[\w.]+)\[\d+\]): ")
 
