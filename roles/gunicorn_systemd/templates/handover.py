@@ -451,7 +451,6 @@ class Connection(http.client.HTTPConnection):
     def __init__(self, path: Path, host: str, timeout: float) -> None:
         super().__init__(host, timeout=timeout)
         self._path = path
-        self.late = False
 
     def connect(self) -> None:
         # A name of its own: once an answer says that it is the last one, `sock` is None.
@@ -461,10 +460,14 @@ class Connection(http.client.HTTPConnection):
 
     @contextlib.contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """Cut it off when the time is over: `timeout` begins anew with each byte that drips in."""
+        """Cut it off when the time is over: `timeout` begins anew with each byte that drips in.
+
+        Raises TimeoutError then.
+        """
+        late: list[bool] = []
 
         def cut() -> None:
-            self.late = True
+            late.append(True)
             with contextlib.suppress(OSError, AttributeError):
                 self._raw.shutdown(socket.SHUT_RDWR)
 
@@ -473,15 +476,20 @@ class Connection(http.client.HTTPConnection):
         timer.start()
         try:
             yield
+        except (OSError, http.client.HTTPException):
+            # What breaks off because it was cut off.
+            if not late:
+                raise
         finally:
             timer.cancel()
             self.close()
+        if late:
+            raise TimeoutError
 
 
 def ask(path: Path, check: Check, release: str | None, timeout: float) -> tuple[str, str]:
     """Ask once. Returns what is wrong, or nothing, and the answer in short."""
     connection = Connection(path, check.host, timeout)
-    fault, body = "", ""
     try:
         with connection.within(timeout):
             connection.request(
@@ -490,13 +498,9 @@ def ask(path: Path, check: Check, release: str | None, timeout: float) -> tuple[
             response = connection.getresponse()
             body = response.read(ANSWER_BYTES).decode(errors="replace")
     except TimeoutError:
-        connection.late = True
+        return f"gave no answer within {timeout:g} s", ""
     except (OSError, http.client.HTTPException) as error:
-        fault = f"could not be asked: {error or type(error).__name__}"
-    if connection.late:
-        fault = f"gave no answer within {timeout:g} s"
-    if fault:
-        return fault, ""
+        return f"could not be asked: {error or type(error).__name__}", ""
     answer = f"{response.status} {body[:BODY_LIMIT]}".strip()
     if response.status != check.status:
         return f"answered {response.status}, not {check.status}", answer
@@ -755,10 +759,13 @@ class Handover:
         """Say what comes next, on disk first."""
         self._leave()
         state.stage = self._stage = stage
-        # The way back is known already, and needs no room on the disk.
-        with contextlib.suppress(*([OSError] if stage == "back" else [])):
+        try:
             self.config.state.mkdir(mode=0o755, parents=True, exist_ok=True)
             write(self.config.state / "handover.json", json.dumps(asdict(state), indent=1) + "\n")
+        except OSError:
+            # The way back is known already, and needs no room on the disk.
+            if stage != "back":
+                raise
 
     def _leave(self) -> None:
         if self._stage:
@@ -876,15 +883,15 @@ class Handover:
             replace(candidate, invocation=main.invocation).write(self.config.healthy)
         self.systemd.enable(self.config.enabled)
         facts: dict[str, Any] = {"verdict": "healthy", "verdict_at": now(), "failure": None}
-        if state.release != state.previous or not self.record(state.release).get("activated_at"):
+        record = self.record(state.release)
+        if state.release != state.previous or not record.get("activated_at"):
             facts |= {
                 "activated_at": now(),
                 "activated_by": state.by,
                 "reason": state.reason,
             }
         # Whoever goes live again is not one that was left.
-        left = {"left_at", "left_by", "left_reason"} & self.record(state.release).keys()
-        facts |= dict.fromkeys(left)
+        facts |= dict.fromkeys({"left_at", "left_by", "left_reason"} & record.keys())
         self.note(state.release, facts)
         self.history("handover", state, "healthy")
         self.forget()
@@ -952,23 +959,26 @@ class Handover:
             remove_link(self.config.root / "current")
         return self.put_back_settings()
 
-    def has_loaded_changes(self, main: Unit) -> bool:
-        """Whether what runs was started after a change of settings that was not judged healthy."""
-        healthy = Healthy.read(self.config.healthy)
-        if healthy is None or not main.lives:
-            return False
-        found = read_settings([*self.config.settings, *healthy.settings])
-        changed = changed_settings(healthy.settings, found)
-        return any(path in found and found[path].mtime / 1e9 <= main.since for path in changed)
-
-    def put_back_settings(self) -> list[str]:
+    def changes(self) -> tuple[Settings, Settings, list[str]]:
+        """The settings that were judged healthy, those on disk, and the files that differ; nothing
+        where nothing was judged."""
         healthy = Healthy.read(self.config.healthy)
         if healthy is None:
-            return []
+            return {}, {}, []
         found = read_settings([*self.config.settings, *healthy.settings])
-        changed = changed_settings(healthy.settings, found)
+        return healthy.settings, found, changed_settings(healthy.settings, found)
+
+    def has_loaded_changes(self, main: Unit) -> bool:
+        """Whether what runs was started after a change of settings that was not judged healthy."""
+        _, found, changed = self.changes()
+        return main.lives and any(
+            path in found and found[path].mtime / 1e9 <= main.since for path in changed
+        )
+
+    def put_back_settings(self) -> list[str]:
+        good, found, changed = self.changes()
         if changed:
-            put_back_settings(healthy.settings, found)
+            put_back_settings(good, found)
             self.config = Config.read(self.config.name)
         return changed
 

@@ -111,7 +111,6 @@ class Connection(http.client.HTTPConnection):
     def __init__(self, path: Path, host: str, timeout: float) -> None:
         super().__init__(host, timeout=timeout)
         self._path = path
-        self.late = False
 
     def connect(self) -> None:
         # A name of its own: once an answer says that it is the last one, `sock` is None.
@@ -121,10 +120,14 @@ class Connection(http.client.HTTPConnection):
 
     @contextlib.contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """Cut it off when the time is over: `timeout` begins anew with each byte that drips in."""
+        """Cut it off when the time is over: `timeout` begins anew with each byte that drips in.
+
+        Raises TimeoutError then.
+        """
+        late: list[bool] = []
 
         def cut() -> None:
-            self.late = True
+            late.append(True)
             with contextlib.suppress(OSError, AttributeError):
                 self._raw.shutdown(socket.SHUT_RDWR)
 
@@ -133,15 +136,20 @@ class Connection(http.client.HTTPConnection):
         timer.start()
         try:
             yield
+        except (OSError, http.client.HTTPException):
+            # What breaks off because it was cut off.
+            if not late:
+                raise
         finally:
             timer.cancel()
             self.close()
+        if late:
+            raise TimeoutError
 
 
 def ask(config: Config, path: str) -> tuple[int, str]:
     """The status and the body of an answer; status 0 and why, if there was none in time."""
     connection = Connection(config.socket, config.host, config.timeout)
-    status, body = 0, ""
     try:
         with connection.within(config.timeout):
             connection.request(
@@ -149,14 +157,11 @@ def ask(config: Config, path: str) -> tuple[int, str]:
             )
             response = connection.getresponse()
             body = response.read(ANSWER_BYTES).decode(errors="replace").strip()
-            status = response.status
     except TimeoutError:
-        connection.late = True
-    except (OSError, http.client.HTTPException) as error:
-        body = str(error) or type(error).__name__
-    if connection.late:
         return 0, f"no answer within {config.timeout:g} s"
-    return status, body[:BODY_LIMIT]
+    except (OSError, http.client.HTTPException) as error:
+        return 0, str(error) or type(error).__name__
+    return response.status, body[:BODY_LIMIT]
 
 
 def active(unit: str) -> str:
