@@ -11,6 +11,7 @@ from pathlib import Path
 
 # An answer that is slower counts as none.
 SLOW_SECONDS = 1.0
+SLOW = f"slower than {SLOW_SECONDS:g} s"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Record:
         """Empty, or what is wrong: no answer, a wrong one, or a slow one."""
         if self.error:
             return self.error
-        return f"slower than {SLOW_SECONDS:g} s" if self.seconds > SLOW_SECONDS else ""
+        return SLOW if self.seconds > SLOW_SECONDS else ""
 
     @property
     def acknowledged(self) -> bool:

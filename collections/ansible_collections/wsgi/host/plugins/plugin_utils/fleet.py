@@ -89,21 +89,25 @@ def _previous(hosts: Mapping[str, Answer]) -> dict[str, str]:
     shared = [content for content in ranked if all(content in each for each in fitting.values())]
     if len(serving.intersection(shared)) > 1:
         # Somebody went back by hand on a part of them. Which of them is bad is not known here.
-        lines = [f"- {host}: {_summary(answer)}" for host, answer in hosts.items()]
         raise FleetError(
             "These hosts serve different releases, each of which was healthy on all of them. Name "
-            "the one to go back to with -e release=ID. On the hosts are:\n" + "\n".join(lines)
+            "the one to go back to with -e release=ID. " + _on_the_hosts(hosts)
         )
     if shared:
         content = max(shared, key=lambda each: ranked[each])
         return {host: each[content] for host, each in fitting.items()}
-    lines = [f"- {host}: {_summary(answer)}" for host, answer in hosts.items()]
     raise FleetError(
         "No release was judged healthy before the live one"
         + (" on all of these hosts" if len(hosts) > 1 else "")
         + ", so there is nothing to go back to. Name one with -e release=ID, or deploy one with "
-        "playbooks/deploy.yml -e toll_app_revision=REVISION. On the hosts are:\n" + "\n".join(lines)
+        "playbooks/deploy.yml -e toll_app_revision=REVISION. " + _on_the_hosts(hosts)
     )
+
+
+def _on_the_hosts(hosts: Mapping[str, Answer]) -> str:
+    """The releases of each host, a line each."""
+    lines = [f"- {host}: {_summary(answer)}" for host, answer in hosts.items()]
+    return "On the hosts are:\n" + "\n".join(lines)
 
 
 def _summary(answer: Answer) -> str:
