@@ -32,8 +32,8 @@ live = pathlib.Path({here!r}, "live-" + host)
 before = live.read_text() if live.exists() else ""
 if what != "handover":
     print(json.dumps({{"changed": True, "msg": "left"}}))
-elif pathlib.Path({here!r}, f"bad-{{host}}-{{release}}").exists():
-    print(json.dumps({{"changed": False, "msg": f"{{release}} was judged bad\\nits journal"}}))
+elif (bad := pathlib.Path({here!r}, f"bad-{{host}}-{{release}}")).exists():
+    print(json.dumps({{"changed": False, "msg": bad.read_text()}}))
     sys.exit(1)
 else:
     live.write_text(release)
@@ -106,8 +106,9 @@ class Fleet:
             "toll_app_reason": "deploy of new",
         }
 
-    def bad(self, host: str, release: str = "new") -> None:
-        (self.root / f"bad-{host}-{release}").touch()
+    def bad(self, host: str, release: str = "new", words: str = "") -> None:
+        words = words or f"{release} was judged bad\nits journal"
+        (self.root / f"bad-{host}-{release}").write_text(words)
 
     def deploy(self, count: int, *arguments: str, **variables: Any) -> tuple[int, str]:
         """Run the stages of a release from the lock to the end; all hosts serve `old` before."""
@@ -247,6 +248,16 @@ def test_failed_host_takes_all_back_and_the_rest_stay_as_they_are(fleet: Fleet) 
     assert "Gone back to what served before: web1." in said
     assert "As before: web3, web4." in said
     assert not (fleet.root / "lock.json").exists()
+
+
+def test_reason_that_a_program_gave_is_in_the_last_message(fleet: Fleet) -> None:
+    """A first line that only announces it leaves somebody to search the output for it."""
+    fleet.bad("web1", words="It failed. It said:\n  a line of its code\nKeyError: 'plaza'")
+    code, output = fleet.deploy(1)
+    assert code == 2
+    said = " ".join(output.rpartition("Deploy of new failed")[2].split())
+    assert "It failed. It said: KeyError: 'plaza'" in said
+    assert "a line of its code" not in said
 
 
 def test_host_that_cannot_go_back_is_named(fleet: Fleet) -> None:
