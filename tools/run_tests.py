@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +31,8 @@ PARTS = ("lint", "unit", "app", "molecule")
 PARALLEL = ("--numprocesses=auto", "--dist=loadfile")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 SUMMARY = re.compile(r"^=+ (?P<counts>.*) in [\d.]+s.*=+$")
-HOOK = re.compile(r"^\S.*\.(\(no files to check\))?(?P<verdict>Passed|Failed|Skipped)$")
+HOOK = re.compile(r"^(?P<name>\S.*?)\.+(\(no files to check\))?(?P<verdict>Passed|Failed|Skipped)$")
+BAD_TEST = re.compile(r"^(?:FAILED|ERROR) (?P<name>\S.*)$")
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Result:
         failed: checks that did not.
         skipped: checks that did not run.
         seconds: what it took.
+        bad: what failed, by name, with the reason that pytest gives in its summary.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Result:
     failed: int = 0
     skipped: int = 0
     seconds: float = 0
+    bad: list[str] = field(default_factory=list)
 
 
 def count_pytest(lines: Iterable[str]) -> dict[str, int]:
@@ -72,6 +75,17 @@ def count_hooks(lines: Iterable[str]) -> dict[str, int]:
         if match := HOOK.match(line.strip()):
             counts[match["verdict"].lower()] += 1
     return counts
+
+
+def failures(lines: Iterable[str]) -> list[str]:
+    """Read the names of what failed: tests of pytest, and hooks of pre-commit."""
+    bad = []
+    for line in lines:
+        if match := BAD_TEST.match(line):
+            bad.append(match["name"])
+        elif (match := HOOK.match(line.strip())) and match["verdict"] == "Failed":
+            bad.append(match["name"])
+    return bad
 
 
 def run(
@@ -100,11 +114,13 @@ def run(
     return process.returncode, lines
 
 
-def judge(name: str, code: int, counts: Mapping[str, int]) -> Result:
+def judge(name: str, code: int, counts: Mapping[str, int], lines: Iterable[str] = ()) -> Result:
     """A part's result: a bad exit code counts, also when no single check failed."""
     result = Result(name, counts["passed"], counts["failed"], counts["skipped"])
+    result.bad = failures(lines)
     if code and not result.failed:
         result.failed = 1
+        result.bad.append(f"exit code {code}")
     elif not code and not result.passed:
         print(f"{name}: nothing was tested.", file=sys.stderr)
         result.failed = 1
@@ -114,7 +130,7 @@ def judge(name: str, code: int, counts: Mapping[str, int]) -> Result:
 def lint() -> Result:
     """Everything that looks at the source only."""
     code, lines = run([BIN / "pre-commit", "run", "--all-files"])
-    return judge("lint", code, count_hooks(lines))
+    return judge("lint", code, count_hooks(lines), lines)
 
 
 def unit() -> Result:
@@ -124,13 +140,13 @@ def unit() -> Result:
     """
     root = [] if os.geteuid() == 0 else ["unshare", "--map-root-user"]
     code, lines = run([*root, BIN / "python", "-m", "pytest", *PARALLEL, "tests/unit"])
-    return judge("unit", code, count_pytest(lines))
+    return judge("unit", code, count_pytest(lines), lines)
 
 
 def app() -> Result:
     """The application's own tests."""
     code, lines = run([BIN / "python", "-m", "pytest", *PARALLEL], cwd=ROOT / "app")
-    return judge("app", code, count_pytest(lines))
+    return judge("app", code, count_pytest(lines), lines)
 
 
 def scenarios() -> list[str]:
@@ -171,7 +187,7 @@ def molecule(scenario: str) -> Result:
     if not code:
         # The sequence: check mode on the bare host, convergence, idempotence, check mode again.
         counts["passed"] += 1
-    return judge(f"molecule {scenario}", code, counts)
+    return judge(f"molecule {scenario}", code, counts, lines)
 
 
 def chosen(arguments: Sequence[str]) -> list[str]:
@@ -222,6 +238,10 @@ def main(arguments: Sequence[str]) -> int:
             f"{result.name:32} {verdict:8} {result.passed:5} passed {result.failed:4} failed"
             f" {result.seconds:8.1f} s"
         )
+    # Last, where whoever sees only the end of the output finds it.
+    for result in results:
+        for name in result.bad:
+            print(f"{result.name}: {name}")
     line, code = total(results)
     print(line, flush=True)
     return code

@@ -37,6 +37,27 @@ def test_hooks_are_counted():
     assert (counts["passed"], counts["failed"], counts["skipped"]) == (1, 1, 1)
 
 
+def test_what_failed_is_named():
+    """Whoever sees only the end of the output needs the names."""
+    lines = [
+        "ruff.....................................................................Failed",
+        "yamllint.................................................................Passed",
+        "[gw1] [ 12%] FAILED tests/unit/test_x.py::test_y",
+        "FAILED tests/unit/test_x.py::test_y - AssertionError: no",
+        "ERROR molecule/nginx/tests/test_z.py::test_w",
+    ]
+    assert run_tests.failures(lines) == [
+        "ruff",
+        "tests/unit/test_x.py::test_y - AssertionError: no",
+        "molecule/nginx/tests/test_z.py::test_w",
+    ]
+    assert run_tests.judge("x", 1, counts(failed=3), lines).bad == run_tests.failures(lines)
+
+
+def test_a_sequence_that_failed_without_a_test_is_named_by_its_exit_code():
+    assert run_tests.judge("x", 2, counts(passed=3)).bad == ["exit code 2"]
+
+
 def counts(passed: int = 0, failed: int = 0) -> dict[str, int]:
     return {"passed": passed, "failed": failed, "skipped": 0}
 
