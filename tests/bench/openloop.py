@@ -22,8 +22,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-# Below every server's keepalive, so that no request meets a connection that is being closed.
-IDLE_SECONDS = 1.5
 # How often requests that have waited too long are looked for.
 SWEEP_SECONDS = 0.25
 
@@ -45,6 +43,10 @@ class Plan:
         time_limit: seconds until a request is given up.
         source: address of this machine to come from; empty for any. While a host that reboots has
             no network, requests for it would otherwise go wherever the default route leads.
+        connections: how many are opened before the first request is due. Clients of a site have
+            theirs; opened during a stall, each costs a handshake and makes the stall longer.
+        idle: seconds after which a connection that nobody used is not used again. Below every
+            server's keepalive, so that no request meets a connection that is being closed.
     """
 
     address: str
@@ -58,6 +60,8 @@ class Plan:
     run: str = ""
     time_limit: float = 10.0
     source: str = ""
+    connections: int = 0
+    idle: float = 1.5
 
 
 def render(plan: Plan, number: int) -> bytes:
@@ -230,21 +234,25 @@ class Loop:
         """A connection that is open and was used lately, else None."""
         while self.idle:
             client = self.idle.pop()
-            if client.open and time.monotonic() - client.since < IDLE_SECONDS:
+            if client.open and time.monotonic() - client.since < self.plan.idle:
                 return client
             client.drop()
         return None
 
+    async def _open(self) -> Client:
+        _, client = await asyncio.get_running_loop().create_connection(
+            lambda: Client(self),
+            self.plan.address,
+            self.plan.port,
+            ssl=self._context,
+            local_addr=(self.plan.source, 0) if self.plan.source else None,
+            server_hostname="bench.test" if self._context else None,
+        )
+        return client
+
     async def _connect(self, request: Request) -> None:
         try:
-            _, client = await asyncio.get_running_loop().create_connection(
-                lambda: Client(self),
-                self.plan.address,
-                self.plan.port,
-                ssl=self._context,
-                local_addr=(self.plan.source, 0) if self.plan.source else None,
-                server_hostname="bench.test" if self._context else None,
-            )
+            client = await self._open()
         except OSError as error:
             self.finish(request, 0, f"{type(error).__name__}: {error}")
             return
@@ -273,7 +281,15 @@ class Loop:
                 request.client.drop()
 
     async def run(self) -> None:
-        """Send everything, and wait for what is under way."""
+        """Send everything, and wait for what is under way.
+
+        Raises:
+            OSError: there is nobody to open connections to beforehand.
+        """
+        for _ in range(self.plan.connections):
+            client = await self._open()
+            client.since = time.monotonic()
+            self.idle.append(client)
         start = time.monotonic()
         swept = start
         for number in range(int(self.plan.seconds * self.plan.rate)):

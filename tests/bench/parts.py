@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import statistics
 import threading
 import time
@@ -24,6 +25,8 @@ SECONDS = 2.0
 TRIES = 3
 # Of an open loop.
 OPEN_SECONDS = 6.0
+# Its clients, of a server that keeps connections; the development server closes them.
+OPEN_CONNECTIONS = 64
 # Around a fault.
 STEADY_SECONDS = 3.0
 FAULT_SECONDS = 10.0
@@ -99,13 +102,15 @@ def defaults(rig: Rig, rounds: int) -> Rows:
     Many short turns: the machine's speed drifts within a minute.
     """
     rows: Rows = []
-    systems = rig.start_variants(variants(os.cpu_count() or 1))
+    systems = [*rig.start_variants(variants(os.cpu_count() or 1)), BY_KEY["tutorial"]]
+    order = random.Random(0)
     try:
         for system in systems:
             rig.wrk(system, "https", "mixed", 20, 1)
         memory = {system.key: rig.memory(system) for system in systems}
         for number in range(rounds * TURNS):
-            for system in systems if number % 2 == 0 else systems[::-1]:
+            # Nobody always comes after the same one.
+            for system in order.sample(systems, len(systems)):
                 row: dict[str, Any] = {
                     "round": number,
                     "variant": system.title,
@@ -163,7 +168,10 @@ def latency(rig: Rig, rounds: int) -> Rows:
                 ("mixed", common, 10),
             ):
                 rig.settle(system)
-                sent = rig.open_loop(system, protocol, rate, OPEN_SECONDS, passages)
+                clients = OPEN_CONNECTIONS if system.https else 0
+                sent = rig.open_loop(
+                    system, protocol, rate, OPEN_SECONDS, passages, connections=clients
+                )
                 row = {
                     "round": number,
                     "system": system.key,

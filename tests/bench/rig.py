@@ -44,6 +44,8 @@ DOMAIN = "bench.test"
 QUOTE = "/api/v1/quote?plaza=harbour-bridge&class=car"
 # Share of the processors that others may take during a turn that counts.
 MOST_ELSEWHERE = 0.15
+# As clients keep connections, of which nginx here and there closes none before a minute.
+IDLE_SECONDS = 30.0
 # Seconds that wrk waits for an answer.
 PATIENCE = 30
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -373,7 +375,7 @@ class Rig:
             files[f"{folder}/{own}.conf.py"] = variant.gunicorn(configuration)
             units = f"/etc/systemd/system/{own}"
             files[f"{units}.socket"] = settings.socket_unit(socket_unit, number, variant)
-            files[f"{units}.service"] = settings.service_unit(service_unit, number, folder)
+            files[f"{units}.service"] = settings.service_unit(service_unit, number, variant, folder)
             port = settings.FIRST_PORT + number
             systems.append(System(own, variant.title, 0, port, (f"{own}.service", "nginx.service")))
         for path, content in files.items():
@@ -477,6 +479,7 @@ class Rig:
         during: Callable[[], None] | None = None,
         time_limit: float = 10.0,
         source: str = "",
+        connections: int = 0,
     ) -> list[Sent]:
         """An open loop: so many requests a second, whatever the answers take.
 
@@ -489,6 +492,7 @@ class Rig:
             during: what is done meanwhile.
             time_limit: seconds until a request is given up.
             source: address of this machine to come from, empty for any.
+            connections: how many are open before the first request.
         """
         plan = Plan(
             address=self.address,
@@ -502,6 +506,8 @@ class Rig:
             run=secrets.token_hex(6),
             time_limit=time_limit,
             source=source,
+            connections=connections,
+            idle=IDLE_SECONDS if connections else Plan.idle,
         )
         thread = threading.Thread(target=during) if during else None
         process = subprocess.Popen(

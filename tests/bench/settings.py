@@ -26,6 +26,8 @@ class Variant:
         lines: more of gunicorn's configuration.
         keepalive: whether nginx keeps connections to gunicorn.
         tcp: whether nginx comes over the loopback, not over a unix socket.
+        site: lines of nginx's configuration for its site.
+        sandbox: whether systemd confines it as it confines the project's service.
     """
 
     title: str
@@ -34,6 +36,8 @@ class Variant:
     lines: str = ""
     keepalive: bool = False
     tcp: bool = False
+    site: str = ""
+    sandbox: bool = True
 
     def gunicorn(self, provisioned: str) -> str:
         """gunicorn's configuration: that of the project, with these settings last."""
@@ -52,14 +56,14 @@ def variants(cpus: int) -> list[Variant]:
     many = cpus * 2 + 1
     return [
         Variant(f"gthread, {many} workers, 2 threads", many, 2),
+        # How far a setting is from itself: what differs by less is not known to differ.
+        Variant(f"gthread, {many} workers, 2 threads, the same again", many, 2),
         Variant(f"gthread, {many} workers, 1 thread", many, 1),
         Variant(f"gthread, {many} workers, 4 threads", many, 4),
         Variant(f"gthread, {cpus} workers, 2 threads", cpus, 2),
         Variant(f"gthread, {cpus} workers, 4 threads", cpus, 4),
         Variant(f"gthread, {cpus} workers, 5 threads", cpus, 5),
-        Variant(f"gthread, {cpus} workers, 8 threads", cpus, 8),
         Variant(f"gthread, {cpus + 1} workers, 3 threads", cpus + 1, 3),
-        Variant(f"gthread, {cpus + 1} workers, 4 threads", cpus + 1, 4),
         Variant(f"gthread, {cpus} workers, 5 threads, keepalive", cpus, 5, keepalive=True),
         Variant(f"gthread, {cpus} workers, 5 threads, gc.freeze", cpus, 5, lines=FREEZE),
         Variant(
@@ -69,6 +73,19 @@ def variants(cpus: int) -> list[Variant]:
         Variant(f"sync, {cpus} workers", cpus),
         Variant(f"sync, {cpus + 1} workers", cpus + 1),
         Variant(f"sync, {many} workers", many),
+        Variant(
+            f"gthread, {many} workers, 2 threads; nginx writes no log",
+            many,
+            2,
+            site="access_log off;",
+        ),
+        Variant(
+            f"gthread, {many} workers, 2 threads; nginx buffers no answers",
+            *(many, 2),
+            site="proxy_buffering off;",
+        ),
+        Variant(f"gthread, {many} workers, 2 threads, no sandbox", many, 2, sandbox=False),
+        Variant(f"sync, {cpus + 1} workers, no sandbox", cpus + 1, sandbox=False),
     ]
 
 
@@ -92,9 +109,18 @@ def socket_unit(provisioned: str, number: int, variant: Variant) -> str:
     return "\n".join(kept) + "\n"
 
 
-def service_unit(provisioned: str, number: int, folder: str) -> str:
-    """A variant's service unit, made from the project's: its sandbox, another configuration."""
+def service_unit(provisioned: str, number: int, variant: Variant, folder: str) -> str:
+    """A variant's service unit, made from the project's: its sandbox, another configuration.
+
+    Raises:
+        ValueError: the unit no longer says where what confines it begins.
+    """
     own = name(number)
+    if not variant.sandbox:
+        # From there on the unit limits and confines.
+        provisioned, begins, _ = provisioned.partition("# Limits\n")
+        if not begins:
+            raise ValueError("the service's unit has no '# Limits'")
     text = re.sub(r"^(Requires|Sockets)=.*$", rf"\1={own}.socket", provisioned, flags=re.M)
     text = re.sub(r"^After=.*$", f"After=network.target {own}.socket", text, flags=re.M)
     text = re.sub(r"--config \S+", f"--config {folder}/{own}.conf.py", text)
@@ -135,6 +161,7 @@ server {{
     ssl_certificate_key {certificate}/privkey.pem;
     set $site_content_security_policy "default-src 'self'";
     include snippets/headers.conf;
+    {variant.site}
 
     location / {{
         proxy_pass http://{name(number)};

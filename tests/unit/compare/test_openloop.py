@@ -68,6 +68,33 @@ def test_every_request_is_recorded_once() -> None:
     assert {(status, error) for *_, status, error in records} == {(200, "")}
 
 
+def test_connections_are_opened_before_and_used() -> None:
+    """One that is opened while requests wait makes them wait longer."""
+    opened = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.append(writer)
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        except (asyncio.IncompleteReadError, OSError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    async def run() -> Loop:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            loop = Loop(Plan("127.0.0.1", port, False, "/", 200, 0.1, connections=30, idle=30))
+            await loop.run()
+        return loop
+
+    loop = asyncio.run(run())
+    assert [status for *_, status, _ in loop.records] == [200] * 20
+    assert len(opened) == 30
+
+
 def test_errors_are_no_good_answers() -> None:
     records = send(b"HTTP/1.1 502 Bad\r\nContent-Length: 0\r\n\r\n")
     assert {(status, error) for *_, status, error in records} == {(502, "status 502")}

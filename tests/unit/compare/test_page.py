@@ -49,7 +49,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kept:
 
 def test_ratios_and_failures_are_in_the_table(kept: Kept) -> None:
     text = page.throughput(kept)
-    assert "| HTTPS | 50 | - | 200 | 300 | - | 1.50 | - | 9.00 | 9.00 | 7 |" in text
+    assert "| HTTPS | 50 | - | 200 | 300 | - | 1.50 | - | 9.00 | 9.00 | this project: 7 |" in text
     assert (page.PLOTS / "throughput.svg").read_text().startswith("<svg")
 
 

@@ -22,6 +22,8 @@ After=network.target toll-app.socket toll-app-check.socket
 Sockets=toll-app.socket toll-app-check.socket
 ExecStart=/opt/bin/python -m gunicorn --config /etc/toll-app/gunicorn.conf.py
 RuntimeDirectory=toll-app
+
+# Limits
 NoExecPaths=/tmp /run/toll-app
 ProtectSystem=strict
 """
@@ -36,12 +38,20 @@ def test_a_variant_accepts_on_a_socket_of_its_own_with_the_same_mode() -> None:
 
 
 def test_a_variant_runs_in_the_same_sandbox() -> None:
-    text = settings.service_unit(SERVICE, 3, "/srv/bench")
+    text = settings.service_unit(SERVICE, 3, Variant("x", 2), "/srv/bench")
     assert "ProtectSystem=strict" in text
     assert "Sockets=bench-3.socket\n" in text
     assert "--config /srv/bench/bench-3.conf.py" in text
     assert "NoExecPaths=/tmp /run/bench-3" in text
     assert "toll-app" not in text
+
+
+def test_a_variant_without_the_sandbox_has_all_the_rest() -> None:
+    text = settings.service_unit(SERVICE, 3, Variant("x", 2, sandbox=False), "/srv/bench")
+    assert "ProtectSystem" not in text
+    assert "RuntimeDirectory=bench-3\n" in text
+    with pytest.raises(ValueError, match="# Limits"):
+        settings.service_unit("[Service]\n", 3, Variant("x", 2, sandbox=False), "/srv/bench")
 
 
 @pytest.mark.parametrize("variant", settings.variants(2), ids=lambda variant: variant.title)
