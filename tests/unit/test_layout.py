@@ -141,4 +141,6 @@ def test_a_command_says_what_it_changes_and_why_no_module_does_it(file: Path) ->
 @EACH_FILE
 def test_no_failure_is_hidden(file: Path) -> None:
     for task in tasks(load(file)):
-        assert "ignore_errors" not in task, task["name"]
+        # Ansible ends all hosts for one that is gone in a task of run_once, unless it ignores both.
+        for_all = task.get("run_once") and task.get("ignore_unreachable")
+        assert "ignore_errors" not in task or for_all, task["name"]
