@@ -19,10 +19,32 @@ from .render import ROLES, evaluate, render
 
 PROJECT = ROLES.parent
 RULES = Path(__file__).with_name("monitoring_rules.yml")
+FLEET_RULES = Path(__file__).with_name("monitoring_fleet_rules.yml")
 PROGRAM = ROLES / "monitoring/templates/libexec/toll-app-metrics"
 URLS = ["https://app.example.com/readyz"]
 ON: dict[str, Any] = {"monitoring_enabled": True, "monitoring_urls": URLS}
 SECRET = "https://alerts.example.com/not-a-secret-77aa"
+# What Ansible knows of every host.
+HOST: dict[str, Any] = {"inventory_hostname": "web1", "groups": {"monitoring": ["watch1"]}}
+# A host that watches others.
+WATCHES: dict[str, Any] = {
+    **ON,
+    "inventory_hostname": "watch1",
+    "monitoring_application": False,
+    "monitoring_watched": [
+        {"name": "web1", "address": "192.0.2.10:9443", "backups": True},
+        {"name": "web2", "address": "[2001:db8::2]:9443", "backups": False},
+        {"name": "web.3", "address": "web3.example.com:9444"},
+    ],
+    "__monitoring_trusted": [{"name": "web1", "certificate": "-- of web1 --"}],
+    "__monitoring_untrusted": URLS,
+}
+# A host that another one watches.
+WATCHED: dict[str, Any] = {
+    "monitoring_enabled": True,
+    "monitoring_server": "watch1",
+    "__monitoring_trusted": [{"name": "watch1", "certificate": "-- of watch1 --"}],
+}
 # Every branch of the templates is taken by one of these.
 VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": ON,
@@ -41,6 +63,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "monitoring_smtp_user": "alerts",
         "monitoring_smtp_password": 'with "quotes" and # and \\',
     },
+    "watches-others": WATCHES,
 }
 EACH_VARIANT = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 
@@ -74,6 +97,7 @@ def programs() -> Path:
 def configuration(**variables: Any) -> dict[str, str]:
     """Path below the role's folder on a host, and text, of each file of Prometheus and its kin."""
     folder = ROLES / "monitoring/templates/monitoring"
+    variables = {**HOST, **variables}
     found = {
         str(path.relative_to(folder).with_suffix("")): render(
             "monitoring", f"monitoring/{path.relative_to(folder)}", "Debian", **variables
@@ -109,6 +133,13 @@ def test_prometheus_and_alertmanager_take_the_files(
     variant: dict[str, Any], lay_out: Callable[..., Path], programs: Path
 ) -> None:
     folder = lay_out(**variant)
+    # Where a host's key is, Prometheus' check looks for it.
+    text = (folder / "prometheus.yml").read_text()
+    for name in ("host.key", "host.crt"):
+        text = text.replace(f"/etc/ssl/monitoring/{name}", str(folder / name))
+        (folder / name).touch()
+    (folder / "prometheus.yml").write_text(text)
+    (folder / "monitoring-peers.pem").touch()
     for program, check, file in (
         ("promtool", ["check", "config"], "prometheus.yml"),
         ("amtool", ["check-config"], "alertmanager.yml"),
@@ -119,10 +150,13 @@ def test_prometheus_and_alertmanager_take_the_files(
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_alerts_over_invented_time(lay_out: Callable[..., Path], programs: Path) -> None:
+@pytest.mark.parametrize(("variant", "rules"), [(ON, RULES), (WATCHES, FLEET_RULES)])
+def test_alerts_over_invented_time(
+    variant: dict[str, Any], rules: Path, lay_out: Callable[..., Path], programs: Path
+) -> None:
     """Each fires on its fault and is silent without: burns over days cannot be waited for."""
-    folder = lay_out(**ON)
-    (folder / "tests.yml").write_text(RULES.read_text())
+    folder = lay_out(**variant)
+    (folder / "tests.yml").write_text(rules.read_text())
     done = subprocess.run(
         [programs / "promtool", "test", "rules", folder / "tests.yml"],
         check=False,
@@ -134,8 +168,10 @@ def test_alerts_over_invented_time(lay_out: Callable[..., Path], programs: Path)
 
 def test_each_alert_has_a_test_and_a_section_in_the_guide() -> None:
     """A call at night whose meaning stands nowhere is noise."""
-    names = {alert["alert"] for alert in alerts()}
-    tests = yaml.safe_load(RULES.read_text())["tests"]
+    names = {alert["alert"] for variant in (ON, WATCHES) for alert in alerts(**variant)}
+    tests = [
+        test for path in (RULES, FLEET_RULES) for test in yaml.safe_load(path.read_text())["tests"]
+    ]
     fired = {
         case["alertname"]
         for test in tests
@@ -160,15 +196,110 @@ def test_the_burn_rates_follow_from_the_objective() -> None:
 
 def test_everything_listens_on_the_loopback() -> None:
     """Measurements tell a stranger a lot, and Prometheus has no log-in."""
-    for service in evaluate("monitoring", "__monitoring_services", "Debian", **ON):
+    services = evaluate("monitoring", "__monitoring_services", "Debian", **HOST, **ON)
+    assert len(services) == 5
+    for service in services:
         listens = [each for each in service["argv"] if "listen-address" in each]
         assert listens, service["name"]
         for each in listens:
             assert each.partition("=")[2].startswith("127.0.0.1:") or each.endswith(
                 "cluster.listen-address="
             )
-    status = render("monitoring", "nginx-status.conf.j2", "Debian", **ON)
+    status = render("monitoring", "nginx-status.conf.j2", "Debian", **HOST, **ON)
     assert re.findall(r"listen (.*);", status) == ["127.0.0.1:9145"]
+
+
+def test_a_watched_host_opens_one_port_to_one_key() -> None:
+    status = render("monitoring", "nginx-status.conf.j2", "Debian", **HOST, **WATCHED)
+    assert re.findall(r"listen (.*);", status) == [
+        "127.0.0.1:9145",
+        "9443 ssl",
+        "[::]:9443 ssl",
+    ]
+    assert "ssl_verify_client on;" in status
+    # A path inside nginx's own folder, so that the staged file is the one that is tested.
+    assert "ssl_client_certificate monitoring-peers.pem;" in status
+    peers = render("monitoring", "peers.pem.j2", "Debian", **HOST, **WATCHED)
+    assert peers.endswith("# host watch1\n-- of watch1 --\n")
+
+
+def test_a_watched_host_without_ipv6_opens_no_port_of_it() -> None:
+    status = render(
+        "monitoring", "nginx-status.conf.j2", "Debian", wsgi_host={"ipv6": False}, **HOST, **WATCHED
+    )
+    assert "[::]" not in status
+
+
+def test_who_is_asked_has_to_show_a_key_that_is_known() -> None:
+    read = yaml.safe_load(configuration(**WATCHES)["prometheus.yml"])
+    others = [each for each in read["scrape_configs"] if each["job_name"].endswith("-of-others")]
+    assert [each["metrics_path"] for each in others] == ["/app", "/nginx", "/node"]
+    for each in others:
+        assert each["scheme"] == "https"
+        assert each["tls_config"] == {
+            "ca_file": "monitoring-peers.pem",
+            "server_name": "toll-app-monitoring",
+            "cert_file": "/etc/ssl/monitoring/host.crt",
+            "key_file": "/etc/ssl/monitoring/host.key",
+        }
+
+
+@pytest.mark.parametrize(
+    ("variant", "module"),
+    [
+        (ON, "site"),
+        ({**ON, "monitoring_probe_verify": False}, "site-untrusted"),
+        ({**ON, "__monitoring_untrusted": URLS}, "site-untrusted"),
+        ({**ON, "__monitoring_untrusted": ["https://other.example/"]}, "site"),
+    ],
+)
+def test_only_who_is_said_to_be_is_not_trusted(variant: dict[str, Any], module: str) -> None:
+    """One host with a certificate of its own must not excuse the others."""
+    files = configuration(**variant)
+    read = yaml.safe_load(files["prometheus.yml"])
+    [probe] = [each for each in read["scrape_configs"] if each["job_name"] == "probe"]
+    assert probe["static_configs"][0]["labels"]["__param_module"] == module
+    modules = yaml.safe_load(files["blackbox.yml"])["modules"]
+    skips = {name: each["http"]["tls_config"] for name, each in modules.items()}
+    assert skips == {
+        "site": {"insecure_skip_verify": False},
+        "site-untrusted": {"insecure_skip_verify": True},
+    }
+
+
+@pytest.mark.parametrize(
+    ("variant", "runs"),
+    [
+        (ON, {"", "-alertmanager", "-node-exporter", "-blackbox-exporter", "-nginx-exporter"}),
+        (WATCHED, {"-node-exporter", "-nginx-exporter"}),
+        (WATCHES, {"", "-alertmanager", "-node-exporter", "-blackbox-exporter"}),
+    ],
+)
+def test_each_kind_of_host_runs_what_it_is_for(variant: dict[str, Any], runs: set[str]) -> None:
+    variables = {**HOST, **variant}
+    services = evaluate("monitoring", "__monitoring_services", "Debian", **variables)
+    assert {each["name"].removeprefix("prometheus") for each in services} == runs
+    units = evaluate("monitoring", "__monitoring_units", "Debian", **variables)
+    assert ("toll-app-metrics.timer" in units) == (variant is not WATCHES)
+
+
+def test_what_another_host_does_now_is_stopped() -> None:
+    """Of a host that watched itself before."""
+    units = {
+        "prometheus.service": {"active": True, "enabled": True},
+        "prometheus-alertmanager.service": {"active": False, "enabled": True},
+        "prometheus-blackbox-exporter.service": {"active": False, "enabled": False},
+        "prometheus-node-exporter.service": {"active": True, "enabled": True},
+    }
+    left = evaluate(
+        "monitoring",
+        "__monitoring_left_units",
+        "Debian",
+        wsgi_host={"units": units},
+        **HOST,
+        **WATCHED,
+    )
+    assert left == ["prometheus.service", "prometheus-alertmanager.service"]
 
 
 def test_secrets_are_in_one_file_that_only_root_reads() -> None:
@@ -177,8 +308,7 @@ def test_secrets_are_in_one_file_that_only_root_reads() -> None:
     assert holding == ["alertmanager.yml"]
     read = yaml.safe_load(configuration(**variant)["alertmanager.yml"])
     assert read["global"]["smtp_auth_password"] == variant["monitoring_smtp_password"]
-    tasks = yaml.safe_load((ROLES / "monitoring/tasks/configure.yml").read_text())
-    files = tasks[0]["wsgi.host.config_tree"]["files"]
+    files = evaluate("monitoring", "__monitoring_files", "Debian", **HOST, **variant)
     written = next(each for each in files if each["template"] == "alertmanager.yml.j2")
     assert written["mode"] == "0600"
     assert written["secret"] is True
@@ -196,6 +326,11 @@ CASES = {
     "half a mail": Case({**ON, "monitoring_email_to": "ops@example.com"}),
     "half a log-in": Case({**ON, "monitoring_smtp_user": "ops"}),
     "no url": Case({**ON, "monitoring_webhook_url": "not-a-secret-98"}),
+    "unknown server": Case({**WATCHED, "monitoring_server": "watch2"}),
+    "a receiver where nobody sends": Case({**WATCHED, "monitoring_webhook_url": SECRET}),
+    "a watcher watched": Case(
+        {**WATCHED, "groups": {"monitoring": ["watch1"]}, "monitoring_application": False}
+    ),
     "misspelt": Case({**ON, "monitoring_retention_day": 30}),
 }
 
@@ -217,6 +352,9 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("half a mail", "monitoring_email_from"),
         ("half a log-in", "monitoring_smtp_password"),
         ("no url", "monitoring_webhook_url"),
+        ("unknown server", "no host of the inventory's group monitoring has that name"),
+        ("a watcher watched", "monitoring_application"),
+        ("a receiver where nobody sends", "watches, which sends the alerts"),
         ("misspelt", "did you mean monitoring_retention_days"),
     ],
 )

@@ -4,6 +4,7 @@
 const RANGES = [["1 h", 3600], ["6 h", 21600], ["1 d", 86400], ["7 d", 604800], ["30 d", 2592000]];
 const POINTS = 180;
 const REFRESH = 15000;
+const COLOURS = 6;
 const percent = (v) => (100 * v).toFixed(v > 0.9995 || v < 0.0005 ? 3 : 2).replace(/\.?0+$/, "") + " %";
 const plain = (v) => (v >= 100 ? v.toFixed(0) : +v.toPrecision(3)).toString();
 const time = (v) => (v < 1 ? plain(v * 1000) + " ms" : plain(v) + " s");
@@ -18,6 +19,7 @@ const PANELS = [
     ["share", "(sum(rate(toll_http_requests_total{job=\"app\",status=~\"5..\"}[RATE])) or vector(0)) / sum(rate(toll_http_requests_total{job=\"app\"}[RATE]) > 0)"]] },
   { title: "Time to answer", unit: time, lines: [50, 90, 99].map((p) => ["p" + p,
     `histogram_quantile(${p / 100}, sum by (le) (rate(toll_http_request_duration_seconds_bucket{job="app"}[RATE])))`]) },
+  // One line for each host of a fleet from here on.
   { title: "Workers", unit: plain, lines: [["processes", "toll_app_workers"]] },
   { title: "Processors used by the service", unit: plain, lines: [["processors", "rate(toll_app_cpu_seconds_total[LONG])"]] },
   { title: "Memory", unit: bytes, lines: [
@@ -29,9 +31,9 @@ const NUMBERS = [
   ["Available, 1 d", "toll_app:availability:ratio1d", percent, () => false],
   ["Available, 30 d", "toll_app:availability:ratio30d", percent, () => false],
   ["Budget burnt, 1 h", "max(toll_app:failures:ratio_rate1h) / BUDGET", (v) => plain(v) + " ×", (v) => v > 1],
-  ["Certificate", "min(probe_ssl_earliest_cert_expiry - time()) / 86400", (v) => plain(v) + " d", (v) => v < 10],
-  ["Last good backup", "(time() - toll_app_backup_last_success_timestamp_seconds) / 3600", (v) => (v < 100 ? plain(v) + " h" : plain(v / 24) + " d") + " ago", (v) => v > 26],
-  ["Fullest disk", "1 - min(node_filesystem_avail_bytes{fstype!~\"ramfs|tmpfs|squashfs|overlay\"} / node_filesystem_size_bytes)", percent, (v) => v > 0.9],
+  ["Certificate", "min(probe_ssl_earliest_cert_expiry - time()) / 86400", (v) => plain(v) + " d", (v, limit) => v < limit("CertificateExpiresSoon")],
+  ["Last good backup", "max(time() - toll_app_backup_last_success_timestamp_seconds) / 3600", (v) => (v < 100 ? plain(v) + " h" : plain(v / 24) + " d") + " ago", (v, limit) => v > limit("BackupTooOld") / 3600],
+  ["Fullest disk", "1 - min(node_filesystem_avail_bytes{fstype!~\"ramfs|tmpfs|squashfs|overlay\"} / node_filesystem_size_bytes)", percent, (v, limit) => 100 * (1 - v) < limit("DiskFull")],
 ];
 
 let range = RANGES.some(([, s]) => s === +location.hash.slice(1)) ? +location.hash.slice(1) : RANGES[0][1];
@@ -101,11 +103,12 @@ function draw(panel, lines, marks, start, end, step) {
     svg.append(element("text", { class: "mark", x: x(t), y: T - 6, "text-anchor": left ? "end" : "start" }, "▾ " + release.slice(0, 8)));
     free = x(t) + 75;
   }
+  const colour = (line, i) => "s" + ((line.colour ?? i) % COLOURS);
   lines.forEach((line, i) => {
     let run = [];
     // A gap in what is known is a gap in the line.
     const flush = () => {
-      if (run.length > 1) svg.append(element("polyline", { class: "s" + i, points: run.map(([t, v]) => `${x(t).toFixed(1)},${y(Math.min(v, high)).toFixed(1)}`).join(" ") }));
+      if (run.length > 1) svg.append(element("polyline", { class: colour(line, i), points: run.map(([t, v]) => `${x(t).toFixed(1)},${y(Math.min(v, high)).toFixed(1)}`).join(" ") }));
       run = [];
     };
     line.points.forEach((point, n) => {
@@ -115,23 +118,49 @@ function draw(panel, lines, marks, start, end, step) {
     flush();
   });
   const caption = element("figcaption", {}, panel.title, ...lines.map((line, i) => {
+    // What was known last is no present value.
     const last = line.points.at(-1);
-    return element("i", { class: "s" + i }, `${line.name} ${last ? panel.unit(last[1]) : "—"}`);
+    const fresh = last && end - last[0] < Math.max(60, 1.5 * step);
+    return element("i", { class: colour(line, i) }, `${line.name} ${fresh ? panel.unit(last[1]) : "—"}`);
   }));
   if (!values.length) svg.append(element("text", { x: W / 2, y: H / 2, "text-anchor": "middle" }, "nothing is known"));
   return element("figure", {}, caption, svg);
 }
 
 async function numbers() {
-  const rules = await ask("rules", { type: "alert" });
-  const burn = rules.groups.flatMap((g) => g.rules).find((r) => r.name === "ErrorBudgetBurnsFast");
-  const budget = +burn.query.match(/> ([\d.e-]+)/)[1] / 14.4;
+  // What is too much is what the alerts say.
+  const rules = (await ask("rules", { type: "alert" })).groups.flatMap((group) => group.rules);
+  const limit = (name) => +rules.find((rule) => rule.name === name).query.match(/[<>] ([\d.e-]+)/)[1];
+  const budget = limit("ErrorBudgetBurnsFast") / 14.4;
   return Promise.all(NUMBERS.map(async ([name, query, unit, bad]) => {
     const { result } = await ask("query", { query: query.replace("BUDGET", budget) });
     const value = result.length ? +result[0].value[1] : NaN;
     const known = Number.isFinite(value);
-    return element("div", {}, element("span", {}, name), element("b", { class: known && bad(value) ? "bad" : "" }, known ? unit(value) : "—"));
+    return element("div", {}, element("span", {}, name), element("b", { class: known && bad(value, limit) ? "bad" : "" }, known ? unit(value) : "—"));
   }));
+}
+
+// Names of the hosts that are known, each of which keeps its colour.
+async function known() {
+  const { result } = await ask("query", { query: "up{job=\"node\"}" });
+  return result.map((each) => each.metric.instance).sort();
+}
+
+// A line for each host where there are several, and an empty one where nothing is known.
+function named(name, found, hosts) {
+  const lines = found.map(({ labels, points }) =>
+    hosts.length > 1 && hosts.includes(labels.instance) ? { name: labels.instance, points, colour: hosts.indexOf(labels.instance) } : { name, points });
+  return lines.length ? lines : [{ name, points: [] }];
+}
+
+// The release that serves; where hosts differ, all of them with their hosts.
+function serving(found) {
+  const hosts = new Map();
+  for (const { metric } of found) hosts.set(metric.release, [...(hosts.get(metric.release) || []), metric.instance]);
+  if (!hosts.size) return "no release is live";
+  if (hosts.size > 1) return "hosts differ: " + [...hosts].map(([release, names]) => `release ${release} on ${names.join(", ")}`).join("; ");
+  const since = Math.max(...found.map((each) => +each.value[1]));
+  return `release ${found[0].metric.release}${found.length > 1 ? ` on ${found.length} hosts` : ""}, live since ${new Date(since * 1000).toLocaleString()}`;
 }
 
 async function show() {
@@ -139,19 +168,19 @@ async function show() {
   const start = end - range;
   const step = Math.max(15, Math.round(range / POINTS));
   try {
+    const hosts = await known();
     const [marks, told, live, cards, ...figures] = await Promise.all([
       releases(start, end, step), ask("alerts"), ask("query", { query: "toll_app_release_activated_timestamp_seconds" }), numbers(),
       ...PANELS.map((panel) => Promise.all(panel.lines.map(async ([name, query]) =>
-        ({ name, points: ((await series(query, start, end, step))[0] || { points: [] }).points })))),
+        named(name, await series(query, start, end, step), hosts)))),
     ]);
     const firing = told.alerts.filter((each) => each.state === "firing");
     at("alerts").replaceChildren(...(firing.length ? firing.map((each) => element("p", { class: each.labels.severity },
       element("b", {}, each.labels.alertname), " ", each.annotations.summary + ", since " + new Date(each.activeAt).toLocaleTimeString()))
       : [element("p", {}, "No alert.")]));
-    const [release] = live.result;
-    at("release").textContent = release ? `release ${release.metric.release}, live since ${new Date(release.value[1] * 1000).toLocaleString()}` : "no release is live";
+    at("release").textContent = serving(live.result);
     at("numbers").replaceChildren(...cards);
-    at("panels").replaceChildren(...PANELS.map((panel, i) => draw(panel, figures[i], marks, start, end, step)));
+    at("panels").replaceChildren(...PANELS.map((panel, i) => draw(panel, figures[i].flat(), marks, start, end, step)));
     at("state").textContent = "As of " + new Date().toLocaleTimeString() + ".";
   } catch (error) {
     at("state").textContent = `Prometheus did not answer (${error.message}); what is shown is old.`;

@@ -1,0 +1,111 @@
+"""Who watches whom, read from the variables of an inventory."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from ansible_collections.wsgi.host.plugins.filter.peers import peers
+from ansible_collections.wsgi.host.plugins.filter.probed import probed
+from ansible_collections.wsgi.host.plugins.filter.watched import watched
+
+ON: dict[str, Any] = {"monitoring_enabled": True, "monitoring_server": "watch1"}
+
+
+def test_hosts_that_name_the_server_are_watched():
+    hostvars = {
+        "web1": {**ON, "ansible_host": "192.0.2.10"},
+        "web2": {**ON, "ansible_host": "[2001:db8::2]", "monitoring_gateway_port": 9444},
+        "web3": {**ON, "monitoring_gateway_address": "web3.internal", "ansible_host": "192.0.2.12"},
+        "alone": {"monitoring_enabled": True},
+        "off": {**ON, "monitoring_enabled": False},
+        "elsewhere": {**ON, "monitoring_server": "watch2"},
+    }
+    assert [
+        (each["name"], each["address"]) for each in watched(hostvars, "watch1", [*hostvars])
+    ] == [
+        ("web1", "192.0.2.10:9443"),
+        ("web2", "[2001:db8::2]:9444"),
+        ("web3", "web3.internal:9443"),
+    ]
+
+
+def test_a_host_without_an_address_is_reached_by_its_name():
+    assert watched({"web1": ON}, "watch1", ["web1"])[0]["address"] == "web1:9443"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ({}, {}, [True, True]),
+        ({"toll_app_backup": False}, {}, [False, True]),
+        ({"toll_app_database_url": "pg"}, {"toll_app_database_url": "pg"}, [True, False]),
+        ({"toll_app_database_url": "pg"}, {"toll_app_database_url": "other"}, [True, True]),
+        (
+            {"toll_app_database_url": "pg", "monitoring_backups": False},
+            {"toll_app_database_url": "pg", "monitoring_backups": True},
+            [False, True],
+        ),
+    ],
+)
+def test_of_hosts_that_share_a_database_the_first_makes_copies(first, second, expected):
+    hostvars = {"web1": {**ON, **first}, "web2": {**ON, **second}}
+    assert [each["backups"] for each in watched(hostvars, "watch1", ["web1", "web2"])] == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "url", "verify"),
+    [
+        ({}, "https://a.example/readyz", True),
+        ({"monitoring_urls": ["https://b.example/"]}, "https://b.example/", True),
+        ({"monitoring_probe_verify": False}, "https://a.example/readyz", False),
+        ({"nginx_https_port": 8443}, "https://a.example:8443/readyz", True),
+        ({"certbot_obtain": False}, "https://a.example/readyz", False),
+        ({"certbot_ca_file": "ca.pem"}, "https://a.example/readyz", False),
+        (
+            {"certbot_directory_url": "https://acme-staging.example"},
+            "https://a.example/readyz",
+            False,
+        ),
+    ],
+)
+def test_where_clients_ask_a_site(variables, url, verify):
+    found = probed({"toll_app_domains": ["a.example", "b.example"], **variables})
+    assert found == {"urls": [url], "verify": verify}
+
+
+def test_a_host_without_a_site_has_nothing_to_ask():
+    assert probed({})["urls"] == []
+
+
+def pem(name: str) -> str:
+    return f"-----BEGIN CERTIFICATE-----\n{name}\n-----END CERTIFICATE-----"
+
+
+def slurped(text: str) -> dict[str, str]:
+    return {"content": base64.b64encode(text.encode()).decode()}
+
+
+def test_a_host_that_is_gone_keeps_the_certificate_that_is_known():
+    known = slurped(f"#\n# managed\n#\n# host web1\n{pem('old1')}\n# host web.2\n{pem('old2')}\n")
+    results: list[dict[str, Any]] = [
+        {"host": "web1", **slurped(pem("new1") + "\n")},
+        {"host": "web.2", "unreachable": True, "msg": "no route"},
+        {"host": "web3", "failed": True, "msg": "sudo: a password is required"},
+        {"host": "gone", "failed": True, "msg": "File not found: /etc/ssl/monitoring/host.crt"},
+    ]
+    assert peers(results, "host", known) == [
+        {"name": "web1", "certificate": pem("new1")},
+        {"name": "web.2", "certificate": pem("old2")},
+    ]
+
+
+def test_a_host_whose_key_was_removed_is_not_known_any_more():
+    known = slurped(f"# host web1\n{pem('old1')}\n")
+    results = [{"host": "web1", "failed": True, "msg": "File not found: /etc/ssl/host.crt"}]
+    assert peers(results, "host", known) == []
+
+
+def test_nothing_is_known_on_a_bare_host():
+    assert peers([{"host": "web1", "unreachable": True}], "host", {"failed": True}) == []
