@@ -106,6 +106,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByHost(config, log)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out hosts that a module's `testinfra_hosts` does not name, which `--hosts` outranks."""
+    chosen: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for item in items:
+        module: Any = getattr(item, "module", None)
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        backend = getattr(parameters.get("_testinfra_host"), "backend", None)
+        named = getattr(module, "testinfra_hosts", None)
+        fits = named is None or backend is None or backend.get_pytest_id() in named
+        (chosen if fits else others).append(item)
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = chosen
+
+
 # Logins, Ansible's own steps and the tests' among them, and the kernel, which is the machine's.
 NOISE = re.compile(r" (kernel|(sudo|sshd|sshd-session|ansible-[\w.]+)\[\d+\]): ")
 

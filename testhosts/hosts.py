@@ -482,17 +482,36 @@ class Hosts:
         """
         self._restart(name, "kill", "--signal=KILL")
 
-    def _restart(self, name: str, *stop: str) -> None:
+    def cut_off(self, name: str) -> None:
+        """Kill everything that runs on a host at once, and leave it off until `start`.
+
+        Raises:
+            TestHostsError: it does not exist.
+        """
+        self._stop(name, "kill", "--signal=KILL")
+
+    def start(self, name: str) -> None:
+        """Start a host that is off.
+
+        Raises:
+            TestHostsError: it does not exist or does not come up.
+        """
         host = self._describe(name)
-        forget_connections(host)
-        self.engine.podman(*stop, name)
-        # `kill` does not wait for the end.
-        self.engine.podman("wait", name)
         self.engine.podman("start", name)
         try:
             self._wait(name, host["address"])
         except TestHostsError as error:
             raise TestHostsError(f"{error}\n{self.journal(name)}") from error
+
+    def _restart(self, name: str, *stop: str) -> None:
+        self._stop(name, *stop)
+        self.start(name)
+
+    def _stop(self, name: str, *stop: str) -> None:
+        forget_connections(self._describe(name))
+        self.engine.podman(*stop, name)
+        # `kill` does not wait for the end.
+        self.engine.podman("wait", name)
 
     def _describe(self, name: str) -> dict[str, Any]:
         found = self._inspect(name)

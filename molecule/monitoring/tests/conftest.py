@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -67,14 +68,28 @@ class Watched:
 
 
 def until(what: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 120) -> Any:
-    """The first good answer, asked for again and again. Raises AssertionError with the last one."""
+    """The first good answer, asked for again and again. Raises AssertionError with the last one.
+
+    Who does not answer at all, as Prometheus just after a reboot, may do so later.
+    """
     end = time.monotonic() + seconds
     while True:
-        answer = what()
-        if good(answer):
-            return answer
+        try:
+            answer = what()
+        except AssertionError as error:
+            answer = error
+        else:
+            if good(answer):
+                return answer
         assert time.monotonic() < end, f"after {seconds} s: {answer}"
         time.sleep(1)
+
+
+def open_ports(host: Host) -> set[str]:
+    """Ports that others than the host itself reach."""
+    listening = host.run("ss -Hltn").stdout.splitlines()
+    places = [line.split()[3] for line in listening]
+    return {place.rpartition(":")[2] for place in places if not re.match(r"(127\.|\[::1\])", place)}
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import pytest
 from conftest import Watched, until
 
+testinfra_hosts = ["ansible://watched"]
+
 SERVICES = (
     "prometheus",
     "prometheus-alertmanager",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Watched, until
+
+testinfra_hosts = ["ansible://watched"]
 
 PATH = "/not-a-secret-5f1c"
 TEXTFILES = "/var/lib/prometheus/node-exporter"
@@ -13,8 +17,48 @@ SITE = "/etc/ssl/sites/watched.toll.test"
 FLASK = "/usr/local/sbin/toll-app-flask"
 BROKEN = "/opt/toll-app/releases/0badbadbad00"
 
+# Holds the database's one writer up while passages are sent: most for a while, the last ones for
+# longer than the application waits, so that they fail. The first failures of all are in no rate:
+# Prometheus sees a series rise only after it was there.
+BUSY = """
+import json, sqlite3, sys, threading, time, urllib.error, urllib.request, uuid
+body = json.dumps({"plaza": "harbour-bridge", "lane": "3", "class": "car", "plate": "AB-12-CD",
+    "passed_at": "2026-05-04T07:15:00Z", "payment_method": "tag"}).encode()
+def send():
+    headers = {"Authorization": "Bearer " + sys.argv[1], "Content-Type": "application/json",
+        "Idempotency-Key": str(uuid.uuid4())}
+    url = "http://127.0.0.1:5000/api/v1/passages"
+    try:
+        status = urllib.request.urlopen(urllib.request.Request(url, body, headers)).status
+    except urllib.error.HTTPError as error:
+        status = error.code
+    print(status, flush=True)
+for seconds in [1.6] * 10 + [17] * 3:
+    database = sqlite3.connect("/var/lib/toll-app/toll.db", isolation_level=None)
+    database.execute("BEGIN IMMEDIATE")
+    senders = [threading.Thread(target=send) for _ in range(8)]
+    for each in senders:
+        each.start()
+    time.sleep(seconds)
+    database.execute("ROLLBACK")
+    for each in senders:
+        each.join()
+"""
 # Per alert: what breaks it, and what mends it.
 FAULTS = {
+    "SlowAnswers": (
+        f"cat > /run/busy.py <<'END'\n{BUSY}\nEND\n"
+        f"key=$({FLASK} toll key create busy --role recorder | grep -o 'toll_[[:alnum:]_-]*')"
+        " && systemd-run --unit=busy -p User=toll-app python3 /run/busy.py $key",
+        "systemctl stop busy.service || true",
+    ),
+    # A log that grows, up to more than half.
+    "DiskFillsUp": (
+        "mkdir -p /mnt/fills && mount -t tmpfs -o size=20m tmpfs /mnt/fills && systemd-run"
+        " --unit=fills sh -c 'for n in $(seq 60); do head -c 200000 /dev/zero >>/mnt/fills/log;"
+        " sleep 1; done'",
+        "systemctl stop fills.service || true; umount /mnt/fills",
+    ),
     # The clock cannot be turned, so the record of the last good copy is.
     "BackupTooOld": (
         "systemctl start toll-app-backup.service && sed -i"
@@ -83,6 +127,34 @@ def broken(watched: Watched, receiver: None) -> Iterator[None]:
 @pytest.mark.parametrize("alert", FAULTS)
 def test_a_fault_is_told(watched: Watched, alert: str) -> None:
     until(watched.received, lambda told: (PATH, "firing", alert) in told)
+
+
+@pytest.mark.usefixtures("broken")
+def test_requests_that_fail_burn_the_budget(watched: Watched) -> None:
+    """Of a site whose probes are all well: the application refuses what it cannot write."""
+    query = 'ALERTS{alertname="ErrorBudgetBurnsFast",measure="requests",alertstate="firing"}'
+    until(lambda: watched.value(query), lambda value: value == 1)
+    assert watched.value('ALERTS{alertname="SiteDown"}') is None
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_process_killed_for_want_of_memory_is_told(
+    watched: Watched,
+    testhosts: Any,
+    container: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel counts for the whole machine, so it may happen beside the host."""
+    # The engine leaves a note of it where it was started.
+    monkeypatch.chdir(tmp_path)
+    done = testhosts.engine.podman(
+        *("run", "--rm", "--network=none", "--memory=64m", container["image"]),
+        *("python3", "-c", "x = b'x' * 2**28"),
+        check=False,
+    )
+    assert done.returncode == 137, done.stderr
+    until(watched.received, lambda told: (PATH, "firing", "OutOfMemory") in told)
 
 
 @pytest.mark.usefixtures("broken")

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from conftest import Watched, until
 
-# They look back on purpose: at 15 minutes of restarts or refusals, at the budget that is gone.
+testinfra_hosts = ["ansible://watched"]
+
+# They look back on purpose: at 5 minutes of answers, 10 of kills, 15 of restarts or refusals, at
+# the budget that is gone.
 LOOKING_BACK = {
+    "SlowAnswers",
+    "OutOfMemory",
     "UnitRestarts",
     "NotificationsFail",
     "ErrorBudgetBurnsFast",
