@@ -112,7 +112,7 @@ toll_app_domains: [${list%, }]
 certbot_email: "$email"
 ${url:+certbot_directory_url: "$url"}
 ${authority:+certbot_ca_file: $inventory/acme-ca.pem}
-$([[ $probe == true ]] || echo "certbot_probe: false")
+$([[ $probe == true ]] || printf '%s\n' "certbot_probe: false" "monitoring_probe_address: 127.0.0.1:443")
 YAML
 }
 

@@ -538,6 +538,8 @@ YAML
 toll_app_domains: [$name]
 toll_app_default_site: true
 certbot_obtain: false
+# Nobody else may know the name.
+monitoring_probe_address: 127.0.0.1:443
 YAML
   fi
   if [[ ! -e $settings ]]; then
@@ -551,13 +553,31 @@ YAML
 
 # Further settings of the application, as environment variables. Not for secrets.
 # toll_app_environment: {}
+
+# Who is told when something is wrong, and where copies of the data go besides this disk (docs/PRODUCTION_SETUP.md).
+# monitoring_enabled: true
+# monitoring_webhook_url: https://hooks.example.com/services/...
+# Needs rsync, a key in /root/.ssh, and `ssh copies@backup.example.com true` once.
+# toll_app_backup_command: [/usr/bin/rsync, --archive, "{file}", "{record}", "copies@backup.example.com:toll-app/"]
 YAML
   fi
 }
 
+# Whether the operator has chosen to have it watched.
+watched() {
+  grep -qE '^monitoring_enabled: *(true|yes|on)( |$)' "$settings" 2>/dev/null
+}
+
+# The steps of a playbook for the person, without those of what is off.
+steps_for() { # playbook
+  local folder=$project/setup/steps
+  cat "$folder/${1##*/}"
+  if [[ ${1##*/} == site.yml ]] && watched; then grep -v '^---$' "$folder/monitoring.yml"; fi
+}
+
 # How many steps a playbook has for the person.
 steps_of() { # playbook
-  grep -c '^- words:' "$project/setup/steps/${1##*/}"
+  steps_for "$1" | grep -c '^- words:'
 }
 
 # Runs a playbook on this server; the person sees its steps, the log everything.
@@ -568,12 +588,13 @@ run_playbook() { # playbook, arguments...
   for variable in "${!ANSIBLE_@}" "${!PYTHON@}"; do
     [[ $variable == ANSIBLE_VAULT_* ]] || unset "$variable"
   done
+  steps_for "$1" >"$state/steps.yml"
   ANSIBLE_CONFIG=$project/ansible.cfg \
     ANSIBLE_HOME=$state/ansible \
     ANSIBLE_NOCOLOR=1 \
     ANSIBLE_CALLBACKS_ENABLED=wsgi.host.progress \
     WSGI_PROGRESS_FD=3 \
-    WSGI_PROGRESS_STEPS=$project/setup/steps/${1##*/} \
+    WSGI_PROGRESS_STEPS=$state/steps.yml \
     WSGI_PROGRESS_FIRST=$((step + 1)) \
     WSGI_PROGRESS_TOTAL=$steps \
     GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=$project \
@@ -604,9 +625,11 @@ summary() { # since
     say "Done in $(seconds "$1"); changed=0: everything was already as it should be."
   fi
   say "" "Running now:"
-  for unit in toll-app.service toll-app.socket nginx.service certbot.timer; do
+  local units=(toll-app.service toll-app.socket nginx.service certbot.timer toll-app-health.timer toll-app-backup.timer)
+  watched && units+=(prometheus.service prometheus-alertmanager.service)
+  for unit in "${units[@]}"; do
     name=$(systemctl is-active "$unit" || true)
-    say "$(printf '  %-18s %s' "$unit" "$name")"
+    say "$(printf '  %-30s %s' "$unit" "$name")"
   done
   say "  release ${release:-unknown} answers at http://localhost:5000"
 }

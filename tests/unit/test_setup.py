@@ -503,6 +503,7 @@ def test_without_a_domain_the_site_answers_under_every_name(call: Call, tmp_path
         "toll_app_domains": ["web1.example.com"],
         "toll_app_default_site": True,
         "certbot_obtain": False,
+        "monitoring_probe_address": "127.0.0.1:443",
     }
     hosts = yaml.safe_load((tmp_path / "inv/hosts.yml").read_text())["toll_app"]["hosts"]
     assert hosts["web1.example.com"]["ansible_connection"] == "local"
@@ -605,6 +606,7 @@ def test_a_choice_is_written_as_variables(call: Call, tmp_path: Path) -> None:
         "certbot_email": "ops@example.com",
         "certbot_directory_url": "https://acme-staging-v02.api.letsencrypt.org/directory",
         "certbot_probe": False,
+        "monitoring_probe_address": "127.0.0.1:443",
     }
 
 

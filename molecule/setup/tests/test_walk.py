@@ -16,8 +16,11 @@ from testinfra.host import Host
 
 PROJECT = Path(__file__).resolve().parents[3]
 GUIDE = PROJECT / "docs" / "PRODUCTION_SETUP.md"
+WATCHING = PROJECT / "roles" / "monitoring" / "README.md"
 STEP = re.compile(r"^step (\d+) of (\d+): [A-Z].* \.\.\. \d+\.\d s$", re.MULTILINE)
 SETUP = "/root/toll-app/setup-production.sh"
+DOMAIN = "/root/toll-app/setup-domain.sh"
+CHOICES = "/etc/toll-app-setup/group_vars/toll_app/choices.yml"
 
 
 @pytest.fixture
@@ -78,9 +81,9 @@ def ask(address: str, name: str, path: str, authority: Path) -> tuple[int, str, 
         connection.close()
 
 
-def commands(heading: str) -> str:
-    """The shell commands below a heading of the guide."""
-    section = GUIDE.read_text().split(f"\n## {heading}\n", 1)[1].split("\n## ")[0]
+def commands(heading: str, guide: Path = GUIDE) -> str:
+    """The shell commands below a heading of a guide."""
+    section = guide.read_text().split(f"\n## {heading}\n", 1)[1].split("\n## ")[0]
     return "\n".join(re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL))
 
 
@@ -155,6 +158,50 @@ def test_other_names_are_closed_once_there_is_a_domain(address):
     connection.request("GET", "/", headers={"Host": address})
     with pytest.raises(ConnectionError):
         connection.getresponse()
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("one.toll.test ops@toll.test", "instead of the challenge"),
+        ("closed.toll.test ops@toll.test", "no answer on port 80"),
+        ("three.toll.test ops@toll.test --acme-url https://127.0.0.1:9/dir", "127.0.0.1"),
+    ],
+    ids=["another server", "closed port", "no authority"],
+)
+def test_a_domain_that_cannot_be_had_changes_nothing(
+    as_root, refused, address, acme, domains, arguments, words
+):
+    """The domain that the site is on stays, and so does what later runs know of it."""
+    before = as_root(f"sha256sum {CHOICES} && find /etc/nginx -type f | sort | xargs sha256sum")
+    said = refused(f"{DOMAIN} {arguments}", 1)
+    assert words in said
+    assert "The site serves as before." in said
+    assert ask(address, domains[0], "/readyz", acme.root)[0] == 200
+    after = as_root(f"sha256sum {CHOICES} && find /etc/nginx -type f | sort | xargs sha256sum")
+    assert after == before
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_site_that_cannot_be_changed_goes_back(as_root, refused, address, acme, domains):
+    """The certificate is there, and then nginx does not take the configuration."""
+    said, broken = "/root/walk/back.txt", "/etc/nginx/conf.d/broken.conf"
+    spoil = (
+        f"until grep -q three.toll.test {CHOICES}; do sleep 0.1; done; echo nonsense > {broken};"
+        f" until grep -q 'goes back' {said}; do sleep 0.1; done; rm {broken}"
+    )
+    as_root(f'touch {said}; systemd-run --unit=spoil sh -c "{spoil}"')
+    before = as_root(f"cat {CHOICES}")
+    refused(
+        f"{DOMAIN} three.toll.test ops@toll.test --acme-url {acme.directory} --acme-ca"
+        f" /root/acme-ca.pem >{said}",
+        1,
+    )
+    assert "The site could not be changed; it goes back to what it was." in as_root(f"cat {said}")
+    assert as_root(f"tail -n 3 {said}").count("It serves as before.") == 1
+    assert as_root(f"cat {CHOICES}") == before
+    assert ask(address, domains[0], "/readyz", acme.root)[0] == 200
 
 
 def test_the_choice_is_kept(as_root, domains):
@@ -288,15 +335,56 @@ def test_commands_of_the_guide_that_bring_data_over(as_root):
     )
     as_root("mkdir -p /root/app/instance")
     as_root(f"{development} migrate")
+    # What a server that is killed leaves: the last rows are not in the file yet.
+    database = "/root/app/instance/toll.db"
+    holds = f"import sqlite3, time; c = sqlite3.connect('{database}');"
+    holds += " c.execute('select count(*) from users').fetchall(); time.sleep(600)"
+    as_root(f'systemd-run --unit=holds python3 -c "{holds}"')
+    as_root(f"until ls {database}-wal; do sleep 0.1; done")
     as_root(f"{development} user create from-before --role admin")
-    as_root("set -e; cd /root\n" + commands("Bring its data over").replace("sudo ", ""))
+    as_root("systemctl kill --signal=KILL holds && ! systemctl --quiet is-active holds || sleep 1")
+    assert int(as_root(f"stat -c %s {database}-wal")) > 0
+    said = as_root("set -e; cd /root\n" + commands("Bring its data over").replace("sudo ", ""))
+    assert said.startswith("(0, 0, 0)\n")
     assert "from-before" in as_root("toll-app-flask toll user list")
     assert json.loads(as_root("curl --silent http://localhost:5000/readyz"))["status"] == "ok"
 
 
 @pytest.mark.usefixtures("bare")
+def test_a_server_may_watch_itself_and_keep_copies_elsewhere(as_root):
+    """Two settings and one more run, and the commands that take the watching away again."""
+    as_root(
+        "mkdir -p /srv/copies && cat >>/etc/toll-app-setup/group_vars/toll_app/main.yml <<'END'\n"
+        "monitoring_enabled: true\n"
+        'toll_app_backup_command: [/bin/cp, "{file}", "{record}", /srv/copies/]\n'
+        "toll_app_backup_writable_paths: [/srv/copies]\nEND"
+    )
+    said = as_root(f"{SETUP} 2>&1")
+    steps = [(int(number), int(total)) for number, total in STEP.findall(said)]
+    assert [number for number, _ in steps] == list(range(1, steps[0][1] + 1))
+    assert "Setting up what watches it" in said
+    assert re.search(r"prometheus\.service +active", said)
+    as_root("systemctl start toll-app-backup")
+    copy = json.loads(as_root("toll-app-backup list --json"))["copies"][0]
+    as_root(f"cmp /srv/copies/{copy['name']} /var/backups/toll-app/{copy['name']}")
+    as_root("curl --fail --silent 127.0.0.1:9090/-/ready 127.0.0.1:9093/-/ready")
+    # All is well, so nobody is called; the test host's names lead nowhere from outside.
+    ask = "curl --fail --silent 127.0.0.1:9090/api/v1/query?query="
+    as_root(f"until {ask}probe_success | grep -q '\"1\"]'; do sleep 1; done")
+    as_root("set -e\n" + commands("Turning it off", WATCHING).replace("sudo ", ""))
+    assert as_root("ss -Hltn '( sport >= :9000 and sport <= :9200 )'") == ""
+    assert as_root("systemctl list-units --all --no-legend 'prometheus*' 'toll-app-metrics*'") == ""
+
+
+@pytest.mark.usefixtures("bare")
 def test_commands_of_the_guide_that_remove(as_root, host):
     """Nothing of it listens, runs or lies there afterwards, but the data and the copies."""
+    # What somebody has elsewhere, for the next test.
+    as_root(
+        "mkdir -p /root/kept && toll-app-backup && cp -a /etc/toll-app-setup /root/kept/"
+        " && name=$(ls -t /var/backups/toll-app/ | grep 'sqlite$' | head -n 1)"
+        " && cp /var/backups/toll-app/$name /var/backups/toll-app/$name.json /root/kept/"
+    )
     as_root("set -e\n" + commands("Remove it").replace("sudo ", ""))
     assert as_root("ss -Hltn 'sport = :80 or sport = :443 or sport = :5000'") == ""
     assert as_root("systemctl list-units --all --no-legend 'toll-app*' 'certbot*'") == ""
@@ -306,3 +394,18 @@ def test_commands_of_the_guide_that_remove(as_root, host):
         "/var/lib/gunicorn-handover /var/lib/config-tree 2>/dev/null || true"
     )
     assert left.split() == ["/var/lib/toll-app"]
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_lost_server_comes_back_from_what_was_kept_elsewhere(as_root, address, acme, domains):
+    """Its settings and a copy: the domain, the certificate and the data are there again."""
+    as_root("rm -rf /var/lib/toll-app /var/backups/toll-app")
+    as_root("cp -a /root/kept/toll-app-setup /etc/")
+    as_root(f"{SETUP} 2>&1")
+    assert "from-before" not in as_root("toll-app-flask toll user list")
+    name = as_root("ls /root/kept | grep 'sqlite$'").strip()
+    as_root(f"cp /root/kept/{name} /root/kept/{name}.json /var/backups/toll-app/")
+    as_root(f"toll-app-backup restore {name}")
+    assert "from-before" in as_root("toll-app-flask toll user list")
+    status, body, _ = ask(address, domains[0], "/readyz", acme.root)
+    assert (status, json.loads(body)["status"]) == (200, "ok")
