@@ -82,7 +82,14 @@ def test_timer_is_set_and_its_unit_makes_a_good_copy(
     # Where the application could reach it, whoever takes over the application could destroy it.
     assert host.run(f"runuser -u toll-app -- ls {COPIES}").rc != 0
     if variables.get("toll_app_backup_command"):
-        assert as_root(f"sha256sum /srv/elsewhere/{newest['name']}").split()[0] == newest["sha256"]
+        back = "/root/from-elsewhere"
+        as_root(
+            "restic --repo /srv/elsewhere --password-file /root/restic-password --no-cache"
+            f" restore latest --target {back}"
+        )
+        assert as_root(f"sha256sum {back}{path}").split()[0] == newest["sha256"]
+        assert json.loads(as_root(f"cat {back}{path}.json"))["sha256"] == newest["sha256"]
+        as_root(f"rm -r {back}")
         assert as_root(f"head -c 21 {path}") == "age-encryption.org/v1"
 
 

@@ -1,0 +1,58 @@
+"""The commands of docs/OPERATIONS.md, as they stand there, on a host that they are for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from testinfra.host import Host
+
+if TYPE_CHECKING:
+    from conftest import Site
+
+GUIDE = Path(__file__).resolve().parents[3] / "docs" / "OPERATIONS.md"
+
+
+def blocks(heading: str) -> list[list[str]]:
+    """The commands below a heading, block by block, without what an operator has to fill in."""
+    section = GUIDE.read_text().split(f"\n## {heading}\n", 1)[1].split("\n## ")[0]
+    return [
+        [line for line in block.splitlines() if line and not re.search(r"\b(ID|NAME|BAD)\b", line)]
+        for block in re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    ]
+
+
+@pytest.mark.parametrize(
+    "heading",
+    ["The first minute", "The backup fails", "The certificate is wrong", "The disk is full"],
+)
+def test_commands_work_as_typed(as_root: Callable[[str], str], heading: str) -> None:
+    """Nobody looks up an option at night."""
+    commands = [
+        line for block in blocks(heading) for line in block if "ansible-playbook" not in line
+    ]
+    assert commands
+    for command in commands:
+        # `systemctl status` ends with 3 for a unit that has done its work.
+        host_says = as_root(f"({command}) 2>&1 || test $? -eq 3")
+        assert "unrecognized" not in host_says
+
+
+def test_what_was_stopped_is_started_by_hand(
+    host: Host, site: Site, as_root: Callable[[str], str]
+) -> None:
+    """Everything stopped, and the two commands of the guide."""
+    as_root("systemctl stop nginx.service toll-app.socket toll-app-check.socket toll-app.service")
+    with pytest.raises(OSError, match=r"refused|reset"):
+        site.get("/readyz")
+    looks, mends = blocks("The site does not answer")
+    for command in looks:
+        said = host.run(command)
+        assert "could not be found" not in said.stderr
+        assert said.rc in (0, 3), said.stderr
+    for command in mends:
+        as_root(command)
+    assert site.get("/readyz").status == 200
