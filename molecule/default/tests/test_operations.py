@@ -20,7 +20,11 @@ def blocks(heading: str) -> list[list[str]]:
     """The commands below a heading, block by block, without what an operator has to fill in."""
     section = GUIDE.read_text().split(f"\n## {heading}\n", 1)[1].split("\n## ")[0]
     return [
-        [line for line in block.splitlines() if line and not re.search(r"\b(ID|NAME|BAD)\b", line)]
+        [
+            line.partition(" #")[0].rstrip()
+            for line in block.splitlines()
+            if line and not re.search(r"\b(ID|NAME|BAD)\b", line)
+        ]
         for block in re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     ]
 
