@@ -56,6 +56,10 @@ class Watched:
         result = self.ask(f"query?query={quote(query)}")["result"]
         return float(result[0]["value"][1]) if result else None
 
+    def wait_for(self, query: str) -> float:
+        """A query's first value, once there is one. Raises AssertionError when none comes."""
+        return float(until(lambda: self.value(query), lambda value: value is not None))
+
     def firing(self) -> set[str]:
         """Names of the alerts that fire."""
         alerts = self.ask("alerts")["alerts"]

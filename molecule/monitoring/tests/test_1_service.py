@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from conftest import Watched, until
+from conftest import Watched, open_ports, until
 
 testinfra_hosts = ["ansible://watched"]
 
@@ -52,14 +52,14 @@ def test_each_source_is_reached(watched: Watched) -> None:
 )
 def test_what_the_rules_rest_on_is_there(watched: Watched, query: str) -> None:
     """A rule over a metric of another name is silent for ever."""
-    until(lambda: watched.value(query), lambda value: value is not None)
+    watched.wait_for(query)
 
 
 def test_a_copy_of_the_data_is_seen(watched: Watched) -> None:
     """Its age, as the program that makes it tells it."""
     watched.run("systemctl start toll-app-backup.service")
     query = "time() - toll_app_backup_last_success_timestamp_seconds < 3600"
-    until(lambda: watched.value(query), lambda value: value is not None)
+    watched.wait_for(query)
     assert watched.value("toll_app_backup_last_run_failed") == 0
     assert (watched.value("toll_app_backup_size_bytes") or 0) > 1000
 
@@ -70,13 +70,7 @@ def test_a_host_that_is_well_calls_nobody(watched: Watched) -> None:
 
 def test_nothing_is_open(watched: Watched) -> None:
     """Prometheus has no log-in, and what it knows is worth knowing."""
-    listening = watched.run("ss -Hltn").splitlines()
-    outside = {
-        line.split()[3].rpartition(":")[2]
-        for line in listening
-        if not re.match(r"(127\.|\[::1\])", line.split()[3])
-    }
-    assert outside == {"22", "80", "443"}
+    assert open_ports(watched.host) == {"22", "80", "443"}
 
 
 def test_the_receiver_is_known_to_root_alone(watched: Watched) -> None:

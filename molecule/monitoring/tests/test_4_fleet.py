@@ -117,7 +117,7 @@ def test_each_source_of_the_fleet_is_reached(watched: Watched) -> None:
     ],
 )
 def test_what_the_rules_rest_on_is_there(watched: Watched, query: str) -> None:
-    until(lambda: watched.value(query), lambda value: value is not None)
+    watched.wait_for(query)
 
 
 def test_a_host_that_is_watched_has_no_prometheus_of_its_own(member: Host) -> None:
