@@ -1,0 +1,92 @@
+"""What playbooks/remove.yml takes away, and what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from testinfra.host import Host
+
+if TYPE_CHECKING:
+    from conftest import Site
+
+PLAYBOOK = Path(__file__).parents[3] / "playbooks" / "remove.yml"
+# What nothing of ours may be left in, and where to look.
+PLACES = (
+    "/opt/* /etc/toll-app* /etc/systemd/system/*toll* /etc/systemd/journald.conf.d/*toll*"
+    " /usr/local/sbin/toll-app* /usr/local/libexec/*"
+)
+OF_THE_HOST = "/etc/nginx /etc/letsencrypt /etc/ssl/sites /usr/local/bin/certbot"
+
+
+@pytest.fixture(scope="module")
+def removed(control: Any, host: Host) -> dict[str, Any]:
+    """The application is gone from one host, and everything with the data from the other."""
+    variables = dict(host.ansible.get_variables())
+    name = variables["inventory_hostname"]
+    told = (
+        {"toll_app_remove": "application"}
+        if name == "debian12"
+        else {"toll_app_remove": "everything", "toll_app_remove_data": True}
+    )
+    refused = control.run_playbook(PLAYBOOK, limit=name)
+    assert refused.returncode != 0
+    assert "toll_app_remove is empty" in refused.output
+    before = host.run(f"find {PLACES} {OF_THE_HOST} | sort | sha256sum").stdout
+    preview = control.run_playbook(PLAYBOOK, limit=name, variables=told, check=True)
+    assert preview.returncode == 0, preview.output
+    assert host.run(f"find {PLACES} {OF_THE_HOST} | sort | sha256sum").stdout == before
+    run = control.run_playbook(PLAYBOOK, limit=name, variables=told)
+    assert run.returncode == 0, run.output
+    return {**variables, **told, "said": " ".join(run.output.split())}
+
+
+def test_nothing_of_the_application_is_left(
+    removed: dict[str, Any], host: Host, as_root: Callable[[str], str]
+) -> None:
+    found = as_root(f"ls -d {PLACES} 2>/dev/null || true").split()
+    kept = [] if removed["toll_app_remove"] == "everything" else ["/opt/certbot"]
+    assert [path for path in found if path not in kept and "nginx-reload" not in path] == []
+    units = as_root("systemctl list-units --all --no-legend --plain 'toll-app*'").split()
+    assert units == []
+    assert as_root("ss -Hltn 'sport = :5000'") == ""
+
+
+def test_the_data_stay_unless_they_are_to_go(removed: dict[str, Any], host: Host) -> None:
+    for path in ("/var/lib/toll-app", "/var/backups/toll-app"):
+        assert host.file(path).exists is not removed.get("toll_app_remove_data", False), path
+    assert host.user("toll-app").exists is not removed.get("toll_app_remove_data", False)
+    if "toll_app_database_url" in removed:
+        assert "is untouched" in removed["said"]
+        assert host.run("runuser -u postgres -- psql toll -c 'SELECT 1 FROM passages'").rc == 0
+
+
+def test_the_certificate_is_renewed_no_more(
+    removed: dict[str, Any], as_root: Callable[[str], str]
+) -> None:
+    """A renewal of a name that leads elsewhere fails every night."""
+    assert as_root("ls /etc/letsencrypt/renewal 2>/dev/null || true") == ""
+    assert as_root("systemctl --failed --plain --no-legend").strip() == ""
+
+
+def test_nginx_stays_where_only_the_application_goes(
+    removed: dict[str, Any], host: Host, site: Site
+) -> None:
+    """It answers for its names no more."""
+    everything = removed["toll_app_remove"] == "everything"
+    assert host.package("nginx").is_installed is not everything
+    assert host.service("nginx").is_running is not everything
+    with pytest.raises(OSError, match=r".*"):
+        site.get("/", tls=False)
+
+
+def test_again_it_finds_nothing(removed: dict[str, Any], control: Any) -> None:
+    run = control.run_playbook(
+        PLAYBOOK,
+        limit=removed["inventory_hostname"],
+        variables={key: x for key, x in removed.items() if key.startswith("toll_app_remove")},
+    )
+    assert run.returncode == 0, run.output
+    assert run.changed == 0, run.output
