@@ -79,7 +79,9 @@ def pytest_configure(config: pytest.Config) -> None:
         CONTROL_PATHS.mkdir(parents=True, exist_ok=True)
         path = CACHE / "ssh_config"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
+        # Scenarios run side by side: none may read what another has only begun to write.
+        written = path.with_suffix(f".{os.getpid()}")
+        written.write_text(
             "Host *\n"
             "  ControlMaster auto\n"
             "  ControlPersist 60s\n"
@@ -88,6 +90,7 @@ def pytest_configure(config: pytest.Config) -> None:
             "  UserKnownHostsFile /dev/null\n"
             "  LogLevel ERROR\n"
         )
+        written.replace(path)
         option.ssh_config = str(path)
 
 

@@ -45,6 +45,8 @@ LABEL_ADDRESS = "testhosts.address"
 BOOT_SECONDS = 90
 STOP_SECONDS = 20
 ACME_MANAGEMENT_PORT = 15000
+INOTIFY_LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
+INOTIFY_INSTANCES = 1024
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 PUBLISH = re.compile(r"(?P<address>[0-9.]+):(?P<port>\d+):(?P<inside>\d+)")
@@ -244,6 +246,24 @@ def scarce(proc: Path = Path("/proc")) -> str:
     )
 
 
+def make_room(engine: Engine, limit: Path = INOTIFY_LIMIT) -> None:
+    """Raise the machine's limit of inotify instances where it is too low for hosts side by side.
+
+    systemd needs five or so for each host; a kernel's own 128 serve about twenty hosts, of all
+    checkouts together. Where the limit cannot be raised, `scarce` names the remedy in need.
+
+    Args:
+        engine: how to be root.
+        limit: the file that holds it.
+    """
+    if int(limit.read_text()) < INOTIFY_INSTANCES:
+        subprocess.run(
+            engine.as_root(["sh", "-c", f"echo {INOTIFY_INSTANCES} >{limit}"]),
+            check=False,
+            capture_output=True,
+        )
+
+
 class Hosts:
     """The hosts of one scope: what a demo or a test scenario brings up and down together."""
 
@@ -310,6 +330,7 @@ class Hosts:
         if problems:
             raise TestHostsError("\n".join(problems))
         make_identity()
+        make_room(self.engine)
         images.ensure_all(self.engine, (spec.image for spec in specs), self.say)
         with ThreadPoolExecutor(max_workers=4) as pool:
             with locked("network"):
