@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "testhosts"))
 
 from engine import CACHE, Engine  # noqa: E402
-from hosts import CONTROL_PATHS, Hosts  # noqa: E402
+from hosts import CONTROL_PATHS, Hosts, write_whole  # noqa: E402
 
 JOURNAL_LINES = 60
 
@@ -79,24 +79,22 @@ def pytest_configure(config: pytest.Config) -> None:
         CONTROL_PATHS.mkdir(parents=True, exist_ok=True)
         path = CACHE / "ssh_config"
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Scenarios run side by side: none may read what another has only begun to write.
-        written = path.with_suffix(f".{os.getpid()}")
-        written.write_text(
+        write_whole(
+            path,
             "Host *\n"
             "  ControlMaster auto\n"
             "  ControlPersist 60s\n"
             f"  ControlPath {CONTROL_PATHS}/test-%h-%p\n"
             "  StrictHostKeyChecking no\n"
             "  UserKnownHostsFile /dev/null\n"
-            "  LogLevel ERROR\n"
+            "  LogLevel ERROR\n",
         )
-        written.replace(path)
         option.ssh_config = str(path)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `--numprocesses=2` each host has its tests in order, beside those of others."""
+    """With `--numprocesses=N` each host has its tests in order, beside those of others."""
     from xdist.scheduler import LoadScopeScheduling
 
     hosts = sorted(str(config.option.hosts).split(","), key=len, reverse=True)

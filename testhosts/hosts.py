@@ -13,6 +13,7 @@ import shlex
 import socket
 import ssl
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -617,7 +618,7 @@ class Hosts:
             time.sleep(0.2)
         path = CACHE / "acme" / name / "ca.pem"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(done.stdout)
+        write_whole(path, done.stdout)
         return path
 
     def acme_root(self, name: str) -> Path:
@@ -650,11 +651,18 @@ class Hosts:
         path = ca.parent / f"roots-{found['Id'][:12] if found else ''}.pem"
         known = path.read_text() if path.exists() else ""
         if root.strip() not in known:
-            path.write_text(f"{root.strip()}\n{known}")
+            write_whole(path, f"{root.strip()}\n{known}")
         for other in path.parent.glob("roots-*.pem"):
             if other != path:
                 other.unlink()
         return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that tests which run side by side read all of it or what was there before."""
+    new = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
+    new.write_text(text)
+    new.replace(path)
 
 
 def make_identity() -> None:

@@ -168,10 +168,14 @@ def test_release_is_told_apart_by_its_manifest(as_root: Callable[[str], str]) ->
     assert manifest["lock_sha256"]
 
 
-def test_dry_run_shows_no_secret(control: Any, host: Host) -> None:
+def test_dry_run_shows_no_secret(control: Any, variables: dict[str, Any]) -> None:
     """`--check --diff` is what people paste into a chat."""
     secret = "shown-to-nobody-" + "7" * 32
-    run = control.run_playbook(check=True, variables={"toll_app_secret_key": secret})
+    run = control.run_playbook(
+        check=True,
+        variables={"toll_app_secret_key": secret},
+        limit=variables["inventory_hostname"],
+    )
     assert run.returncode == 0, run.output
     assert "secret_key" in run.output
     assert secret not in run.output
