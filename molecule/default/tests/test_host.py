@@ -168,6 +168,7 @@ def test_release_is_told_apart_by_its_manifest(as_root: Callable[[str], str]) ->
     assert manifest["lock_sha256"]
 
 
+@pytest.mark.one_system(13)
 def test_dry_run_shows_no_secret(control: Any, variables: dict[str, Any]) -> None:
     """`--check --diff` is what people paste into a chat."""
     secret = "shown-to-nobody-" + "7" * 32
