@@ -17,7 +17,7 @@ up: bootstrap ## Bring the whole stack up on a container host: https://toll.loca
 down: ## Remove what `make up` brought up
 	@python3 tools/demo.py down
 
-test: bootstrap ## Everything that CI runs: lint, offline tests, the app's tests, Molecule
+test: bootstrap ## Everything that CI runs: lint, offline tests, the app's tests, Molecule; JOBS=1
 	@$(python) tools/run_tests.py
 
 lint: bootstrap ## Everything that looks at the source only
@@ -32,7 +32,7 @@ molecule: bootstrap ## All Molecule scenarios, or SCENARIO=name; KEEP=1 leaves i
 proof: bootstrap ## What is long: measurements and every fault, written to docs/proof/; ROUNDS=3
 	@$(python) tests/proof/run_cost.py $(ROUNDS)
 	@$(python) tests/proof/releases.py
-	@MONITORING_IMAGE=debian12 $(python) tools/run_tests.py molecule:monitoring
+	@EVERY_SYSTEM=1 MONITORING_IMAGE=debian12 $(python) tools/run_tests.py molecule
 	@$(python) tests/proof/app_performance.py $(if $(ROUNDS),--rounds $(ROUNDS)) --write
 	@cd app && TOLL_SCHEMATHESIS_EXAMPLES=300 ../$(python) -m pytest tests/api/test_api_schemathesis.py
 

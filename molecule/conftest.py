@@ -16,7 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "testhosts"))
 
 from engine import CACHE, Engine  # noqa: E402
-from hosts import CONTROL_PATHS, Hosts  # noqa: E402
+from hosts import CONTROL_PATHS, Hosts, write_whole  # noqa: E402
 
 JOURNAL_LINES = 60
 
@@ -64,6 +64,9 @@ def read_inventory(directory: Path) -> dict[str, Any]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Reach the hosts as Ansible does, over one connection that stays open."""
+    config.addinivalue_line(
+        "markers", "one_system(12 | 13): a behaviour that does not depend on the system"
+    )
     option = config.option
     if not option.ansible_inventory and (inventory := inventory_of(config.args)):
         option.ansible_inventory = str(inventory)
@@ -79,21 +82,22 @@ def pytest_configure(config: pytest.Config) -> None:
         CONTROL_PATHS.mkdir(parents=True, exist_ok=True)
         path = CACHE / "ssh_config"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
+        write_whole(
+            path,
             "Host *\n"
             "  ControlMaster auto\n"
             "  ControlPersist 60s\n"
             f"  ControlPath {CONTROL_PATHS}/test-%h-%p\n"
             "  StrictHostKeyChecking no\n"
             "  UserKnownHostsFile /dev/null\n"
-            "  LogLevel ERROR\n"
+            "  LogLevel ERROR\n",
         )
         option.ssh_config = str(path)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `--numprocesses=2` each host has its tests in order, beside those of others."""
+    """With `--numprocesses=N` each host has its tests in order, beside those of others."""
     from xdist.scheduler import LoadScopeScheduling
 
     hosts = sorted(str(config.option.hosts).split(","), key=len, reverse=True)
@@ -106,20 +110,56 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByHost(config, log)
 
 
+# Where it is set, each test runs on each system: `make proof`.
+EVERY_SYSTEM = bool(os.environ.get("EVERY_SYSTEM"))
+# The system is the end of a host's name: debian12, changed-13.
+SYSTEM = re.compile(r"(12|13)$")
+
+
+def fits(item: pytest.Item) -> bool:
+    """Whether a test is for the host that it was made for.
+
+    A module's `testinfra_hosts` names hosts, which `--hosts` outranks. The mark `one_system` says
+    that a behaviour does not depend on the system and on which one it is tried: a scenario that has
+    the same hosts of two systems tries it on that one.
+    """
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    backend = getattr(parameters.get("_testinfra_host"), "backend", None)
+    if backend is None:
+        return True
+    named = getattr(getattr(item, "module", None), "testinfra_hosts", None)
+    if named is not None and backend.get_pytest_id() not in named:
+        return False
+    mark = item.get_closest_marker("one_system")
+    system = SYSTEM.search(backend.get_pytest_id())
+    return EVERY_SYSTEM or mark is None or system is None or system[1] == str(mark.args[0])
+
+
+def stage(item: pytest.Item, stages: Sequence[str]) -> int:
+    """The last of a scenario's stages that a test needs, 0 for the host as it was provisioned."""
+    needed = getattr(item, "fixturenames", ())
+    return max((number for number, name in enumerate(stages, 1) if name in needed), default=0)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out hosts that a module's `testinfra_hosts` does not name, which `--hosts` outranks."""
-    chosen: list[pytest.Item] = []
-    others: list[pytest.Item] = []
-    for item in items:
-        module: Any = getattr(item, "module", None)
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
-        backend = getattr(parameters.get("_testinfra_host"), "backend", None)
-        named = getattr(module, "testinfra_hosts", None)
-        fits = named is None or backend is None or backend.get_pytest_id() in named
-        (chosen if fits else others).append(item)
+    """Leave out the hosts that a test is not for, and order the rest by the scenario's stages.
+
+    A stage is a fixture that changes the hosts for those who come later: a scenario's conftest.py
+    lists them in `STAGES`. Within a stage, tests stay in the order of their files, which must not
+    matter.
+    """
+    others = [item for item in items if not fits(item)]
     if others:
         config.hook.pytest_deselected(items=others)
-        items[:] = chosen
+    stages: Sequence[str] = next(
+        (
+            plugin.STAGES
+            for plugin in config.pluginmanager.get_plugins()
+            if hasattr(plugin, "STAGES") and hasattr(plugin, "__file__")
+        ),
+        (),
+    )
+    items[:] = sorted(filter(fits, items), key=lambda item: stage(item, stages))
 
 
 # Logins, Ansible's own steps and the tests' among them, and the kernel, which is the machine's.

@@ -13,6 +13,7 @@ import shlex
 import socket
 import ssl
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -45,6 +46,8 @@ LABEL_ADDRESS = "testhosts.address"
 BOOT_SECONDS = 90
 STOP_SECONDS = 20
 ACME_MANAGEMENT_PORT = 15000
+INOTIFY_LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
+INOTIFY_INSTANCES = 1024
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 PUBLISH = re.compile(r"(?P<address>[0-9.]+):(?P<port>\d+):(?P<inside>\d+)")
@@ -244,6 +247,24 @@ def scarce(proc: Path = Path("/proc")) -> str:
     )
 
 
+def make_room(engine: Engine, limit: Path = INOTIFY_LIMIT) -> None:
+    """Raise the machine's limit of inotify instances where it is too low for hosts side by side.
+
+    systemd needs five or so for each host; a kernel's own 128 serve about twenty hosts, of all
+    checkouts together. Where the limit cannot be raised, `scarce` names the remedy in need.
+
+    Args:
+        engine: how to be root.
+        limit: the file that holds it.
+    """
+    if int(limit.read_text()) < INOTIFY_INSTANCES:
+        subprocess.run(
+            engine.as_root(["sh", "-c", f"echo {INOTIFY_INSTANCES} >{limit}"]),
+            check=False,
+            capture_output=True,
+        )
+
+
 class Hosts:
     """The hosts of one scope: what a demo or a test scenario brings up and down together."""
 
@@ -310,6 +331,7 @@ class Hosts:
         if problems:
             raise TestHostsError("\n".join(problems))
         make_identity()
+        make_room(self.engine)
         images.ensure_all(self.engine, (spec.image for spec in specs), self.say)
         with ThreadPoolExecutor(max_workers=4) as pool:
             with locked("network"):
@@ -596,7 +618,7 @@ class Hosts:
             time.sleep(0.2)
         path = CACHE / "acme" / name / "ca.pem"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(done.stdout)
+        write_whole(path, done.stdout)
         return path
 
     def acme_root(self, name: str) -> Path:
@@ -629,11 +651,18 @@ class Hosts:
         path = ca.parent / f"roots-{found['Id'][:12] if found else ''}.pem"
         known = path.read_text() if path.exists() else ""
         if root.strip() not in known:
-            path.write_text(f"{root.strip()}\n{known}")
+            write_whole(path, f"{root.strip()}\n{known}")
         for other in path.parent.glob("roots-*.pem"):
             if other != path:
                 other.unlink()
         return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that tests which run side by side read all of it or what was there before."""
+    new = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
+    new.write_text(text)
+    new.replace(path)
 
 
 def make_identity() -> None:

@@ -1,161 +1,198 @@
 #!/usr/bin/env python3
-"""`make test` and its parts: runs them one after the other, all of them, and counts.
+"""`make test` and its parts: runs them side by side, all of them, and counts.
 
-    tools/run_tests.py [lint] [unit] [app] [molecule | molecule:SCENARIO]...
+    tools/run_tests.py [--jobs N] [lint] [unit] [app] [molecule | molecule:SCENARIO]...
 
-Without a part, all are run. A part that fails does not keep the others from running. The last line
-says how many checks passed and failed: the tests of pytest, the hooks of pre-commit, and for each
-Molecule scenario its tests and its sequence. With KEEP=1 the hosts of a scenario stay.
+Without a part, all are run. A part that fails does not keep the others from running. The output of
+each part is shown when it has ended, and kept in .cache/tests/. The closing table says what each
+part took, and each stage of a scenario. The last line says how many checks passed and failed: the
+tests of pytest, the hooks of pre-commit, and for each Molecule scenario its tests and its sequence.
+With KEEP=1 the hosts of a scenario stay.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
-import re
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
+LOGS = ROOT / ".cache" / "tests"
 sys.path.insert(0, str(ROOT / "testhosts"))
 
+import checks  # noqa: E402
+from checks import Result, judge  # noqa: E402
 from engine import CHECKOUT, Engine  # noqa: E402
 from hosts import Hosts  # noqa: E402
 
 PARTS = ("lint", "unit", "app", "molecule")
 # Tests of one file share what is expensive to prepare.
 PARALLEL = ("--numprocesses=auto", "--dist=loadfile")
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-SUMMARY = re.compile(r"^=+ (?P<counts>.*) in [\d.]+s.*=+$")
-HOOK = re.compile(r"^(?P<name>\S.*?)\.+(\(no files to check\))?(?P<verdict>Passed|Failed|Skipped)$")
-BAD_TEST = re.compile(r"^(?:FAILED|ERROR) (?P<name>\S.*)$")
+# Where an earlier run on this checkout left how long each part takes.
+DURATIONS = LOGS / "seconds.json"
+# On a clean clone: the parts that take longest, which start first.
+LONGEST = ("molecule:gunicorn_systemd", "molecule:setup", "molecule:monitoring", "molecule:default")
 
 
-@dataclass
-class Result:
-    """What a part came to.
+class Terminal:
+    """What the person at the keyboard sees; parts that run side by side write in turn."""
 
-    Attributes:
-        name: of the part.
-        passed: checks that passed.
-        failed: checks that did not.
-        skipped: checks that did not run.
-        seconds: what it took.
-        bad: what failed, by name, with the reason that pytest gives in its summary.
-    """
+    def __init__(self) -> None:
+        """Start the clock that lines of progress show."""
+        self._lock = threading.Lock()
+        self._start = time.monotonic()
 
-    name: str
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-    seconds: float = 0
-    bad: list[str] = field(default_factory=list)
+    def progress(self, text: str) -> None:
+        """Say what has just happened, with the minutes since the start."""
+        minutes, seconds = divmod(int(time.monotonic() - self._start), 60)
+        with self._lock:
+            print(f"[{minutes:3}:{seconds:02}] {text}", flush=True)
 
-
-def count_pytest(lines: Iterable[str]) -> dict[str, int]:
-    """Read from pytest's summaries how many tests passed, failed (errors too), were skipped."""
-    counts = {"passed": 0, "failed": 0, "skipped": 0}
-    for line in lines:
-        if match := SUMMARY.match(line.strip()):
-            for number, word in re.findall(r"(\d+) (\w+)", match["counts"]):
-                kind = "failed" if word in ("failed", "error", "errors") else word
-                if kind in counts:
-                    counts[kind] += int(number)
-    return counts
+    def show(self, heading: str, path: Path) -> None:
+        """Show a part's whole output under a heading."""
+        with self._lock, path.open(errors="replace") as file:
+            print(f"\n=== {heading}", flush=True)
+            for line in file:
+                sys.stdout.write(line)
+            sys.stdout.flush()
 
 
-def count_hooks(lines: Iterable[str]) -> dict[str, int]:
-    """Read how many hooks of pre-commit passed, failed and were skipped."""
-    counts = {"passed": 0, "failed": 0, "skipped": 0}
-    for line in lines:
-        if match := HOOK.match(line.strip()):
-            counts[match["verdict"].lower()] += 1
-    return counts
+class Running:
+    """The processes that parts have started, to end them all when the run is stopped."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._lock = threading.Lock()
+        self._processes: set[subprocess.Popen[str]] = set()
+        self.stopped = False
+
+    def add(self, process: subprocess.Popen[str]) -> None:
+        """Take note of a process that leads a group of its own."""
+        with self._lock:
+            self._processes.add(process)
+            if self.stopped:
+                os.killpg(process.pid, signal.SIGTERM)
+
+    def remove(self, process: subprocess.Popen[str]) -> None:
+        """Forget a process that has ended."""
+        with self._lock:
+            self._processes.discard(process)
+
+    def stop(self) -> None:
+        """End what runs, with its children, and whatever is started from now on."""
+        with self._lock:
+            self.stopped = True
+            for process in self._processes:
+                os.killpg(process.pid, signal.SIGTERM)
 
 
-def failures(lines: Iterable[str]) -> list[str]:
-    """Read the names of what failed: tests of pytest, and hooks of pre-commit."""
-    bad = []
-    for line in lines:
-        if match := BAD_TEST.match(line):
-            bad.append(match["name"])
-        elif (match := HOOK.match(line.strip())) and match["verdict"] == "Failed":
-            bad.append(match["name"])
-    return bad
+RUNNING = Running()
+TERMINAL = Terminal()
 
 
-def run(
-    command: Sequence[str | Path], cwd: Path = ROOT, environment: Mapping[str, str] | None = None
-) -> tuple[int, list[str]]:
-    """Run a command, showing its output.
+class Part:
+    """One part while it runs: its log, and the commands that it consists of."""
 
-    Returns:
-        Its exit code, and its output's lines without colours.
-    """
-    lines = []
-    with subprocess.Popen(
-        [str(x) for x in command],
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **(environment or {})},
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            lines.append(COLOURS.sub("", line.rstrip("\n")))
-    return process.returncode, lines
+    def __init__(self, name: str) -> None:
+        """Start with an empty log.
+
+        Args:
+            name: as in `chosen`, for instance "unit" or "molecule:nginx".
+        """
+        self.name = name.replace(":", " ")
+        LOGS.mkdir(parents=True, exist_ok=True)
+        self.path = LOGS / f"{name.replace(':', '-')}.log"
+        self.path.write_text("")
+        self.stopwatch = checks.Stopwatch()
+
+    def say(self, line: str) -> None:
+        """Write a line of our own to the log."""
+        with self.path.open("a") as log:
+            log.write(f"{line}\n")
+
+    def run(
+        self,
+        command: Sequence[str | Path],
+        cwd: Path = ROOT,
+        environment: Mapping[str, str] | None = None,
+    ) -> tuple[int, list[str]]:
+        """Run a command, with its output in the log.
+
+        Returns:
+            Its exit code, and its output's lines without colours.
+        """
+        lines = []
+        with (
+            self.path.open("a") as log,
+            subprocess.Popen(
+                [str(x) for x in command],
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                # A group of its own, so that nothing of it outlives a run that is stopped.
+                start_new_session=True,
+                env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **(environment or {})},
+            ) as process,
+        ):
+            RUNNING.add(process)
+            assert process.stdout is not None
+            for line in process.stdout:
+                log.write(line)
+                lines.append(checks.plain(line))
+                self._follow(lines[-1])
+        RUNNING.remove(process)
+        return process.returncode, lines
+
+    def _follow(self, line: str) -> None:
+        """Say what a line tells somebody who waits: a stage that ended, a test that failed."""
+        if stage := self.stopwatch.read(line, time.monotonic()):
+            if stage in checks.STAGES:
+                seconds = self.stopwatch.seconds[stage]
+                TERMINAL.progress(f"{self.name}: {checks.STAGES[stage]} took {seconds:.0f} s")
+        elif match := checks.BAD_TEST.match(line):
+            TERMINAL.progress(f"{self.name}: FAILED {match['name']}")
 
 
-def judge(name: str, code: int, counts: Mapping[str, int], lines: Iterable[str] = ()) -> Result:
-    """A part's result: a bad exit code counts, also when no single check failed."""
-    result = Result(name, counts["passed"], counts["failed"], counts["skipped"])
-    result.bad = failures(lines)
-    if code and not result.failed:
-        result.failed = 1
-        result.bad.append(f"exit code {code}")
-    elif not code and not result.passed:
-        print(f"{name}: nothing was tested.", file=sys.stderr)
-        result.failed = 1
-    return result
-
-
-def lint() -> Result:
+def lint(part: Part) -> Result:
     """Everything that looks at the source only."""
-    code, lines = run([BIN / "pre-commit", "run", "--all-files"])
-    return judge("lint", code, count_hooks(lines), lines)
+    code, lines = part.run([BIN / "pre-commit", "run", "--all-files"])
+    return judge("lint", code, checks.count_hooks(lines), lines)
 
 
-def unit() -> Result:
+def unit(part: Part) -> Result:
     """The offline tests.
 
     Modules are tried as root, as on a host. Without root a user namespace is enough for that.
     """
     root = [] if os.geteuid() == 0 else ["unshare", "--map-root-user"]
-    code, lines = run([*root, BIN / "python", "-m", "pytest", *PARALLEL, "tests/unit"])
-    return judge("unit", code, count_pytest(lines), lines)
+    code, lines = part.run([*root, BIN / "python", "-m", "pytest", *PARALLEL, "tests/unit"])
+    return judge("unit", code, checks.count_pytest(lines), lines)
 
 
-def app() -> Result:
+def app(part: Part) -> Result:
     """The application's own tests."""
-    code, lines = run([BIN / "python", "-m", "pytest", *PARALLEL], cwd=ROOT / "app")
-    return judge("app", code, count_pytest(lines), lines)
+    code, lines = part.run([BIN / "python", "-m", "pytest", *PARALLEL], cwd=ROOT / "app")
+    return judge("app", code, checks.count_pytest(lines), lines)
 
 
 def scenarios() -> list[str]:
-    """The Molecule scenarios, the whole stack last."""
-    found = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")}
-    return sorted(found, key=lambda name: (name == "default", name))
+    """The Molecule scenarios."""
+    return sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
 
 
-def molecule(scenario: str) -> Result:
+def molecule(part: Part, scenario: str) -> Result:
     """One Molecule scenario from bare hosts to their removal."""
     environment = {
         # Two checkouts whose folders have the same name would share what Molecule remembers.
@@ -164,25 +201,27 @@ def molecule(scenario: str) -> Result:
         "MOLECULE_COMMAND_BORDERS": "0",
     }
     program = BIN / "molecule"
-    hosts = Hosts(Engine(), f"molecule-{CHECKOUT}-{scenario}".replace("_", "-"), "", print)
+    hosts = Hosts(Engine(), f"molecule-{CHECKOUT}-{scenario}".replace("_", "-"), "", part.say)
     if ROOT.joinpath(".cache", "molecule", scenario).is_symlink():
-        print(f"molecule: forgetting an earlier run of {scenario}", flush=True)
-        run([program, "destroy", "--scenario-name", scenario], environment=environment)
+        part.say(f"molecule: forgetting an earlier run of {scenario}")
+        part.run([program, "destroy", "--scenario-name", scenario], environment=environment)
     # Molecule forgets hosts with the checkout that made them, and would take them for bare ones.
     if left := hosts.down():
-        print(f"molecule: removed what an earlier run left: {', '.join(left)}", flush=True)
-    code, lines = run(
+        part.say(f"molecule: removed what an earlier run left: {', '.join(left)}")
+    code, lines = part.run(
         [program, "test", "--scenario-name", scenario, "--destroy=never"], environment=environment
     )
-    counts = count_pytest(lines)
+    counts = checks.count_pytest(lines)
     # A failed test shows its host's journal itself.
     if code and not counts["failed"]:
         for host in hosts.listed():
-            print(hosts.journal(host["name"]), flush=True)
+            part.say(hosts.journal(host["name"]))
     if os.environ.get("KEEP"):
-        print(f"molecule: the hosts of {scenario} stay (`testhosts/testhosts.py list`)", flush=True)
+        part.say(f"molecule: the hosts of {scenario} stay (`testhosts/testhosts.py list`)")
     else:
-        removed, _ = run([program, "destroy", "--scenario-name", scenario], environment=environment)
+        removed, _ = part.run(
+            [program, "destroy", "--scenario-name", scenario], environment=environment
+        )
         code = code or removed
     if not code:
         # The sequence: check mode on the bare host, convergence, idempotence, check mode again.
@@ -205,49 +244,101 @@ def chosen(arguments: Sequence[str]) -> list[str]:
         else:
             known = [*PARTS, *(f"molecule:{scenario}" for scenario in scenarios())]
             raise SystemExit(f"No part {argument!r}: there are {', '.join(known)}.")
-    return parts
+    return list(dict.fromkeys(parts))
 
 
-def total(results: Iterable[Result]) -> tuple[str, int]:
-    """The last line, and the exit code."""
-    passed = failed = skipped = 0
-    for result in results:
-        passed += result.passed
-        failed += result.failed
-        skipped += result.skipped
-    line = f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else "")
-    return line, 1 if failed else 0
+def durations() -> dict[str, float]:
+    """Seconds that each part took when it last ran in this checkout."""
+    try:
+        return {str(name): float(x) for name, x in json.loads(DURATIONS.read_text()).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def in_order(parts: Sequence[str], known: Mapping[str, float]) -> list[str]:
+    """The order in which parts start: the longest first, so that none of them ends alone.
+
+    Args:
+        parts: as `chosen` returns them.
+        known: seconds that parts took before; those that are not in it come first.
+    """
+
+    def key(part: str) -> tuple[float, int]:
+        place = LONGEST.index(part) if part in LONGEST else len(LONGEST)
+        return (-known.get(part, float("inf")), place)
+
+    return sorted(parts, key=key)
+
+
+def run_part(name: str) -> Result:
+    """Run one part from its start to its result, and show its output."""
+    start = time.monotonic()
+    part = Part(name)
+    TERMINAL.progress(f"{part.name}: started")
+    kind, _, scenario = name.partition(":")
+    simple: dict[str, Callable[[Part], Result]] = {"lint": lint, "unit": unit, "app": app}
+    try:
+        result = molecule(part, scenario) if scenario else simple[kind](part)
+    except Exception as error:
+        # A fault of this program, or no engine: the other parts go on.
+        result = Result(part.name, failed=1, bad=[f"{type(error).__name__}: {error}"])
+    result.seconds = time.monotonic() - start
+    result.stages = part.stopwatch.seconds
+    TERMINAL.show(part.name, part.path)
+    verdict = "FAILED" if result.failed else "ok"
+    TERMINAL.progress(f"{part.name}: {verdict} after {result.seconds:.0f} s")
+    return result
+
+
+def jobs() -> int:
+    """How many parts run at once: one more than processors, since hosts are mostly waited for."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the parts, then say what each took and came to."""
-    results = []
-    for part in chosen(arguments):
-        print(f"\n=== {part.replace(':', ' ')}", flush=True)
-        start = time.monotonic()
-        kind, _, scenario = part.partition(":")
-        result = (
-            molecule(scenario) if scenario else {"lint": lint, "unit": unit, "app": app}[kind]()
-        )
-        result.seconds = time.monotonic() - start
-        results.append(result)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=int(os.environ.get("JOBS") or jobs()),
+        help="parts that run at once (default: the variable JOBS, else processors + 1)",
+    )
+    options = parser.parse_args(arguments)
+    parts = chosen(options.parts)
+    known = durations()
+    start = time.monotonic()
+    with ThreadPoolExecutor(max_workers=max(1, options.jobs)) as pool:
+        results = {}
+        try:
+            futures = {part: pool.submit(run_part, part) for part in in_order(parts, known)}
+            for part in parts:
+                results[part] = futures[part].result()
+        except KeyboardInterrupt:
+            RUNNING.stop()
+            pool.shutdown(cancel_futures=True)
+            raise
+    known |= {part: round(result.seconds, 1) for part, result in results.items()}
+    DURATIONS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
     print()
-    for result in results:
-        verdict = "FAILED" if result.failed else "ok"
-        print(
-            f"{result.name:32} {verdict:8} {result.passed:5} passed {result.failed:4} failed"
-            f" {result.seconds:8.1f} s"
-        )
+    for line in checks.table(results.values()):
+        print(line)
+    print(f"{len(parts)} parts, {options.jobs} at once: {time.monotonic() - start:.0f} s")
     # Last, where whoever sees only the end of the output finds it.
-    for result in results:
+    for result in results.values():
         for name in result.bad:
             print(f"{result.name}: {name}")
-    line, code = total(results)
+    line, code = checks.total(results.values())
     print(line, flush=True)
     return code
 
 
 if __name__ == "__main__":
+    # A run that CI stops ends what it started, as one that is interrupted at the keyboard.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:

@@ -21,6 +21,7 @@ from hosts import (
     free_ports,
     listener,
     mac_address,
+    make_room,
     read_specs,
     scarce,
 )
@@ -301,6 +302,25 @@ class TestScarce:
             (proc / f"7/fd/{number}").symlink_to("anon_inode:inotify")
         (proc / "7/fd/9").symlink_to("socket:[1]")
         assert ("max_user_instances" in scarce(proc)) is said
+
+
+class TestMakeRoom:
+    """Scenarios that run side by side need more of the machine than its kernel gives at first."""
+
+    class Root:
+        """An engine that is root already."""
+
+        def as_root(self, argv: list[str]) -> list[str]:
+            return argv
+
+    @pytest.mark.parametrize(("before", "after"), [(128, 1024), (1024, 1024), (8192, 8192)])
+    def test_a_low_limit_is_raised_and_a_high_one_stays(
+        self, tmp_path: Path, before: int, after: int
+    ):
+        limit = tmp_path / "max_user_instances"
+        limit.write_text(f"{before}\n")
+        make_room(self.Root(), limit)  # type: ignore[arg-type]
+        assert int(limit.read_text()) == after
 
 
 class TestCommandLine:

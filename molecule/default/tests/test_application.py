@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+import pytest
 from testinfra.host import Host
 
 if TYPE_CHECKING:
@@ -199,6 +200,7 @@ def test_failing_migration_leaves_release_and_data_and_a_copy_to_go_back_to(
     assert api.record(later, secrets.token_hex(8)).status == 201
 
 
+@pytest.mark.one_system(13)
 def test_nothing_shows_a_secret(
     control: Any, variables: dict[str, Any], as_root: Callable[[str], str]
 ) -> None:

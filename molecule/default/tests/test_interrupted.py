@@ -19,13 +19,15 @@ PROJECT = Path(__file__).parents[3]
 TESTHOSTS = [sys.executable, str(PROJECT / "testhosts" / "testhosts.py")]
 # The control process is killed when these tasks begin: files on disk but no reload, a database that
 # is being made, a release that serves nothing yet, a service whose handler is still due.
-POINTS = (
-    "Put a certificate behind each link",
-    "Reload, start or restart nginx",
-    "Bring the data to what the release needs",
-    "Hand over to the release and the settings",
-    "Ask the release through nginx",
-)
+POINTS = {
+    "Put a certificate behind each link": False,
+    "Reload, start or restart nginx": True,
+    "Bring the data to what the release needs": False,
+    "Hand over to the release and the settings": True,
+    "Ask the release through nginx": False,
+}
+# `make proof` tries all of them, `make test` a handler that is still due and a handover half done.
+TRIED = [point for point, quick in POINTS.items() if quick or os.environ.get("EVERY_SYSTEM")]
 
 
 def run_testhosts(*arguments: str) -> Any:
@@ -94,7 +96,7 @@ def run_and_kill(inventory: Path, point: str) -> bool:
 
 def test_run_converges_after_being_killed_at_each_point(bare_host: Path) -> None:
     """One host, cut off at one point after the other: each run starts where the last one died."""
-    for point in POINTS:
+    for point in TRIED:
         assert run_and_kill(bare_host, point), f"the run never came to: {point}"
     finished = subprocess.run(
         command(bare_host),

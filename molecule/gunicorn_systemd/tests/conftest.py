@@ -92,10 +92,8 @@ class Service:
 
     @property
     def workers(self) -> int:
-        workers = self.told("workers")
-        if isinstance(workers, int):
-            return workers
-        return int(self.as_root("nproc")) * 2 + 1
+        """As many as gunicorn is configured to have; tests/unit has what the default comes to."""
+        return int(self.as_root(rf"grep -Po '^workers = \K\d+$' /etc/{self.name}/gunicorn.conf.py"))
 
     def client(self, command: str, *, user: str = "", **options: Any) -> Any:
         """Run tests/client.py on the host, as root or as `user`: `name` or `name:group`."""

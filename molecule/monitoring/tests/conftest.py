@@ -13,6 +13,9 @@ from urllib.parse import quote
 import pytest
 from testinfra.host import Host
 
+# What changes the hosts for those who come later (molecule/conftest.py).
+STAGES = ("broken", "mended", "moved")
+
 # What is on every host.
 GET = (
     "import sys, urllib.request as r;"

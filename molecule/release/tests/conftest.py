@@ -13,6 +13,9 @@ sys.path.insert(0, str(PROJECT / "tests" / "releases"))
 
 from bench import Host, host_variables  # noqa: E402
 
+# Hosts keep the database that they get for a fleet (molecule/conftest.py).
+STAGES = ("fleet",)
+
 
 @pytest.fixture(scope="module")
 def bench(host: Any, control: Any, testhosts: Any) -> Host:

@@ -1,7 +1,4 @@
-"""Two hosts behind one name, with one database: a fleet as it stands behind a load balancer.
-
-Last of its scenario: the hosts keep the database that they get here.
-"""
+"""Two hosts behind one name, with one database: a fleet as it stands behind a load balancer."""
 
 from __future__ import annotations
 

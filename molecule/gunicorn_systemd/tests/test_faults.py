@@ -65,6 +65,7 @@ def test_a_stop_finishes_what_was_begun(plain: Service, as_root: Callable[[str],
     assert plain.ask().status == 200
 
 
+@pytest.mark.one_system(13)
 def test_a_missing_release_is_named(
     host: Host, plain: Service, as_root: Callable[[str], str]
 ) -> None:
@@ -91,6 +92,7 @@ def test_memory_runs_out_for_one_worker_only(host: Host, tuned: Service) -> None
     assert tuned.master == master
 
 
+@pytest.mark.one_system(13)
 def test_what_somebody_stopped_is_started_by_the_next_run(
     host: Host, plain: Service, play: Callable[..., Any], as_root: Callable[[str], str]
 ) -> None:

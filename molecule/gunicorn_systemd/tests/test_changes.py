@@ -32,6 +32,7 @@ def test_a_changed_setting_loses_no_request(plain: Service, again: Callable[...,
     assert plain.client("inodes", to=plain.everywhere) == sockets
 
 
+@pytest.mark.one_system(12)
 def test_another_port_replaces_the_one_before(plain: Service, again: Callable[..., Any]) -> None:
     """Only this closes the sockets: they are opened anew between a stop and a start."""
     run = again(gunicorn_systemd_bind=["127.0.0.1:5001"])
@@ -50,6 +51,7 @@ def broken(folder: Path) -> str:
     return str(folder / "app")
 
 
+@pytest.mark.one_system(13)
 def test_a_broken_release_fails_the_run_and_says_why(
     plain: Service, again: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -65,6 +67,7 @@ def test_a_broken_release_fails_the_run_and_says_why(
     assert (plain.ask().json()["release"], plain.master) == (before, master)
 
 
+@pytest.mark.one_system(12)
 def test_settings_that_are_judged_bad_are_put_back(
     host: Host, plain: Service, again: Callable[..., Any]
 ) -> None:
@@ -90,6 +93,7 @@ def test_settings_that_are_judged_bad_are_put_back(
     assert len(plain.children()) == 2
 
 
+@pytest.mark.one_system(13)
 def test_a_run_that_was_cut_off_is_finished_by_the_next(
     host: Host, plain: Service, control: Any, again: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -119,6 +123,7 @@ def test_a_run_that_was_cut_off_is_finished_by_the_next(
     assert len(plain.children()) == 2
 
 
+@pytest.mark.one_system(12)
 def test_a_unit_that_systemd_does_not_understand_never_goes_live(
     host: Host, plain: Service, play: Callable[..., Any]
 ) -> None:
@@ -132,6 +137,7 @@ def test_a_unit_that_systemd_does_not_understand_never_goes_live(
     assert plain.master == master
 
 
+@pytest.mark.one_system(13)
 def test_the_port_of_another_program_is_refused(
     plain: Service, play: Callable[..., Any], as_root: Callable[[str], str]
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,14 +113,37 @@ FAULTS = {
 OUTAGE = {"SiteDown", "UnitNotRunning", "ErrorBudgetBurnsFast", "ErrorBudgetBurnsSlowly"}
 
 
+# They look back on purpose: at 5 minutes of answers, 10 of kills, 15 of restarts or refusals, at
+# the budget that is gone.
+LOOKING_BACK = {
+    "SlowAnswers",
+    "OutOfMemory",
+    "UnitRestarts",
+    "NotificationsFail",
+    "ErrorBudgetBurnsFast",
+    "ErrorBudgetBurnsSlowly",
+}
+
+
 @pytest.fixture(scope="module")
-def broken(watched: Watched, receiver: None) -> Iterator[None]:
-    """All of them at once: each is waited for in turn."""
+def broken(watched: Watched, receiver: None) -> Iterator[Callable[[], None]]:
+    """All of them at once: each is waited for in turn. Gives what mends them, once."""
     for breaks, _ in FAULTS.values():
         watched.run(breaks)
-    yield
-    for _, mends in reversed(FAULTS.values()):
-        watched.run(mends)
+    left = [mends for _, mends in FAULTS.values()]
+
+    def mend() -> None:
+        while left:
+            watched.run(left.pop())
+
+    yield mend
+    mend()
+
+
+@pytest.fixture(scope="module")
+def mended(broken: Callable[[], None]) -> None:
+    """The faults are there no more."""
+    broken()
 
 
 @pytest.mark.usefixtures("broken")
@@ -163,6 +186,7 @@ def test_a_receiver_that_refuses_is_told_about(watched: Watched) -> None:
     until(watched.received, lambda told: (PATH, "firing", "NotificationsFail") in told)
 
 
+@pytest.mark.usefixtures("broken")
 def test_an_outage_is_told_and_ends(watched: Watched, receiver: None) -> None:
     """With the windows of production: the budget burns fast, so it is known within seconds."""
     watched.run("systemctl stop toll-app.socket toll-app.service")
@@ -172,3 +196,9 @@ def test_an_outage_is_told_and_ends(watched: Watched, receiver: None) -> None:
     finally:
         watched.run("systemctl start toll-app.socket toll-app.service")
     until(watched.firing, lambda firing: not {"SiteDown", "UnitNotRunning"} & firing)
+
+
+@pytest.mark.usefixtures("mended")
+def test_what_was_mended_is_silent(watched: Watched) -> None:
+    """An alert that does not end is one that nobody reads any more."""
+    until(watched.firing, lambda firing: firing <= LOOKING_BACK)

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from conftest import Watched, open_ports, until
 from testinfra.host import Host
 
 testinfra_hosts = ["ansible://watched"]
 
 
-def test_a_host_may_change_from_watching_itself(control: Any, host: Host) -> None:
-    """What it did for itself stops; what it did before goes on when it comes back."""
+@pytest.fixture
+def moved(control: Any) -> None:
+    """It is watched by the other host."""
     run = control.run_playbook(
         limit="watched",
         variables={"monitoring_server": "watcher", "monitoring_webhook_url": ""},
     )
     assert run.returncode == 0, run.output
+
+
+@pytest.mark.usefixtures("moved")
+def test_a_host_may_change_from_watching_itself(control: Any, host: Host) -> None:
+    """What it did for itself stops; what it did before goes on when it comes back."""
     for name in ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter"):
         assert not host.service(name).is_running
         assert not host.service(name).is_enabled
