@@ -168,7 +168,8 @@ class Check:
 class Config:
     """What the role says, from /etc/<name>/handover.json. Times are in seconds.
 
-    `settings` are the files that the service is started with, this one among them.
+    `settings` are the files that the service is started with, this one among them. `sandbox` are
+    directives of systemd for the unit that does the work.
     """
 
     name: str
@@ -178,6 +179,7 @@ class Config:
     start_time_limit: float = 60
     stop_time_limit: float = 35
     bake_time: float = 5
+    sandbox: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, name: str) -> Config:
@@ -188,6 +190,7 @@ class Config:
         try:
             data["check"] = Check(**known(Check, data["check"]))
             data["settings"] = tuple(data["settings"])
+            data["sandbox"] = tuple(data.get("sandbox", ()))
             return cls(**known(cls, data))
         except (KeyError, TypeError) as error:
             raise Refused(
@@ -1269,6 +1272,7 @@ def start_unit(config: Config, request: str, options: argparse.Namespace) -> boo
         *("--service-type=oneshot", "--property=TimeoutStartSec=infinity"),
         # Killed, it is started again, and takes back what it had begun.
         *("--property=Restart=on-abnormal", f"--property=SyslogIdentifier={config.name}-handover"),
+        *(f"--property={directive}" for directive in config.sandbox),
         *(program, f"--run={request}", f"--by={options.by}", f"--reason={options.reason}"),
         *(["--restart"] if options.restart else []),
         *([options.release] if options.release else []),
