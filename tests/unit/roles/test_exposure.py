@@ -39,12 +39,13 @@ def rendered(role: str, template: str, **variables: Any) -> list[tuple[str, str]
 def gunicorn() -> list[tuple[str, str]]:
     """The service and its standby, as far into the network as the role lets them."""
     variables = {**APPLICATION, "gunicorn_systemd_network": "any"}
-    units = evaluate(
-        "gunicorn_systemd", "__gunicorn_systemd_service_units", "Debian", **variables
-    )
+    units = evaluate("gunicorn_systemd", "__gunicorn_systemd_service_units", "Debian", **variables)
     assert len(units) == 2
     return [
-        (unit["name"], render("gunicorn_systemd", "unit.service.j2", "Debian", **variables, unit=unit))
+        (
+            unit["name"],
+            render("gunicorn_systemd", "unit.service.j2", "Debian", **variables, unit=unit),
+        )
         for unit in units
     ]
 
@@ -112,11 +113,11 @@ def exposure(text: str, folder: Path) -> tuple[float, str]:
 
 def test_every_unit_is_measured() -> None:
     """A unit that nobody thought of is the one that stays open."""
-    found = {
-        f"{path.relative_to(ROLES).parts[0]}/{path.relative_to(ROLES / path.relative_to(ROLES).parts[0] / 'templates')}"
-        for path in ROLES.glob("*/templates/**/*")
-        if path.is_file() and re.search(r"^\[Service\]$", path.read_text(), re.MULTILINE)
-    }
+    found = set()
+    for path in ROLES.glob("*/templates/**/*"):
+        role, _, *rest = path.relative_to(ROLES).parts
+        if path.is_file() and re.search(r"^\[Service\]$", path.read_text(), re.MULTILINE):
+            found.add("/".join([role, *rest]))
     assert found == UNITS.keys()
 
 
@@ -136,3 +137,13 @@ def test_the_handover_starts_its_own_unit_with_the_same_limits(tmp_path: Path) -
     assert set(settings["sandbox"]) <= set(boot.splitlines())
     text = "\n".join(["[Service]", *settings["sandbox"], ""])
     assert exposure(text, tmp_path)[0] <= LIMIT
+
+
+def test_root_writes_metrics_where_only_root_can() -> None:
+    """Both roles that write them name one place, right below a directory of the system."""
+    places = {
+        evaluate("monitoring", "__monitoring_textfiles", "Debian"),
+        evaluate("toll_app", "__toll_app_metrics_directory", "Debian"),
+    }
+    assert {str(Path(place).parent) for place in places} == {"/var/lib"}
+    assert len(places) == 1

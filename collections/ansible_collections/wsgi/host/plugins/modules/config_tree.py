@@ -17,6 +17,8 @@ description:
   - Files written by an earlier run that are no longer wanted are removed. A file that was edited
     by hand, or that
     was there before the first run, is reported when it is replaced, and a copy is kept.
+  - A path that another user can change, since a directory on the way to it belongs to that user, is
+    refused before anything is changed.
   - A tree whose handlers did not run, because the run was interrupted, reports C(changed) again
     (see O(settle)).
 options:
@@ -148,6 +150,10 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wsgi.host.plugins.module_utils.paths import (
+    ForeignPathError,
+    require_own,
+)
 
 RECORDS = Path("/var/lib/config-tree")
 RECORD_VERSION = 1
@@ -278,6 +284,18 @@ def replace(path: Path, content: bytes, mode: int, uid: int = 0, gid: int = 0) -
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def require_own_places(
+    record: Record, wanted: list[Wanted], directories: list[dict[str, Any]]
+) -> None:
+    """Raises ForeignPathError where somebody else than root can change where a path leads."""
+    # One look for each directory, of which files have many in common.
+    files = {*(file.dest for file in wanted), *record.files, *record.written, *record.settled}
+    for path in sorted({os.path.dirname(dest): dest for dest in sorted(files)}.values()):
+        require_own(path)
+    for entry in directories:
+        require_own(entry["path"])
 
 
 def look(dest: str) -> Found:
@@ -561,6 +579,7 @@ def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
     name: str = module.params["name"]
     inputs: dict[str, Any] = module.params["inputs"]
     record = read_record(name)
+    require_own_places(record, wanted, module.params["directories"])
     directories = missing_directories(module.params["directories"], tolerant=module.check_mode)
     changes = compare(wanted, record, tolerant=module.check_mode)
     differs = bool(changes) or record.inputs != inputs
@@ -603,7 +622,9 @@ def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
 
 def remove(module: AnsibleModule) -> dict[str, Any]:
     name: str = module.params["name"]
-    changes = compare([], read_record(name), tolerant=True)
+    record = read_record(name)
+    require_own_places(record, [], [])
+    changes = compare([], record, tolerant=True)
     kept: dict[str, str] = {}
     if not module.check_mode:
         kept = keep_copies(name, changes)
@@ -647,7 +668,7 @@ def main() -> None:
             result = remove(module)
         else:
             result = put_in_place(module, decode(module.params["payload"]))
-    except TreeError as error:
+    except (TreeError, ForeignPathError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

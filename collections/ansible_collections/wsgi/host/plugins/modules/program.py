@@ -61,6 +61,10 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wsgi.host.plugins.module_utils.paths import (
+    ForeignPathError,
+    require_own,
+)
 
 OUTPUT_LIMIT = 4000  # characters of what a program said that are shown if it is no answer
 
@@ -89,6 +93,10 @@ def main() -> None:
     if not argv or not os.path.isabs(argv[0]):
         module.fail_json(msg=f"argv is {argv!r}. Begin it with the absolute path of a program.")
     name = os.path.basename(argv[0])
+    try:
+        require_own(argv[0])
+    except ForeignPathError as error:
+        module.fail_json(msg=str(error))
     if module.check_mode:
         if not os.path.exists(argv[0]):
             module.exit_json(changed=True, msg=f"{argv[0]} would be installed first, then run.")

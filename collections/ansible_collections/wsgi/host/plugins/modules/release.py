@@ -23,6 +23,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wsgi.host.plugins.module_utils.paths import (
+    ForeignPathError,
+    require_own,
+)
 
 DOCUMENTATION = r"""
 ---
@@ -37,6 +41,7 @@ description:
     when it is complete and on disk, so that an interrupted run leaves nothing that counts.
   - O(activate) points the symbolic link C(<root>/current) at the release, in one step.
   - A release that is there is not looked at again, except with O(verify).
+  - O(root) has to be root's alone, with all directories above it; root runs what is in it.
   - O(static) names files of the application that a web server serves. They are copied to
     C(<root>/static/<hash>/<file>), with the first 8 digits of each file's SHA-256. Such an address
     has one content for ever, also while two releases answer side by side or after one goes back,
@@ -681,6 +686,8 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     archive = module.params["archive"]
     releases = os.path.join(root, "releases")
     path = os.path.join(releases, bundle["id"])
+    for owned in (root, releases, os.path.join(root, "static"), os.path.join(root, "state")):
+        require_own(owned, itself=True)
     before = current_release(root)
     manifest = read_manifest(path)
     install_it = manifest is None or manifest.get("id") != bundle["id"]
@@ -766,7 +773,7 @@ def main() -> None:
     )
     try:
         result = run(module)
-    except ReleaseError as error:
+    except (ReleaseError, ForeignPathError) as error:
         module.fail_json(msg=str(error))
     except (OSError, tarfile.TarError, zlib.error, EOFError, ValueError, KeyError) as error:
         root = module.params["root"]
