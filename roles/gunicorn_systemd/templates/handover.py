@@ -1,8 +1,8 @@
 #!/usr/bin/python3 -I
 """Hands a service over to another release, or to changed settings, without losing a request.
 
-    <name>-handover [RELEASE] [--restart] [--reason TEXT] [--by WHO] [--wait SECONDS] [--check]
-                    [--json]
+    <name>-handover [RELEASE] [--restart] [--reason TEXT] [--by WHO] [--wait SECONDS]
+                    [--check | --preview] [--json]
 
 Without RELEASE, the live one is started again if the settings on disk are others than it runs with,
 and with --restart in any case. Exits with 0
@@ -1231,6 +1231,14 @@ def command(config: Config, systemd: Systemd, options: argparse.Namespace) -> Re
     while True:
         wait_for_others(config, systemd, patience)
         state = State.read(config)
+        if state is None and options.preview and options.release:
+            shipped = Handover(config, systemd).releases() if config.root else [options.release]
+            if options.release not in shipped:
+                msg = (
+                    f"{config.name}: would hand over to release {options.release} when it is here: "
+                    f"release {Handover(config, systemd).current() or 'none'} is live."
+                )
+                return Result(True, msg, options.release)
         if state is None:
             plan = Handover(config, systemd).plan(options.release, options.restart)
             if not plan.reasons and not plan.disabled:
@@ -1242,7 +1250,7 @@ def command(config: Config, systemd: Systemd, options: argparse.Namespace) -> Re
             )
         else:
             msg = f"{config.name}: would take back what was interrupted in stage {state.stage}."
-        if options.check:
+        if options.check or options.preview:
             return Result(True, msg, options.release)
         request = uuid.uuid4().hex[:12]
         if start_unit(config, request, options):
@@ -1325,6 +1333,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--wait", type=float, default=0, metavar="SECONDS", help="for another handover"
     )
     parser.add_argument("--check", action="store_true", help="say what would be done")
+    parser.add_argument(
+        "--preview", action="store_true", help="the same of a release that is still to be shipped"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--boot", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--run", metavar="REQUEST", help=argparse.SUPPRESS)

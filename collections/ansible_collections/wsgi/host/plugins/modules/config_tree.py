@@ -40,7 +40,8 @@ options:
       - Directories below C(templates/) whose layout is the layout on the host, each with
         C(source) and C(dest),
         optionally C(mode), C(owner), C(group) and C(secret).
-      - Files ending in C(.j2) are rendered; others are copied as they are.
+      - Files ending in C(.j2) are rendered; others are copied as they are, and C(--diff) names
+        their version before and after instead of their lines.
     type: list
     elements: dict
     default: []
@@ -175,6 +176,7 @@ class Wanted:
     secret: bool
     content: bytes | None = None
     random: int | None = None
+    program: bool = False
 
 
 @dataclass
@@ -238,6 +240,7 @@ def decode(payload: str | None) -> list[Wanted]:
             secret=entry["secret"],
             content=base64.b64decode(entry["content"]) if "content" in entry else None,
             random=entry.get("random"),
+            program=entry.get("program", False),
         )
         for entry in entries
     ]
@@ -511,6 +514,12 @@ def put_back(change: Change) -> None:
         replace(path, change.found.content, change.found.mode, change.found.uid, change.found.gid)
 
 
+def version(content: bytes) -> str:
+    """A file of this project's own, in one line: nobody reads a program in a difference."""
+    lines = content.count(b"\n")
+    return f"version {digest(content)[:12]}, {lines} lines"
+
+
 def differences(
     changes: list[Change], before: dict[str, Any], after: dict[str, Any]
 ) -> list[dict[str, str]]:
@@ -524,6 +533,9 @@ def differences(
         elif change.secret:
             old = "" if change.found.kind == "missing" else "(secret)"
             new = "(secret, new)" if change.wanted else ""
+        elif change.wanted is not None and change.wanted.program:
+            old = "" if change.found.kind == "missing" else version(change.found.content)
+            new = version(change.wanted.content or b"")
         else:
             old = change.found.content.decode(errors="replace")
             new = ((change.wanted.content or b"") if change.wanted else b"").decode(

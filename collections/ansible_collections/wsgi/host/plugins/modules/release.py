@@ -141,6 +141,18 @@ current:
   description: Id of the release that was current before, null if there was none.
   returned: success
   type: str
+preview:
+  description: >-
+    In check mode, what the release that would be installed has other than the current one, a line for each
+    package and file.
+  returned: in check mode, if it would be installed
+  type: list
+  elements: str
+changed_files:
+  description: Files of the application that differ from the current release, if it is known which.
+  returned: as RV(preview)
+  type: list
+  elements: str
 record:
   description: The release's record with O(records), as it is (or in check mode, was) on the host.
   returned: success
@@ -160,6 +172,8 @@ STATIC_DIGITS = 8
 # Compiled files are about as large as their sources.
 SPACE_FACTOR = 2.2
 SPACE_MARGIN = 20 * 1024 * 1024
+# More than that nobody reads.
+PREVIEW_LINES = 60
 
 
 class ReleaseError(Exception):
@@ -673,6 +687,55 @@ def wanted_record(found: dict[str, Any] | None, bundle: dict[str, Any], by: str)
     }
 
 
+def packages_of(manifest: dict[str, Any]) -> dict[str, str]:
+    """Return the version of each package of an installed release."""
+    found = (
+        re.match(r"site-packages/([^/]+)-([^-/]+)\.dist-info/METADATA$", name)
+        for name in manifest["files"]
+    )
+    return {re.sub(r"[-_.]+", "-", match[1]).lower(): match[2] for match in found if match}
+
+
+def preview(
+    bundle: dict[str, Any], before: str | None, manifest: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return what a release that would be installed has other than the current one, in words.
+
+    Args:
+        bundle: with its `contents`, where the control node knows them.
+        before: the id of the current release.
+        manifest: what is in that.
+    """
+    name = f"release {bundle['id']} ({bundle.get('revision') or 'no revision'})"
+    contents = bundle.get("contents")
+    if not contents:
+        return {"preview": [f"{name} would be installed"]}
+    files, packages = contents["files"], contents["packages"]
+    if manifest is None:
+        return {
+            "preview": [
+                f"{name} would be installed: {len(files)} files of the application, "
+                f"{len(packages)} packages"
+            ]
+        }
+    there = {key: value for key, value in manifest["files"].items() if key.startswith("app/")}
+    had = packages_of(manifest)
+    lines = [f"{name} would follow {before}"]
+    for package in sorted({*packages, *had}):
+        old, new = had.get(package), packages.get(package)
+        if old != new:
+            lines.append(f"package {package}: {old or 'none'} -> {new or 'none'}")
+    changed = [path for path in sorted({*files, *there}) if files.get(path) != there.get(path)]
+    for path in changed:
+        what = "changed" if path in files and path in there else "new" if path in files else "gone"
+        lines.append(f"{path}: {what}")
+    if len(lines) == 1:
+        lines.append("the same files and packages")
+    more = len(lines) - PREVIEW_LINES
+    shown = [*lines[:PREVIEW_LINES], *([f"... and {more} more"] if more > 0 else [])]
+    return {"preview": shown, "changed_files": changed}
+
+
 def installed(releases: str, also: str) -> list[str]:
     """Return the ids of the complete releases, and of the one that is to be one."""
     names = os.listdir(releases) if os.path.isdir(releases) else []
@@ -737,7 +800,13 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         lines = [f"release {bundle['id']}: {'installed' if installed else 'absent'}"]
         return "\n".join([*lines, f"current: {current or 'none'}", ""])
 
+    foreseen = {}
+    if module.check_mode and install_it:
+        current = read_manifest(os.path.join(releases, before)) if before else None
+        foreseen = preview(bundle, before, current)
+
     return {
+        **foreseen,
         "changed": bool(install_it or activate_it or published or record_it),
         "id": bundle["id"],
         "path": path,
