@@ -12,7 +12,7 @@ from conftest import Watched, until
 testinfra_hosts = ["ansible://watched"]
 
 PATH = "/not-a-secret-5f1c"
-TEXTFILES = "/var/lib/prometheus/node-exporter"
+TEXTFILES = "/var/lib/toll-app-metrics"
 SITE = "/etc/ssl/sites/watched.toll.test"
 FLASK = "/usr/local/sbin/toll-app-flask"
 BROKEN = "/opt/toll-app/releases/0badbadbad00"

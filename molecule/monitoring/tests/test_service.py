@@ -96,6 +96,22 @@ def test_the_sandbox_is_in_force(watched: Watched, service: str) -> None:
     assert float(exposure.split(":")[1].split()[0]) < 2
 
 
+def test_the_user_of_prometheus_cannot_lead_root_astray(watched: Watched) -> None:
+    """Whoever breaks into Prometheus owns its directory, and must not own the host by that."""
+    target = "/etc/toll-app-astray"
+    place = "/var/lib/prometheus/node-exporter"
+    watched.run(f"install -d -m 0700 {target} && touch -d @0 {target}")
+    before = watched.run(f"stat -c '%a %U %Y' {target}")
+    as_prometheus = "setpriv --reuid=prometheus --regid=prometheus --clear-groups --"
+    watched.run(f"{as_prometheus} sh -c 'mv {place} {place}.away; ln -s {target} {place}'")
+    try:
+        watched.run("systemctl start toll-app-metrics.service toll-app-backup.service")
+        assert watched.run(f"ls -A {target}") == ""
+        assert watched.run(f"stat -c '%a %U %Y' {target}") == before
+    finally:
+        watched.run(f"rm {place}; mv {place}.away {place}; rmdir {target}")
+
+
 def test_limits_of_what_is_kept_are_set(watched: Watched) -> None:
     flags = watched.ask("status/flags")
     assert flags["storage.tsdb.retention.time"] in ("90d", "12w6d")

@@ -1,8 +1,8 @@
 #!/usr/bin/python3 -I
 """Hands a service over to another release, or to changed settings, without losing a request.
 
-    <name>-handover [RELEASE] [--restart] [--reason TEXT] [--by WHO] [--wait SECONDS] [--check]
-                    [--json]
+    <name>-handover [RELEASE] [--restart] [--reason TEXT] [--by WHO] [--wait SECONDS]
+                    [--check | --preview] [--json]
 
 Without RELEASE, the live one is started again if the settings on disk are others than it runs with,
 and with --restart in any case. Exits with 0
@@ -168,7 +168,8 @@ class Check:
 class Config:
     """What the role says, from /etc/<name>/handover.json. Times are in seconds.
 
-    `settings` are the files that the service is started with, this one among them.
+    `settings` are the files that the service is started with, this one among them. `sandbox` are
+    directives of systemd for the unit that does the work.
     """
 
     name: str
@@ -178,6 +179,7 @@ class Config:
     start_time_limit: float = 60
     stop_time_limit: float = 35
     bake_time: float = 5
+    sandbox: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, name: str) -> Config:
@@ -188,6 +190,7 @@ class Config:
         try:
             data["check"] = Check(**known(Check, data["check"]))
             data["settings"] = tuple(data["settings"])
+            data["sandbox"] = tuple(data.get("sandbox", ()))
             return cls(**known(cls, data))
         except (KeyError, TypeError) as error:
             raise Refused(
@@ -1228,6 +1231,14 @@ def command(config: Config, systemd: Systemd, options: argparse.Namespace) -> Re
     while True:
         wait_for_others(config, systemd, patience)
         state = State.read(config)
+        if state is None and options.preview and options.release:
+            shipped = Handover(config, systemd).releases() if config.root else [options.release]
+            if options.release not in shipped:
+                msg = (
+                    f"{config.name}: would hand over to release {options.release} when it is here: "
+                    f"release {Handover(config, systemd).current() or 'none'} is live."
+                )
+                return Result(True, msg, options.release)
         if state is None:
             plan = Handover(config, systemd).plan(options.release, options.restart)
             if not plan.reasons and not plan.disabled:
@@ -1239,7 +1250,7 @@ def command(config: Config, systemd: Systemd, options: argparse.Namespace) -> Re
             )
         else:
             msg = f"{config.name}: would take back what was interrupted in stage {state.stage}."
-        if options.check:
+        if options.check or options.preview:
             return Result(True, msg, options.release)
         request = uuid.uuid4().hex[:12]
         if start_unit(config, request, options):
@@ -1269,6 +1280,7 @@ def start_unit(config: Config, request: str, options: argparse.Namespace) -> boo
         *("--service-type=oneshot", "--property=TimeoutStartSec=infinity"),
         # Killed, it is started again, and takes back what it had begun.
         *("--property=Restart=on-abnormal", f"--property=SyslogIdentifier={config.name}-handover"),
+        *(f"--property={directive}" for directive in config.sandbox),
         *(program, f"--run={request}", f"--by={options.by}", f"--reason={options.reason}"),
         *(["--restart"] if options.restart else []),
         *([options.release] if options.release else []),
@@ -1321,6 +1333,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--wait", type=float, default=0, metavar="SECONDS", help="for another handover"
     )
     parser.add_argument("--check", action="store_true", help="say what would be done")
+    parser.add_argument(
+        "--preview", action="store_true", help="the same of a release that is still to be shipped"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--boot", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--run", metavar="REQUEST", help=argparse.SUPPRESS)

@@ -452,3 +452,18 @@ def test_the_copy_of_the_settings_is_roots_alone(live: World) -> None:
     path = live.folder / "var/lib/gunicorn-handover/shop/healthy.json"
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_release_that_is_still_to_be_shipped_can_be_previewed(live: World) -> None:
+    """A preview of a deploy comes before the release does, and must not fail on that."""
+    command, parse = live.module.command, live.module.parse
+    config = live.module.Config.read("shop")
+    before = state(live)
+    told = command(config, live, parse(["newer", "--preview", "--json"]))
+    assert told.changed
+    assert "would hand over to release newer when it is here: release old is live" in told.msg
+    assert not command(config, live, parse(["old", "--preview", "--json"])).changed
+    with pytest.raises(live.module.Refused, match="no release 'newer'"):
+        command(config, live, parse(["newer", "--check", "--json"]))
+    assert state(live) == before
+    assert live.steps == []

@@ -774,3 +774,12 @@ def test_default_cache_is_in_the_project(tmp_path):
     (tmp_path / "project/ansible.cfg").touch()
     expected = tmp_path / "project/.cache/bundles"
     assert default_cache(tmp_path / "project/playbooks/x") == expected
+
+
+def test_check_mode_tells_files_and_packages(tmp_path: Path) -> None:
+    """What the host compares with the release that is live there."""
+    lock = "Flask[async]==3.1.0 \\\n    --hash=sha256:00\n# b==2\nold_One==2.0 ; x\n"
+    found = [(m["name"], m["version"]) for m in plugin.LOCKED.finditer(lock)]
+    assert found == [("Flask", "3.1.0"), ("old_One", "2.0")]
+    names = ["app/app.py", "site-packages/old_One-2.0.dist-info/METADATA", "site-packages/x/y"]
+    assert plugin.packages_of(names) == {"old-one": "2.0"}

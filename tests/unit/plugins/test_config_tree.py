@@ -317,3 +317,14 @@ def test_unreadable_record_is_named(host: Host) -> None:
     (config_tree.RECORDS / "tree.json").write_text("{")
     with pytest.raises(config_tree.TreeError, match=r"tree\.json cannot be read"):
         host.apply({"a": "1"})
+
+
+def test_a_program_is_a_line_in_a_difference(host: Host) -> None:
+    """Thousands of lines of programs would hide the two of a setting."""
+    old, new = "print(1)\n" * 400, "print(2)\n" * 401
+    host.apply({"a": {"content": old, "program": True}})
+    [shown] = host.apply({"a": {"content": new, "program": True}})["diff"]
+    for text, side, lines in ((old, "before", 400), (new, "after", 401)):
+        version = hashlib.sha256(text.encode()).hexdigest()[:12]
+        assert shown[side] == f"version {version}, {lines} lines\n"
+    assert shown["after_header"] == f"{host.path('a')} (updated)"

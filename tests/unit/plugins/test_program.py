@@ -92,3 +92,22 @@ def test_program_that_is_not_there_is_named(argv: str, play: Play) -> None:
     done = play(task(argv))
     assert done.code == 2
     assert argv in done.output
+
+
+def test_what_a_program_does_is_shown_as_a_difference(play: Play, tmp_path: Path) -> None:
+    path = program(tmp_path / "do", """echo '{"changed": true, "msg": "Would remove abc."}'""")
+    done = play(task(path), arguments=("--check", "--diff"))
+    assert done.code == 0, done.output
+    assert "Would remove abc." in done.output
+
+
+@pytest.mark.parametrize("code", [2, 64])
+def test_an_older_program_that_cannot_foretell_is_a_change(
+    play: Play, tmp_path: Path, code: int
+) -> None:
+    """The run itself would replace it first, so check mode must not fail on it."""
+    path = program(tmp_path / "old", f"echo 'unrecognized arguments: --preview' >&2; exit {code}")
+    is_changed = {"assert": {"that": ["it is changed", "'another version' in it.msg"]}}
+    done = play(task(path), is_changed, arguments=("--check",))
+    assert done.code == 0, done.output
+    assert play(task(path)).code == 2

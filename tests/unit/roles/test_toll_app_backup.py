@@ -655,6 +655,18 @@ def test_restore_in_check_mode_looks_only(host: Host) -> None:
     assert host.calls() == ["toll-app-flask toll schema --code"]
 
 
+def test_a_copy_that_is_still_to_be_handed_over_can_be_previewed(host: Host) -> None:
+    """In check mode nothing is copied to the host, so there is nothing to read."""
+    name = host.good()["record"]["name"]
+    host.calls()
+    answer = host.good("restore", "20300101T000000Z-2.sqlite", "--preview")
+    assert answer["changed"] is True
+    assert "20300101T000000Z-2.sqlite would be handed over" in answer["msg"]
+    assert host.calls() == []
+    assert f"{name} is whole" in host.good("restore", name, "--preview")["msg"]
+    assert "stop" not in str(host.calls())
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

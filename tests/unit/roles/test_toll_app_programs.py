@@ -395,6 +395,16 @@ def test_check_mode_does_nothing(host: Host) -> None:
     assert host.run("--release", "1", "--check")["changed"] is False
 
 
+def test_another_database_is_foretold_to_be_migrated(host: Host) -> None:
+    """The one that the host knows is as it should be, and says nothing of the next one."""
+    host.run("--release", "1")
+    host.calls()
+    answer = host.run("--release", "1", "--preview-new-database")
+    assert (answer["changed"], answer["did"]) == (True, ["migrate"])
+    assert "Another database" in answer["msg"]
+    assert host.calls() == []
+
+
 def test_two_runs_do_not_migrate_at_once(host: Host) -> None:
     with host.program.locked(), pytest.raises(host.program.DataError, match="has not ended"):
         host.run("--release", "1")

@@ -156,6 +156,19 @@ def test_prune_in_check_mode_removes_nothing(host: Host, capsys: Any) -> None:
     assert host.left() == set("abcde")
 
 
+@pytest.mark.parametrize("keep", [0, 1, 2])
+def test_prune_foretells_what_a_deploy_will_remove(host: Host, capsys: Any, keep: int) -> None:
+    """In check mode the release that would be live by then has not been shipped."""
+    arguments = ("prune", "--keep", str(keep), "--live=f")
+    _, foretold = host.run(capsys, *arguments, "--check")
+    assert host.left() == set("abcde")
+    host.ship("f", since="2027-01-01T00:00:00Z")
+    host.go_live("f")
+    _, done = host.run(capsys, *arguments)
+    assert (foretold["removed"], foretold["changed"]) == (done["removed"], done["changed"])
+    assert done["removed"]
+
+
 def test_prune_leaves_a_handover_alone(host: Host, capsys: Any) -> None:
     told = {"release": "e", "previous": "a"}
     (host.root / "state" / "handover.json").write_text(json.dumps(told))

@@ -24,7 +24,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ UNUSED_SECONDS = 30 * 24 * 3600
 # Folder in the cache of what bundles with the same lock file have in common.
 PACKAGES = "packages"
 
+LOCKED = re.compile(r"^(?P<name>[\w.-]+)(\[[^]]*\])?==(?P<version>[^\s;\\]+)", re.MULTILINE)
 REQUIREMENT = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^\]]*\])?\s*==\s*(?P<version>[^\s;=]+)"
     r"(\s*;\s*(?P<marker>.+))?"
@@ -556,7 +557,10 @@ class ActionModule(ActionBase):
                 )
             place = Path(cache) if cache else default_cache(directory)
             if options["archive"]:
-                result["bundle"] = prebuilt(options, called)
+                built = prebuilt(options, called)
+                if not self._task.check_mode:
+                    del built["contents"]
+                result["bundle"] = built
             elif options["revision"]:
                 result["bundle"] = self._of_revision(options, place, called["revision"])
             else:
@@ -611,6 +615,21 @@ class ActionModule(ActionBase):
             else first_built,
             "lock_hash": bundle.lock_hash,
             "built_by": known.get("built_by"),
+            **({"contents": self._contents(bundle)} if self._task.check_mode else {}),
+        }
+
+    @staticmethod
+    def _contents(bundle: Bundle) -> dict[str, dict[str, str]]:
+        """What a preview compares with the live release: files' hashes, packages' versions."""
+        return {
+            "files": {
+                f"app/{name}": hashlib.sha256(path.read_bytes()).hexdigest()
+                for name, path in bundle.files.items()
+            },
+            "packages": {
+                normalise(match["name"]): match["version"]
+                for match in LOCKED.finditer(bundle.lock.read_text(encoding="utf-8"))
+            },
         }
 
 
@@ -644,4 +663,14 @@ def prebuilt(options: dict[str, Any], called: dict[str, str]) -> dict[str, Any]:
         "revision": built.manifest.get("revision"),
         "lock_hash": built.manifest["lock_sha256"],
         "built_by": built.manifest.get("built_by"),
+        "contents": {
+            "files": {k: v for k, v in built.manifest["files"].items() if k.startswith("app/")},
+            "packages": packages_of(built.manifest["files"]),
+        },
     }
+
+
+def packages_of(files: Iterable[str]) -> dict[str, str]:
+    """Return the version of each package, by the names of the files of a bundle."""
+    found = (re.match(r"site-packages/([^/]+)-([^-/]+)\.dist-info/METADATA$", x) for x in files)
+    return {normalise(match[1]): match[2] for match in found if match}

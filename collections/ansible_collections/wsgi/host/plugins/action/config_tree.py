@@ -107,7 +107,8 @@ class ActionModule(ActionBase):
                 relative = relative.with_suffix("")
             else:
                 content = path.read_bytes()
-            yield _entry(source, dest=str(Path(source["dest"]) / relative), content=content)
+            dest = str(Path(source["dest"]) / relative)
+            yield _entry(source, dest=dest, content=content, program=path.suffix != ".j2")
 
     def _entries_of_file(
         self, file: Mapping[str, Any], task_vars: dict[str, Any]
@@ -143,7 +144,8 @@ class ActionModule(ActionBase):
         if file.get("content") is not None:
             return _entry(file, dest=dest, content=str(file["content"]).encode())
         path = Path(self._find("templates", file["template"]))
-        return _entry(file, dest=dest, content=self._render(path, variables).encode())
+        content = self._render(path, variables).encode()
+        return _entry(file, dest=dest, content=content, program=path.suffix != ".j2")
 
     def _find(self, directory: str, name: str) -> str:
         try:

@@ -14,7 +14,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.wsgi.host.plugins.plugin_utils.control import whoami
 
 # What only the record of a release tells; older bundles lack some of it.
-TOLD = ("content", "revision", "lock_hash", "built_by")
+TOLD = ("content", "revision", "lock_hash", "built_by", "contents")
 NEEDED = ("name", "id", "python", "architecture", "archive", "built", "sha256", "unpacked_bytes")
 MODULE = "wsgi.host.release"
 

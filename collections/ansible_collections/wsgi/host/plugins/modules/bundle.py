@@ -171,6 +171,11 @@ bundle:
           first built, with C(-dirty) after it if the files differed from the commit. Null outside
           a git repository.
       type: str
+    contents:
+      description:
+        - C(files), the hash of each file of the application, and C(packages), the version of each package.
+          In check mode alone.
+      type: dict
     lock_hash:
       description: SHA-256 of the lock file.
       type: str

@@ -145,6 +145,10 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.wsgi.host.plugins.module_utils.paths import (
+    ForeignPathError,
+    require_own,
+)
 
 try:
     from cryptography import x509
@@ -1009,9 +1013,13 @@ def main() -> None:
     if not HAS_CRYPTOGRAPHY and not module.check_mode:
         module.fail_json(msg=missing_required_lib("cryptography"))
     run = Run(module)
+    challenges = run.params["challenge_directory"] + "/.well-known/acme-challenge"
     try:
+        # certbot writes there as root too, and gives what it writes the owner of what is above.
+        for directory in (challenges, str(run.links), str(run.configuration)):
+            require_own(directory, itself=True)
         result = run()
-    except CertificateError as error:
+    except (CertificateError, ForeignPathError) as error:
         module.fail_json(msg=str(error))
     if run.failures:
         lines = [f"{name}: {text}" for name, text in run.failures.items()]

@@ -17,6 +17,8 @@ description:
   - Files written by an earlier run that are no longer wanted are removed. A file that was edited
     by hand, or that
     was there before the first run, is reported when it is replaced, and a copy is kept.
+  - A path that another user can change, since a directory on the way to it belongs to that user, is
+    refused before anything is changed.
   - A tree whose handlers did not run, because the run was interrupted, reports C(changed) again
     (see O(settle)).
 options:
@@ -38,7 +40,8 @@ options:
       - Directories below C(templates/) whose layout is the layout on the host, each with
         C(source) and C(dest),
         optionally C(mode), C(owner), C(group) and C(secret).
-      - Files ending in C(.j2) are rendered; others are copied as they are.
+      - Files ending in C(.j2) are rendered; others are copied as they are, and C(--diff) names
+        their version before and after instead of their lines.
     type: list
     elements: dict
     default: []
@@ -148,6 +151,10 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wsgi.host.plugins.module_utils.paths import (
+    ForeignPathError,
+    require_own,
+)
 
 RECORDS = Path("/var/lib/config-tree")
 RECORD_VERSION = 1
@@ -169,6 +176,7 @@ class Wanted:
     secret: bool
     content: bytes | None = None
     random: int | None = None
+    program: bool = False
 
 
 @dataclass
@@ -232,6 +240,7 @@ def decode(payload: str | None) -> list[Wanted]:
             secret=entry["secret"],
             content=base64.b64decode(entry["content"]) if "content" in entry else None,
             random=entry.get("random"),
+            program=entry.get("program", False),
         )
         for entry in entries
     ]
@@ -278,6 +287,18 @@ def replace(path: Path, content: bytes, mode: int, uid: int = 0, gid: int = 0) -
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def require_own_places(
+    record: Record, wanted: list[Wanted], directories: list[dict[str, Any]]
+) -> None:
+    """Raises ForeignPathError where somebody else than root can change where a path leads."""
+    # One look for each directory, of which files have many in common.
+    files = {*(file.dest for file in wanted), *record.files, *record.written, *record.settled}
+    for path in sorted({os.path.dirname(dest): dest for dest in sorted(files)}.values()):
+        require_own(path)
+    for entry in directories:
+        require_own(entry["path"])
 
 
 def look(dest: str) -> Found:
@@ -493,6 +514,12 @@ def put_back(change: Change) -> None:
         replace(path, change.found.content, change.found.mode, change.found.uid, change.found.gid)
 
 
+def version(content: bytes) -> str:
+    """A file of this project's own, in one line: nobody reads a program in a difference."""
+    lines = content.count(b"\n")
+    return f"version {digest(content)[:12]}, {lines} lines"
+
+
 def differences(
     changes: list[Change], before: dict[str, Any], after: dict[str, Any]
 ) -> list[dict[str, str]]:
@@ -506,6 +533,9 @@ def differences(
         elif change.secret:
             old = "" if change.found.kind == "missing" else "(secret)"
             new = "(secret, new)" if change.wanted else ""
+        elif change.wanted is not None and change.wanted.program:
+            old = "" if change.found.kind == "missing" else version(change.found.content)
+            new = version(change.wanted.content or b"")
         else:
             old = change.found.content.decode(errors="replace")
             new = ((change.wanted.content or b"") if change.wanted else b"").decode(
@@ -561,6 +591,7 @@ def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
     name: str = module.params["name"]
     inputs: dict[str, Any] = module.params["inputs"]
     record = read_record(name)
+    require_own_places(record, wanted, module.params["directories"])
     directories = missing_directories(module.params["directories"], tolerant=module.check_mode)
     changes = compare(wanted, record, tolerant=module.check_mode)
     differs = bool(changes) or record.inputs != inputs
@@ -603,7 +634,9 @@ def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
 
 def remove(module: AnsibleModule) -> dict[str, Any]:
     name: str = module.params["name"]
-    changes = compare([], read_record(name), tolerant=True)
+    record = read_record(name)
+    require_own_places(record, [], [])
+    changes = compare([], record, tolerant=True)
     kept: dict[str, str] = {}
     if not module.check_mode:
         kept = keep_copies(name, changes)
@@ -647,7 +680,7 @@ def main() -> None:
             result = remove(module)
         else:
             result = put_in_place(module, decode(module.params["payload"]))
-    except TreeError as error:
+    except (TreeError, ForeignPathError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

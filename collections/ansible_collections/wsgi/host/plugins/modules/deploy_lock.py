@@ -105,6 +105,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wsgi.host.plugins.module_utils.paths import (
+    ForeignPathError,
+    require_own,
+)
 
 FLOCK_SECONDS = 30
 
@@ -246,12 +250,15 @@ def main() -> None:
     directory = os.path.dirname(path)
     arguments = (path, options["state"], options["claim"], options["stale"], options["reason"])
     try:
+        require_own(directory, itself=True)
         if module.check_mode or (options["state"] != "held" and not os.path.isdir(directory)):
             result = change(*arguments, check=True)
         else:
             make_directory(directory)
             with alone(path):
                 result = change(*arguments, check=False)
+    except ForeignPathError as error:
+        module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"The lock {path} cannot be used: {error}")
     module.exit_json(changed=False, **result)

@@ -12,8 +12,9 @@ description:
     to keep a secret. This runs a program that prints one JSON object with C(changed) and C(msg), and takes
     that for the task's result.
   - A secret goes to the program's standard input. It is in no argument, log, diff or result.
+  - What it did, or in check mode would do, is shown as the task's difference (C(--diff)).
   - In check mode the program gets O(check_argument), and is to answer what it would do. If it is not
-    installed yet, it would change something.
+    installed yet, or of a version that does not know the argument, it would change something.
 options:
   argv:
     description: The program's absolute path and its arguments. Not for secrets.
@@ -30,7 +31,7 @@ options:
     default: --check
 attributes:
   check_mode: {support: full}
-  diff_mode: {support: none}
+  diff_mode: {support: full}
 author: [toll-app maintainers]
 """
 
@@ -61,7 +62,13 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wsgi.host.plugins.module_utils.paths import (
+    ForeignPathError,
+    require_own,
+)
 
+# Of a program that does not know an option: argparse's, and that of sysexits.h.
+USAGE = (2, 64)
 OUTPUT_LIMIT = 4000  # characters of what a program said that are shown if it is no answer
 
 
@@ -89,9 +96,14 @@ def main() -> None:
     if not argv or not os.path.isabs(argv[0]):
         module.fail_json(msg=f"argv is {argv!r}. Begin it with the absolute path of a program.")
     name = os.path.basename(argv[0])
+    try:
+        require_own(argv[0])
+    except ForeignPathError as error:
+        module.fail_json(msg=str(error))
     if module.check_mode:
         if not os.path.exists(argv[0]):
-            module.exit_json(changed=True, msg=f"{argv[0]} would be installed first, then run.")
+            words = f"{argv[0]} would be installed first, then run."
+            module.exit_json(changed=True, msg=words, diff={"prepared": words + "\n"})
         argv = [*argv, module.params["check_argument"]]
     if not os.access(argv[0], os.X_OK):
         module.fail_json(msg=f"{argv[0]} is not a program on this host. Install it first.")
@@ -99,9 +111,14 @@ def main() -> None:
     answer = read_answer(out)
     if code == 0 and answer is not None:
         told = str(answer.get("msg", ""))
-        module.exit_json(changed=answer["changed"], msg=told, answer=answer, rc=0)
+        shown = {"diff": {"prepared": told + "\n"}} if answer["changed"] and told else {}
+        module.exit_json(changed=answer["changed"], msg=told, answer=answer, rc=0, **shown)
     if answer is not None and answer.get("msg"):
         module.fail_json(msg=str(answer["msg"]), answer=answer, rc=code)
+    if module.check_mode and code in USAGE and answer is None:
+        # The run itself would replace it first.
+        words = f"{name} on this host is of another version and cannot say what it would do."
+        module.exit_json(changed=True, msg=words, diff={"prepared": words + "\n"})
     words = (out + err).strip()[-OUTPUT_LIMIT:]
     how = f"ended with exit code {code}" if code else "did not answer with a JSON object"
     module.fail_json(msg=f"{name} {how}. It said:\n{words}", rc=code)

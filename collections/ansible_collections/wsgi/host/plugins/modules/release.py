@@ -23,6 +23,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wsgi.host.plugins.module_utils.paths import (
+    ForeignPathError,
+    require_own,
+)
 
 DOCUMENTATION = r"""
 ---
@@ -37,6 +41,7 @@ description:
     when it is complete and on disk, so that an interrupted run leaves nothing that counts.
   - O(activate) points the symbolic link C(<root>/current) at the release, in one step.
   - A release that is there is not looked at again, except with O(verify).
+  - O(root) has to be root's alone, with all directories above it; root runs what is in it.
   - O(static) names files of the application that a web server serves. They are copied to
     C(<root>/static/<hash>/<file>), with the first 8 digits of each file's SHA-256. Such an address
     has one content for ever, also while two releases answer side by side or after one goes back,
@@ -136,6 +141,18 @@ current:
   description: Id of the release that was current before, null if there was none.
   returned: success
   type: str
+preview:
+  description: >-
+    In check mode, what the release that would be installed has other than the current one, a line for each
+    package and file.
+  returned: in check mode, if it would be installed
+  type: list
+  elements: str
+changed_files:
+  description: Files of the application that differ from the current release, if it is known which.
+  returned: as RV(preview)
+  type: list
+  elements: str
 record:
   description: The release's record with O(records), as it is (or in check mode, was) on the host.
   returned: success
@@ -155,6 +172,8 @@ STATIC_DIGITS = 8
 # Compiled files are about as large as their sources.
 SPACE_FACTOR = 2.2
 SPACE_MARGIN = 20 * 1024 * 1024
+# More than that nobody reads.
+PREVIEW_LINES = 60
 
 
 class ReleaseError(Exception):
@@ -668,6 +687,55 @@ def wanted_record(found: dict[str, Any] | None, bundle: dict[str, Any], by: str)
     }
 
 
+def packages_of(manifest: dict[str, Any]) -> dict[str, str]:
+    """Return the version of each package of an installed release."""
+    found = (
+        re.match(r"site-packages/([^/]+)-([^-/]+)\.dist-info/METADATA$", name)
+        for name in manifest["files"]
+    )
+    return {re.sub(r"[-_.]+", "-", match[1]).lower(): match[2] for match in found if match}
+
+
+def preview(
+    bundle: dict[str, Any], before: str | None, manifest: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return what a release that would be installed has other than the current one, in words.
+
+    Args:
+        bundle: with its `contents`, where the control node knows them.
+        before: the id of the current release.
+        manifest: what is in that.
+    """
+    name = f"release {bundle['id']} ({bundle.get('revision') or 'no revision'})"
+    contents = bundle.get("contents")
+    if not contents:
+        return {"preview": [f"{name} would be installed"]}
+    files, packages = contents["files"], contents["packages"]
+    if manifest is None:
+        return {
+            "preview": [
+                f"{name} would be installed: {len(files)} files of the application, "
+                f"{len(packages)} packages"
+            ]
+        }
+    there = {key: value for key, value in manifest["files"].items() if key.startswith("app/")}
+    had = packages_of(manifest)
+    lines = [f"{name} would follow {before}"]
+    for package in sorted({*packages, *had}):
+        old, new = had.get(package), packages.get(package)
+        if old != new:
+            lines.append(f"package {package}: {old or 'none'} -> {new or 'none'}")
+    changed = [path for path in sorted({*files, *there}) if files.get(path) != there.get(path)]
+    for path in changed:
+        what = "changed" if path in files and path in there else "new" if path in files else "gone"
+        lines.append(f"{path}: {what}")
+    if len(lines) == 1:
+        lines.append("the same files and packages")
+    more = len(lines) - PREVIEW_LINES
+    shown = [*lines[:PREVIEW_LINES], *([f"... and {more} more"] if more > 0 else [])]
+    return {"preview": shown, "changed_files": changed}
+
+
 def installed(releases: str, also: str) -> list[str]:
     """Return the ids of the complete releases, and of the one that is to be one."""
     names = os.listdir(releases) if os.path.isdir(releases) else []
@@ -681,6 +749,8 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     archive = module.params["archive"]
     releases = os.path.join(root, "releases")
     path = os.path.join(releases, bundle["id"])
+    for owned in (root, releases, os.path.join(root, "static"), os.path.join(root, "state")):
+        require_own(owned, itself=True)
     before = current_release(root)
     manifest = read_manifest(path)
     install_it = manifest is None or manifest.get("id") != bundle["id"]
@@ -730,7 +800,13 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         lines = [f"release {bundle['id']}: {'installed' if installed else 'absent'}"]
         return "\n".join([*lines, f"current: {current or 'none'}", ""])
 
+    foreseen = {}
+    if module.check_mode and install_it:
+        current = read_manifest(os.path.join(releases, before)) if before else None
+        foreseen = preview(bundle, before, current)
+
     return {
+        **foreseen,
         "changed": bool(install_it or activate_it or published or record_it),
         "id": bundle["id"],
         "path": path,
@@ -766,7 +842,7 @@ def main() -> None:
     )
     try:
         result = run(module)
-    except ReleaseError as error:
+    except (ReleaseError, ForeignPathError) as error:
         module.fail_json(msg=str(error))
     except (OSError, tarfile.TarError, zlib.error, EOFError, ValueError, KeyError) as error:
         root = module.params["root"]

@@ -1,0 +1,91 @@
+"""`--check` before a change promises what the run then does, in words that an operator wants."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+testinfra_hosts = ["ansible://debian12"]
+
+PROJECT = Path(__file__).parents[3]
+PLAYBOOKS = PROJECT / "playbooks"
+SITE = PROJECT / "site.yml"
+# More than a screenful or two is not read.
+LINES = 150
+
+
+def changes(output: str) -> list[str]:
+    """Names of the tasks and handlers that reported a change, in their order."""
+    found: list[str] = []
+    task = ""
+    for line in output.splitlines():
+        if match := re.match(r"(?:TASK|RUNNING HANDLER) \[(.*)\]", line):
+            task = match[1]
+        elif line.startswith("changed: ["):
+            found.append(task)
+    return found
+
+
+def test_a_preview_promises_what_the_run_does(
+    control: Any,
+    variables: dict[str, Any],
+    tmp_path: Path,
+    as_root: Callable[[str], str],
+) -> None:
+    """Each verb of an operator, and each kind of change, from one state of the host to the next."""
+    source = tmp_path / "app"
+    ignored = shutil.ignore_patterns("__pycache__", "instance", ".*")
+    shutil.copytree(PROJECT / "app", source, ignore=ignored)
+    page = source / "toll" / "templates" / "base.html"
+    page.write_text(page.read_text() + "<!-- changed -->\n")
+    settings = {
+        "gunicorn_systemd_open_files": 5000,
+        "gunicorn_systemd_health_interval": 11,
+        "nginx_client_timeout_seconds": 61,
+        "toll_app_journal_days": 20,
+        "toll_app_backup_jitter_seconds": 60,
+    }
+    live = as_root("readlink /opt/toll-app/current").strip().rsplit("/", 1)[-1]
+    changed = {**settings, "toll_app_source": str(source)}
+    steps: list[tuple[str, Path, dict[str, Any], list[str]]] = [
+        ("settings", SITE, settings, ["client_header_timeout 61s", "would hand over"]),
+        (
+            "an application's change",
+            PLAYBOOKS / "deploy.yml",
+            changed,
+            [f"would follow {live}", "app/toll/templates/base.html: changed", "would hand over to"],
+        ),
+        ("a copy", PLAYBOOKS / "backup.yml", settings, ["A copy would be written to"]),
+        (
+            "a rollback",
+            PLAYBOOKS / "rollback.yml",
+            settings,
+            ["would hand over to release"],
+        ),
+        (
+            "a restore",
+            PLAYBOOKS / "restore.yml",
+            {**settings, "toll_app_restore": "latest"},
+            ["It would be put back"],
+        ),
+        ("the settings of before", SITE, {}, ["client_header_timeout 15s"]),
+    ]
+    for name, playbook, told, words in steps:
+        options = {"limit": variables["inventory_hostname"], "variables": told}
+        promised = control.run_playbook(playbook, check=True, **options)
+        assert promised.returncode == 0, f"{name}: {promised.output}"
+        for word in words:
+            assert word in " ".join(promised.output.split()), f"{name}: {promised.output}"
+        assert len(promised.output.splitlines()) < LINES, f"{name}: {promised.output}"
+        done = control.run_playbook(playbook, **options)
+        assert done.returncode == 0, f"{name}: {done.output}"
+        assert changes(promised.output) == changes(done.output), name
+        counts = [
+            {host: each["changed"] for host, each in run.stats.items()} for run in (promised, done)
+        ]
+        assert counts[0] == counts[1], name
+        assert sum(counts[1].values()), name
+    assert as_root("readlink /opt/toll-app/current").strip().endswith(live)
