@@ -44,7 +44,10 @@ options:
     default: []
   files:
     description:
-      - Single files, each with C(dest) and exactly one of C(template), C(content) or C(random).
+      - Single files, each with C(dest) and exactly one of C(template), C(content), C(module_util) or
+        C(random).
+      - C(module_util) is the name of a file of this collection's C(plugins/module_utils), without its
+        ending, for a program that is to share code with modules.
       - C(random) is a number of bytes; the file is created once with so many random bytes in
         hexadecimal and is
         never replaced.
@@ -148,6 +151,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wsgi.host.plugins.module_utils import clean_environment
 
 RECORDS = Path("/var/lib/config-tree")
 RECORD_VERSION = 1
@@ -653,4 +657,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    clean_environment.apply()
     main()
