@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 sys.path.insert(0, str(ROOT / "testhosts"))
 
-from engine import CHECKOUT, Engine  # noqa: E402
+from engine import CHECKOUT, Engine, use_utf8  # noqa: E402
 from hosts import Hosts  # noqa: E402
 
 PARTS = ("lint", "unit", "app", "molecule")
@@ -221,6 +221,7 @@ def total(results: Iterable[Result]) -> tuple[str, int]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the parts, then say what each took and came to."""
+    use_utf8()
     results = []
     for part in chosen(arguments):
         print(f"\n=== {part.replace(':', ' ')}", flush=True)
