@@ -2,6 +2,10 @@
 .DEFAULT_GOAL := help
 .PHONY: help bootstrap up down test lint unit molecule proof bench images lock clean
 
+# Ansible wants UTF-8, whatever the shell has; glibc of Debian 12 and newer holds this locale.
+export LC_ALL := C.UTF-8
+unexport LANGUAGE
+
 SCENARIO ?=
 python := .venv/bin/python
 

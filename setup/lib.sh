@@ -1,6 +1,8 @@
 # What setup-production.sh and setup-domain.sh share. They source it; it does nothing by itself.
 # shellcheck shell=bash
 
+# With CDPATH set, cd would say where it went.
+unset CDPATH
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 program=$(basename "$0" .sh)
 
@@ -116,10 +118,24 @@ interrupted() {
   exit 130
 }
 
-# The log first, so that everything is in it; nobody but root reads it.
-begin() {
+# Of what a shell, sudo and PAM hand on, this says who somebody is, how packages are reached, and what
+# opens the vault. Nothing else decides how a server is set up, or in which language programs speak.
+inherited='^(HOME|USER|LOGNAME|TERM|SUDO_[A-Z]+|PIP_[A-Z_]+|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE'
+inherited+='|ANSIBLE_VAULT_[A-Z_]+|([a-z]+_proxy|[A-Z]+_PROXY))$'
+
+clean_environment() {
+  local variable
+  while read -r variable; do
+    # Some are the shell's own, and cannot be.
+    [[ $variable =~ $inherited ]] || unset "$variable" 2>/dev/null || true
+  done < <(compgen -e)
   umask 0022
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
+}
+
+# The log first, so that everything is in it; nobody but root reads it.
+begin() {
+  clean_environment
   check_root "$EUID"
   install -d -m 0700 "$logs"
   log=$logs/$program-$(date +%Y-%m-%dT%H-%M-%S).log
@@ -408,7 +424,7 @@ SCRIPT
 # Whether the application answers here that it is ready.
 serves() {
   systemctl --quiet is-active toll-app.service &&
-    "$python" -c 'import urllib.request as u; u.urlopen("http://localhost:5000/readyz", timeout=5)'
+    curl --silent --fail --noproxy '*' --max-time 5 --output /dev/null http://localhost:5000/readyz
 }
 
 # After a failed run: nobody has to do without what served before, unless the new one serves by now.
@@ -618,8 +634,8 @@ address() {
 summary() { # since
   local unit name changed release
   changed=$(changes)
-  release=$(curl --silent --max-time 10 http://localhost:5000/readyz |
-    sed -nE 's/.*"release": ?"([^"]+)".*/\1/p' || true)
+  release=$(curl --silent --noproxy '*' --max-time 10 http://localhost:5000/readyz |
+    "$python" -Ic 'import json, sys; print(json.load(sys.stdin)["release"])' || true)
   say ""
   if ((changed)); then say "Done in $(seconds "$1"); changed=$changed."; else
     say "Done in $(seconds "$1"); changed=0: everything was already as it should be."

@@ -33,6 +33,16 @@ class TestHostsError(Exception):
     __test__ = False  # not a test, whatever pytest makes of the name
 
 
+def use_utf8() -> None:
+    """Have this process and all that it starts speak UTF-8 and English, whatever the shell has.
+
+    Ansible starts in no other encoding. For commands of this project, as their first act; the
+    locale is built into glibc.
+    """
+    os.environ["LC_ALL"] = "C.UTF-8"
+    os.environ.pop("LANGUAGE", None)
+
+
 def ulimits(capabilities: int, hard_files: int, hard_processes: int) -> list[str]:
     """Limits to ask for where the engine's own defaults are refused; empty where they are not.
 

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "testhosts"))
 
 import images  # noqa: E402
-from engine import CACHE, Engine, TestHostsError  # noqa: E402
+from engine import CACHE, Engine, TestHostsError, use_utf8  # noqa: E402
 from hosts import IDENTITY, USER, Hosts, Spec  # noqa: E402
 
 SCOPE = "demo"
@@ -267,6 +267,7 @@ def down() -> None:
 
 def main() -> int:
     """Do what the command line says, and turn what went wrong into a message."""
+    use_utf8()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("up", "down"))
     options, rest = parser.parse_known_args()

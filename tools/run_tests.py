@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT / "testhosts"))
 
 import checks  # noqa: E402
 from checks import Result, judge  # noqa: E402
-from engine import CHECKOUT, Engine  # noqa: E402
+from engine import CHECKOUT, Engine, use_utf8  # noqa: E402
 from hosts import Hosts  # noqa: E402
 
 PARTS = ("lint", "unit", "app", "molecule")
@@ -297,6 +297,7 @@ def jobs() -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the parts, then say what each took and came to."""
+    use_utf8()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

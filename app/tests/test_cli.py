@@ -63,6 +63,14 @@ def test_the_first_admin_is_made_once(toll, session, tmp_path):
     code, out, _ = toll(*create, "--password-file", str(file))
     assert (code, out) == (0, "admin is there already.\n")
     assert accounts.verify_password(session, "admin", PASSWORD)
+    # What programs read is no English.
+    again = toll(*create, "--json", "--password-file", str(file))[1]
+    assert json.loads(again) == {"created": False}
+    other = ("user", "create", "boss", "--role", "admin", "--if-absent", "--json")
+    assert json.loads(toll(*other, "--password-file", str(file))[1]) == {"created": True}
+    code, out, error = toll(*other)
+    assert (code, out) == (2, "")
+    assert "--json needs --password-file" in error
 
 
 @one

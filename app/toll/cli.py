@@ -212,14 +212,22 @@ def user() -> None:
     help="Holds the password; - is standard input. Without it one is made up and shown once.",
 )
 @click.option("--if-absent", is_flag=True, help="Leave a user of that name as it is.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
 @with_schema
-def create_user(name: str, role: str, password_file: IO[str] | None, if_absent: bool) -> None:
+def create_user(
+    name: str, role: str, password_file: IO[str] | None, if_absent: bool, as_json: bool
+) -> None:
     """Make the user NAME."""
+    if as_json and password_file is None:
+        raise click.UsageError("--json needs --password-file: a password is shown to people only.")
     if if_absent and accounts.find_user(db.session, name):
-        click.echo(f"{name} is there already.")
+        click.echo(json.dumps({"created": False}) if as_json else f"{name} is there already.")
         return
     password = read_password(password_file)
     accounts.create_user(db.session, name, password, role)
+    if as_json:
+        click.echo(json.dumps({"created": True}))
+        return
     click.echo(f"{name} ({role}) was created.")
     if password_file is None:
         click.echo(f"Password, shown this once: {password}")

@@ -27,7 +27,7 @@ sys.path[:0] = [str(PROJECT / "testhosts"), str(PROJECT / "tests" / "releases")]
 
 from bench import FOLDER, RATE, Host, host_variables  # noqa: E402
 from cases import CASES, Case, Outcome  # noqa: E402
-from engine import Engine  # noqa: E402
+from engine import Engine, use_utf8  # noqa: E402
 from hosts import Hosts  # noqa: E402
 from report import render  # noqa: E402
 
@@ -104,6 +104,7 @@ def write() -> None:
 
 def main() -> int:
     """Run what the command line says."""
+    use_utf8()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--system", action="append", choices=SYSTEMS)
     parser.add_argument("--case", action="append", help="only cases whose title matches")

@@ -1,4 +1,4 @@
-#!/usr/bin/python3 -I
+#!/usr/bin/python3 -IBXutf8
 """Hands a service over to another release, or to changed settings, without losing a request.
 
     <name>-handover [RELEASE] [--restart] [--reason TEXT] [--by WHO] [--wait SECONDS]
@@ -34,22 +34,25 @@ import base64
 import contextlib
 import errno
 import fcntl
-import http.client
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+
+# The role puts there what this program shares with others.
+sys.path.insert(0, "/usr/local/lib/" + Path(__file__).name)
+
+import clean_environment
+from http_over_socket import NoAnswerError, get
 
 ETC = Path("/etc")
 RUN = Path("/run")
@@ -58,8 +61,6 @@ UNITS = Path("/etc/systemd/system")
 TREES = Path("/var/lib/config-tree")  # what wsgi.host.config_tree knows
 PROC = Path("/proc")
 
-# As much of an answer is read.
-ANSWER_BYTES = 65536
 ANSWER_TIMEOUT = 10.0  # seconds that one answer may take before it counts as bad
 BAKE_FAULTS = 2  # bad answers while baking that take the release back; one may be an accident
 # Workers that may end while baking before it is a crash loop, or one of each if there are more.
@@ -67,6 +68,7 @@ BAKE_DEATHS = 3
 BODY_LIMIT = 500  # characters of an answer that are shown
 JOURNAL_LINES = 40
 POLL = 0.1  # seconds between two looks at a unit
+START_SECONDS = 2.0  # that systemd may refuse to start the unit that does the work
 SCHEMA = 1
 
 GOOD, BAD, REFUSED = 0, 1, 2
@@ -448,72 +450,22 @@ class Systemd:
 # -------------------------------------------------------------------------------------- judging
 
 
-class Connection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: Path, host: str, timeout: float) -> None:
-        super().__init__(host, timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        # A name of its own: once an answer says that it is the last one, `sock` is None.
-        self._raw = self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-    @contextlib.contextmanager
-    def within(self, seconds: float) -> Iterator[None]:
-        """Cut it off when the time is over: `timeout` begins anew with each byte that drips in.
-
-        Raises TimeoutError then.
-        """
-        late: list[bool] = []
-
-        def cut() -> None:
-            late.append(True)
-            with contextlib.suppress(OSError, AttributeError):
-                self._raw.shutdown(socket.SHUT_RDWR)
-
-        timer = threading.Timer(seconds, cut)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        except (OSError, http.client.HTTPException):
-            # What breaks off because it was cut off.
-            if not late:
-                raise
-        finally:
-            timer.cancel()
-            self.close()
-        if late:
-            raise TimeoutError
-
-
 def ask(path: Path, check: Check, release: str | None, timeout: float) -> tuple[str, str]:
     """Ask once. Returns what is wrong, or nothing, and the answer in short."""
-    connection = Connection(path, check.host, timeout)
     try:
-        with connection.within(timeout):
-            connection.request(
-                "GET", check.path, headers={"Connection": "close", "User-Agent": "handover"}
-            )
-            response = connection.getresponse()
-            body = response.read(ANSWER_BYTES).decode(errors="replace")
-    except TimeoutError:
-        return f"gave no answer within {timeout:g} s", ""
-    except (OSError, http.client.HTTPException) as error:
-        return f"could not be asked: {error or type(error).__name__}", ""
-    answer = f"{response.status} {body[:BODY_LIMIT]}".strip()
-    if response.status != check.status:
-        return f"answered {response.status}, not {check.status}", answer
+        found = get(f"unix:{path}", check.path, deadline=timeout, name=check.host, agent="handover")
+    except NoAnswerError as error:
+        return error.words, ""
+    answer = f"{found.status} {found.text[:BODY_LIMIT]}".strip()
+    if found.status != check.status:
+        return f"answered {found.status}, not {check.status}", answer
     if check.release_member and release:
         try:
-            found = json.loads(body)[check.release_member]
+            named = json.loads(found.text)[check.release_member]
         except (ValueError, KeyError, TypeError):
             return f"did not name its release in the JSON member {check.release_member}", answer
-        if found != release:
-            return f"answered as release {found!r}, not {release!r}", answer
+        if named != release:
+            return f"answered as release {named!r}, not {release!r}", answer
     return "", answer
 
 
@@ -1023,17 +975,20 @@ class Handover:
         self.forget()
         return f"{said}{', with the settings of before' if files else ''}."
 
-    def boot(self) -> None:
-        """Before the service starts: nothing that was not judged goes live by a reboot."""
+    def boot(self) -> bool:
+        """Before the service starts: nothing that was not judged goes live by a reboot.
+
+        Returns whether there was anything to take back, or to complete.
+        """
         state = State.read(self.config)
         units = (self.config.main, self.config.standby)
         if state is not None and not all(self.systemd.show(unit).stopped for unit in units):
             # No boot: the handover was ended, and what it has started serves.
             self.settle(state)
-            return
+            return True
         if state is not None and state.stage == "commit":
             self.finish_commit(state)
-            return
+            return True
         if state is not None:
             self.put_back(state)
             self.history("undone", state, None, stage=state.stage)
@@ -1044,14 +999,15 @@ class Handover:
             loaded = self.has_loaded_changes(self.systemd.show(self.config.main))
             files = self.put_back_settings() if tree.get("pending") else []
             if not files:
-                return
+                return False
             self.say(f"{self.config.name}: put back settings that no handover has judged")
             if loaded:
                 # Started again by somebody else meanwhile, it runs with them.
                 self.systemd.reload()
                 self.run(None, "", "", "settings that nobody has judged were loaded", restart=True)
-                return
+                return True
         self.systemd.reload()
+        return True
 
     # Looking
 
@@ -1253,7 +1209,7 @@ def command(config: Config, systemd: Systemd, options: argparse.Namespace) -> Re
         if options.check or options.preview:
             return Result(True, msg, options.release)
         request = uuid.uuid4().hex[:12]
-        if start_unit(config, request, options):
+        if start_unit(config, systemd, request, options):
             return follow(config, systemd, request, say)
 
 
@@ -1271,7 +1227,7 @@ def wait_for_others(config: Config, systemd: Systemd, patience: float) -> None:
         time.sleep(0.2)
 
 
-def start_unit(config: Config, request: str, options: argparse.Namespace) -> bool:
+def start_unit(config: Config, systemd: Systemd, request: str, options: argparse.Namespace) -> bool:
     """Start the unit that does the work; False if another one was faster."""
     program = os.path.abspath(sys.argv[0])
     argv = [
@@ -1285,13 +1241,17 @@ def start_unit(config: Config, request: str, options: argparse.Namespace) -> boo
         *(["--restart"] if options.restart else []),
         *([options.release] if options.release else []),
     ]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return True
-    if "already" in done.stderr:
-        time.sleep(0.2)
-        return False
-    raise Refused(f"systemd did not start the handover: {done.stderr.strip()}")
+    end = time.monotonic() + START_SECONDS
+    while True:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return True
+        if not systemd.show(config.unit).stopped:
+            return False
+        # One that has just ended keeps the name for a moment.
+        if time.monotonic() > end:
+            raise Refused(f"systemd did not start the handover: {done.stderr.strip()}")
+        time.sleep(POLL)
 
 
 def follow(config: Config, systemd: Systemd, request: str, say: Callable[[str], None]) -> Result:
@@ -1357,9 +1317,14 @@ def main(argv: Sequence[str]) -> int:
             raise Refused("only root can do this: use sudo")
         config = Config.read(name)
         if options.boot:
+            said: list[str] = []
+            changed = False
             with locked(config) as mine:
                 if mine:
-                    Handover(config, systemd).boot()
+                    tell: Callable[[str], None] = said.append if options.json else print
+                    changed = Handover(config, systemd, tell).boot()
+            if options.json:
+                print(json.dumps({"changed": changed, "msg": "\n".join(said)}))
             return GOOD
         if options.run:
             return work(config, systemd, options)
@@ -1376,4 +1341,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    clean_environment.apply()
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-#!/usr/bin/python3 -I
+#!/usr/bin/python3 -IBXutf8
 """Asks a service whether it is well, and starts it again when only that can help.
 
     <name>-health           what <name>-health.timer does every few seconds
@@ -26,22 +26,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+
+# The role puts there what this program shares with others.
+sys.path.insert(0, "/usr/local/lib/" + Path(__file__).name)
+
+import clean_environment
+from http_over_socket import NoAnswerError, get
 
 ETC = Path("/etc")
 RUN = Path("/run")
 HOUR = 3600.0
-ANSWER_BYTES = 65536  # of an answer that are read
 BODY_LIMIT = 300  # characters of an answer that are told
 ERROR, WARNING, NOTICE = 3, 4, 5  # priorities of syslog(3)
 
@@ -105,63 +107,19 @@ class State:
         os.replace(temporary, config.state)
 
 
-class Connection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: Path, host: str, timeout: float) -> None:
-        super().__init__(host, timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        # A name of its own: once an answer says that it is the last one, `sock` is None.
-        self._raw = self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-    @contextlib.contextmanager
-    def within(self, seconds: float) -> Iterator[None]:
-        """Cut it off when the time is over: `timeout` begins anew with each byte that drips in.
-
-        Raises TimeoutError then.
-        """
-        late: list[bool] = []
-
-        def cut() -> None:
-            late.append(True)
-            with contextlib.suppress(OSError, AttributeError):
-                self._raw.shutdown(socket.SHUT_RDWR)
-
-        timer = threading.Timer(seconds, cut)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        except (OSError, http.client.HTTPException):
-            # What breaks off because it was cut off.
-            if not late:
-                raise
-        finally:
-            timer.cancel()
-            self.close()
-        if late:
-            raise TimeoutError
-
-
 def ask(config: Config, path: str) -> tuple[int, str]:
     """The status and the body of an answer; status 0 and why, if there was none in time."""
-    connection = Connection(config.socket, config.host, config.timeout)
     try:
-        with connection.within(config.timeout):
-            connection.request(
-                "GET", path, headers={"Connection": "close", "User-Agent": f"{config.name}-health"}
-            )
-            response = connection.getresponse()
-            body = response.read(ANSWER_BYTES).decode(errors="replace").strip()
-    except TimeoutError:
-        return 0, f"no answer within {config.timeout:g} s"
-    except (OSError, http.client.HTTPException) as error:
-        return 0, str(error) or type(error).__name__
-    return response.status, body[:BODY_LIMIT]
+        answer = get(
+            f"unix:{config.socket}",
+            path,
+            deadline=config.timeout,
+            name=config.host,
+            agent=f"{config.name}-health",
+        )
+    except NoAnswerError as error:
+        return 0, str(error)
+    return answer.status, answer.text.strip()[:BODY_LIMIT]
 
 
 def active(unit: str) -> str:
@@ -323,4 +281,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    clean_environment.apply()
     sys.exit(main(sys.argv[1:]))

@@ -766,7 +766,7 @@ def test_an_address_that_does_not_answer_is_not(
 
     def fetch(address: str, domain: str, path: str) -> certificate.Answer:
         if ":" in address:
-            raise OSError(101, "Network is unreachable")
+            raise certificate.NoAnswerError("Network is unreachable")
         return real(address, domain, path)
 
     monkeypatch.setattr(certificate, "fetch", fetch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -156,16 +157,42 @@ class TestGoingBack:
         with pytest.raises(FleetError) as refusal:
             fleet.going_back(hosts, "a")
         words = str(refusal.value)
-        assert "release is 'a', which is not on every host" in words
-        assert "- web2: b (live, healthy)" in words
-        assert "- web1" not in words
+        assert "release is 'a', which is not on web2" in words
+        assert "playbooks/deploy.yml -e toll_app_revision=a" in words
+        # Both hosts, since it has to be on both; with the revision that people know.
+        assert (
+            "- web1: b (revision ffffffffff, live, healthy), a (revision ffffffffff, h" in words
+            or (
+                "- web1: a (revision ffffffffff, healthy), b (revision ffffffffff, live, healthy)"
+                in words
+            )
+        )
+        assert "- web2: b (revision ffffffffff, live, healthy)" in words
+
+    def test_what_a_refusal_offers_can_be_taken(self):
+        """Each id that is named leads back on every host, whatever Python a host has."""
+        first, second = release("b-311"), release("a-313")
+        other = {**release("a-311"), "revision": "e" * 40}
+        hosts = {
+            "web1": host("b-311", first, release("a-311")),
+            "web2": host("b-313", second, release("b-313")),
+        }
+        assert other["content"] == second["content"]
+        with pytest.raises(FleetError, match=r"Name one by its id, (\S+) or (\S+)\. ") as refusal:
+            fleet.going_back(hosts, "fffffff")
+        offered = re.search(r"by its id, (\S+) or (\S+)\. ", str(refusal.value))
+        assert offered is not None
+        for name in offered.groups():
+            assert set(fleet.going_back(hosts, name)) == {"web1", "web2"}
 
     def test_revision_of_several_releases_does_not_choose(self):
-        with pytest.raises(FleetError, match="several releases were made of: a, b"):
+        with pytest.raises(
+            FleetError, match=r"several releases were made of\. Name one by its id, a or b or c\. "
+        ):
             fleet.going_back({"web1": host("c", A, B, C)}, "fffffff")
 
     def test_short_name_is_not_the_beginning_of_a_revision(self):
-        with pytest.raises(FleetError, match="is not on every host"):
+        with pytest.raises(FleetError, match="is not on any host"):
             fleet.going_back({"web1": host("c", A, B, C)}, "ffff")
 
     def test_playbook_stops_with_the_message(self, play: Play, tmp_path: Path):

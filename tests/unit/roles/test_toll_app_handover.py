@@ -256,8 +256,21 @@ def test_reason_that_a_program_gave_is_in_the_last_message(fleet: Fleet) -> None
     code, output = fleet.deploy(1)
     assert code == 2
     said = " ".join(output.rpartition("Deploy of new failed")[2].split())
-    assert "It failed. It said: KeyError: 'plaza'" in said
-    assert "a line of its code" not in said
+    assert said.count("It failed. It said: a line of its code KeyError: 'plaza'") == 1
+
+
+def test_message_of_several_lines_stays_whole_and_names_keep_their_case(fleet: Fleet) -> None:
+    """A branch in lower case is another branch; a line in the middle may name the other host."""
+    words = "release is 'Fix-Login'. On the others are:\n- Web1: none\n- Web2: none\nName one."
+    for host in ("web1", "web2"):
+        fleet.bad(host, words=words)
+    code, output = fleet.deploy(2, toll_app_serial=2, toll_app_reason="deploy of Fix-Login by Anna")
+    assert code == 2
+    said = output.rpartition("Deploy of Fix-Login by Anna failed")[2]
+    assert said, "the branch is not named as it was typed"
+    assert 'Failed on web1 and web2, task "switch | Hand over":' in said
+    for line in words.splitlines():
+        assert said.count(line) == 1, said
 
 
 def test_host_that_cannot_go_back_is_named(fleet: Fleet) -> None:

@@ -186,11 +186,11 @@ elif told[0] == "backup":
     open(told[1], "w").write(json.dumps(base))
 elif told[:2] == ["user", "create"]:
     if told[2] in base["users"]:
-        print(told[2], "is there already.")
+        print(json.dumps({{"created": False}}))
     else:
         print("password:", sys.stdin.read(), file=calls)
         base["users"].append(told[2])
-        print(told[2], "(admin) was created.")
+        print(json.dumps({{"created": True}}))
 elif told[:2] == ["demo", "seed"]:
     base["demo"] = True
 json.dump(base, open(file, "w"))
@@ -210,6 +210,8 @@ class Host:
         for release in ("1", "2"):
             (root / "opt" / "releases" / release / "bin").mkdir(parents=True)
             (root / "opt" / "releases" / release / "bin" / "python").touch()
+            (root / "opt" / "releases" / release / "app/toll").mkdir(parents=True)
+            (root / "opt" / "releases" / release / "app/toll/cli.py").touch()
         self.ready: str | None = None
         for name, value in {
             "FLASK": str(self.application),
@@ -262,7 +264,7 @@ def test_first_deploy_makes_the_database_and_what_is_asked_for(host: Host) -> No
     assert answer["backup"] is None
     assert host.database() == {"schema": "1", "users": ["anna"], "demo": True}
     calls = host.calls()
-    assert "1 user create anna --role admin --password-file - --if-absent" in calls
+    assert "1 user create anna --role admin --password-file - --if-absent --json" in calls
     assert "password: hush-hush-7f3a" in calls
     assert "7f3a" not in json.dumps(answer)
 
@@ -349,11 +351,29 @@ def test_migration_that_left_a_half_says_how_to_go_back(host: Host) -> None:
 
 def test_release_from_before_there_was_a_database_needs_nothing(host: Host) -> None:
     """Any revision can be deployed, and one may go back to any."""
-    host.application.write_text("#!/bin/sh\necho \"Error: No such command 'toll'.\" >&2; exit 2\n")
+    (host.root / "opt/releases/1/app/toll/cli.py").unlink()
+    host.application.unlink()
     answer = host.run("--release", "1", "--admin", "anna", "--demo", password="x")
     assert answer["changed"] is False
     assert answer["msg"] == "Release 1 needs no data."
     assert not (host.data / "toll.db").exists()
+
+
+def test_release_that_does_not_start_is_not_one_without_a_database(host: Host) -> None:
+    """flask's exit code for it is click's for an unknown command; words may be in any language."""
+    host.application.write_text("#!/bin/sh\necho 'Fehler: Befehl unbekannt' >&2; exit 2\n")
+    with pytest.raises(host.program.DataError, match=r"cannot say .*exit code 2"):
+        host.run("--release", "1", "--admin", "anna", password="x")
+
+
+def test_older_release_makes_the_admin_without_saying_so_in_json(host: Host) -> None:
+    text = host.application.read_text()
+    refusal = 'if "--json" in told and told[0] == "user":\n    sys.exit(2)\n'
+    refusal += 'if told[0] == "migrate":'
+    host.application.write_text(text.replace('if told[0] == "migrate":', refusal))
+    answer = host.run("--release", "1", "--admin", "anna", password="first")
+    assert answer["did"] == ["migrate", "admin"]
+    assert host.database()["users"] == ["anna"]
 
 
 def test_password_that_somebody_changed_stays(host: Host) -> None:

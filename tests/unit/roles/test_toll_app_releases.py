@@ -201,8 +201,9 @@ def test_verify_tells_files_that_somebody_changed(host: Host, capsys: Any) -> No
     [
         ('{"compatible": true, "reason": null}', 0, (0, "suits")),
         ('{"compatible": false, "reason": "it is at 0007"}', 1, (1, "it is at 0007")),
-        ("Error: No such command 'toll'.", 2, (0, "has no database")),
         ("Traceback: oh dear", 1, (1, "oh dear")),
+        # Of flask, for an application that cannot be imported; of click, for an unknown command.
+        ("Error: No such command 'toll'.", 2, (1, "cannot say")),
         ("Error: No such command 'toll'.", 0, (1, "cannot say")),
     ],
 )
@@ -220,6 +221,11 @@ def test_release_is_asked_whether_the_database_suits_it(
     flask.write_text(f"#!/bin/sh\necho $* > {asked}\ncat <<'END'\n{said}\nEND\nexit {code}\n")
     flask.chmod(0o755)
     monkeypatch.setattr(host.program, "FLASK", str(flask))
+    assert host.run(capsys, "suits", "c")[1]["msg"] == "c has no database."
+    assert not asked.exists()
+    commands = host.root / "releases/c/app/toll/cli.py"
+    commands.parent.mkdir()
+    commands.touch()
     ended, answer = host.run(capsys, "suits", "c")
     assert ended == expected[0]
     assert expected[1] in answer["msg"]

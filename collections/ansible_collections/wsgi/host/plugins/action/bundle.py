@@ -28,9 +28,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.wsgi.host.plugins.plugin_utils import sources
+from packaging.requirements import InvalidRequirement, Requirement
 
 # Part of the id: raise it when the layout of the archive changes.
 FORMAT = 1
@@ -103,6 +105,45 @@ def read_lock(path: Path) -> dict[str, int]:
     if not lines:
         raise BundleError(f"{path}: no requirement in this lock file. {again}")
     return lines
+
+
+def check_lock_is_current(lock: Path) -> None:
+    """Raise BundleError where requirements.in, beside the lock file, asks for what is not in it.
+
+    A requirement that was added or changed without a new lock file would be missed by the release
+    first when it is started.
+    """
+    source = lock.with_suffix(".in")
+    if not source.is_file():
+        return
+    pins = {
+        normalise(match["name"]): match["version"]
+        for match in re.finditer(
+            r"^(?P<name>[\w.-]+)(\[[^\]]*\])?\s*==\s*(?P<version>[^\s;]+)",
+            read_text(lock, "lock"),
+            re.M,
+        )
+    }
+    for number, raw in enumerate(read_text(source, "lock").splitlines(), 1):
+        text = re.sub(r"(^|\s)#.*$", "", raw).strip()
+        if not text or text.startswith("-"):
+            continue
+        try:
+            wanted = Requirement(text)
+        except InvalidRequirement as error:
+            raise BundleError(
+                f"{source}, line {number}: {text!r} is no requirement: {error}"
+            ) from error
+        pin = pins.get(normalise(wanted.name))
+        if pin is None and wanted.marker is not None and not wanted.marker.evaluate():
+            continue
+        if pin is None or not wanted.specifier.contains(pin, prereleases=True):
+            has = f"has {wanted.name} {pin}" if pin else f"has no {wanted.name}"
+            raise BundleError(
+                f"{source}, line {number}: {text} is wanted, and {lock.name} {has}. Write the "
+                f"lock file anew with `make lock`, or in its folder with "
+                f"{COMPILE.format(lock=lock.name)}; then run this again"
+            )
 
 
 def normalise(name: str) -> str:
@@ -380,6 +421,9 @@ class Bundle:
         self.lock = Path(options["lock"]).resolve()
         self.source = Path(options["source"]).resolve() if options.get("source") else None
         read_lock(self.lock)
+        # What was committed once can be deployed again as it is.
+        if commit is None:
+            check_lock_is_current(self.lock)
         self.files = application_files(self.source, options["exclude"]) if self.source else {}
         content = self.lock.read_bytes()
         self.lock_hash = hashlib.sha256(content).hexdigest()

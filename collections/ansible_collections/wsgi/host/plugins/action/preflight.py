@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.common.yaml import yaml_load
@@ -20,6 +21,7 @@ from ansible.parsing.vault import EncryptedString
 from ansible.plugins.action import ActionBase
 from ansible.template import Templar, trust_as_template
 from ansible.utils.vars import get_unique_id
+from ansible_collections.wsgi.host.plugins.plugin_utils.reach import run_module
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import (
     Checker,
     covers,
@@ -70,9 +72,7 @@ class ActionModule(ActionBase):
 
         host = self._known(task_vars)
         if not host:
-            probed = self._execute_module(
-                module_name="wsgi.host.probe", module_args={}, task_vars=task_vars
-            )
+            probed = run_module(self, "wsgi.host.probe", task_vars, {})
             if probed.get("failed") or probed.get("unreachable"):
                 return probed
             host = {**probed["ansible_facts"][FACT], "play": self._play()}

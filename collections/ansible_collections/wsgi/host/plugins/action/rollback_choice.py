@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.wsgi.host.plugins.plugin_utils import fleet

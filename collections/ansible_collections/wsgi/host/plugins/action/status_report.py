@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.wsgi.host.plugins.plugin_utils import fleet

@@ -89,6 +89,17 @@ class Steps:
         return False
 
 
+def each_once(said: list[str]) -> list[str]:
+    """Return messages without those that another one holds, as the summary of a deploy does."""
+    plain = [" ".join(each.split()) for each in said]
+    return [
+        each
+        for number, each in enumerate(said)
+        if plain[number] not in plain[:number]
+        and not any(plain[number] in other and other != plain[number] for other in plain)
+    ]
+
+
 class CallbackModule(CallbackBase):
     """The callback behind wsgi.host.progress."""
 
@@ -136,8 +147,13 @@ class CallbackModule(CallbackBase):
         if "censored" in result._result:
             self._failures.append(f"{result._task.get_name()}: failed, and may hold a secret.")
             return
-        said = result._result.get("msg") or result._result.get("stderr")
-        self._failures.append(str(said or f"{result._task.get_name()}: failed.").strip())
+        told = result._result
+        said = [told.get("msg")]
+        # `command` announces its error in one, and the program has said it in the other.
+        if not told.get("msg") or "cmd" in told:
+            said.append(told.get("stderr"))
+        text = "\n".join(str(each).strip() for each in said if each)
+        self._failures.append(text or f"{result._task.get_name()}: failed.")
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         # The last item of a loop has said it already.
@@ -154,5 +170,5 @@ class CallbackModule(CallbackBase):
         self._finish()
         # What a block has rescued is no failure of the run.
         if stats.failures or stats.dark:
-            said = list(dict.fromkeys(self._failures)) or ["The run failed before its first task."]
+            said = each_once(self._failures) or ["The run failed before its first task."]
             self._write("\n" + "\n\n".join(said) + "\n")

@@ -129,14 +129,12 @@ failures:
 """
 
 import datetime
-import http.client
 import ipaddress
 import json
 import os
 import secrets
 import shutil
 import socket
-import ssl
 import subprocess
 import time
 import urllib.parse
@@ -145,6 +143,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.wsgi.host.plugins.module_utils import clean_environment
+from ansible_collections.wsgi.host.plugins.module_utils.http_over_socket import (
+    Deadline,
+    NoAnswerError,
+    get,
+)
 from ansible_collections.wsgi.host.plugins.module_utils.paths import (
     ForeignPathError,
     require_own,
@@ -502,13 +506,10 @@ class Answer:
 def fetch(address: str, domain: str, path: str) -> Answer:
     """Fetches http://domain/path from one address, following redirects as an authority does.
 
-    Raises OSError or http.client.HTTPException where no answer came.
+    Raises NoAnswerError where none came in time; the time is for all redirects together.
     """
     url = f"http://{domain}{path}"
-    # The authority does not verify certificates behind a redirect either.
-    unverified = ssl.create_default_context()
-    unverified.check_hostname = False
-    unverified.verify_mode = ssl.CERT_NONE
+    deadline = Deadline(PROBE_TIMEOUT_SECONDS)
     for redirects in range(PROBE_REDIRECTS + 1):
         parts = urllib.parse.urlsplit(url)
         name = parts.hostname or domain
@@ -516,27 +517,28 @@ def fetch(address: str, domain: str, path: str) -> Answer:
         port = parts.port or (443 if tls else HTTP_PORT)
         # The domain itself is asked at the address in question, also behind a redirect.
         host = address if name == domain.lower() else name
-        connection = http.client.HTTPConnection(name, port)
+        query = f"?{parts.query}" if parts.query else ""
         try:
-            connection.sock = socket.create_connection((host, port), PROBE_TIMEOUT_SECONDS)
-            if tls:
-                connection.sock = unverified.wrap_socket(connection.sock, server_hostname=name)
-            query = f"?{parts.query}" if parts.query else ""
-            connection.request("GET", f"{parts.path or '/'}{query}", headers={"Host": parts.netloc})
-            response = connection.getresponse()
-            location = response.getheader("Location")
-            if response.status not in (301, 302, 303, 307, 308) or not location:
-                server = response.getheader("Server") or "unnamed server"
-                return Answer(response.status, server, response.read(4096), url)
-        except OSError as error:
+            answer = get(
+                f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+                f"{parts.path or '/'}{query}",
+                deadline=deadline,
+                name=name,
+                host=parts.netloc,
+                # The authority does not verify certificates behind a redirect either.
+                tls=tls,
+                limit=4096,
+            )
+        except NoAnswerError as error:
             if redirects == 0:
                 raise
-            reason = error.strerror or str(error)
-            raise http.client.HTTPException(f"redirected to {url}: {reason}") from error
-        finally:
-            connection.close()
+            raise NoAnswerError(f"redirected to {url}: {error}") from error
+        location = answer.headers.get("location")
+        if answer.status not in (301, 302, 303, 307, 308) or not location:
+            server = answer.headers.get("server") or "unnamed server"
+            return Answer(answer.status, server, answer.body, url)
         url = urllib.parse.urljoin(url, location)
-    raise http.client.HTTPException(f"more than {PROBE_REDIRECTS} redirects")
+    raise NoAnswerError(f"more than {PROBE_REDIRECTS} redirects")
 
 
 def resolve(domain: str) -> list[str]:
@@ -565,8 +567,8 @@ def probe(
     for address in addresses:
         try:
             answer = fetch(address, domain, path)
-        except (OSError, http.client.HTTPException) as error:
-            silent.append(f"{address} ({getattr(error, 'strerror', None) or error})")
+        except NoAnswerError as error:
+            silent.append(f"{address} ({error})")
             continue
         if answer.status == 200 and answer.body.strip() == token:
             good.append(address)
@@ -1034,4 +1036,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    clean_environment.apply()
     main()

@@ -47,7 +47,10 @@ options:
     default: []
   files:
     description:
-      - Single files, each with C(dest) and exactly one of C(template), C(content) or C(random).
+      - Single files, each with C(dest) and exactly one of C(template), C(content), C(module_util) or
+        C(random).
+      - C(module_util) is the name of a file of this collection's C(plugins/module_utils), without its
+        ending, for a program that is to share code with modules.
       - C(random) is a number of bytes; the file is created once with so many random bytes in
         hexadecimal and is
         never replaced.
@@ -151,6 +154,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wsgi.host.plugins.module_utils import clean_environment
 from ansible_collections.wsgi.host.plugins.module_utils.paths import (
     ForeignPathError,
     require_own,
@@ -686,4 +690,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    clean_environment.apply()
     main()

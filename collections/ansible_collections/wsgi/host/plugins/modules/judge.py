@@ -48,7 +48,9 @@ options:
     type: float
     default: 0.2
   time_limit:
-    description: Seconds after which the service is judged to be bad.
+    description: >-
+      Seconds after which the service is judged to be bad, even in the middle of an answer. One answer may
+      take 10 seconds of them.
     type: float
     default: 30
   unit:
@@ -90,51 +92,16 @@ seconds:
   returned: always
 """
 
-import http.client
 import json
-import socket
-import ssl
 import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wsgi.host.plugins.module_utils import clean_environment
+from ansible_collections.wsgi.host.plugins.module_utils.http_over_socket import NoAnswerError, get
 
 ANSWER_TIMEOUT = 10.0  # seconds that one answer may take before it counts as bad
 BODY_LIMIT = 2000  # characters of an answer that are shown
-
-
-class Connection(http.client.HTTPConnection):
-    """HTTP to an address that is chosen apart from the name that is asked for."""
-
-    def __init__(self, connect: str, name: str, *, tls: bool, timeout: float) -> None:
-        super().__init__(name, timeout=timeout)
-        self._connect = connect
-        self._tls = tls
-
-    def connect(self) -> None:
-        if self._connect.startswith("unix:"):
-            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self.sock.settimeout(self.timeout)
-            self.sock.connect(self._connect.removeprefix("unix:"))
-        else:
-            address, _, port = self._connect.rpartition(":")
-            self.sock = socket.create_connection((address.strip("[]"), int(port)), self.timeout)
-        if self._tls:
-            context = ssl.create_default_context()
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-            self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
-
-
-def ask(connect: str, name: str, path: str, *, tls: bool, timeout: float) -> tuple[int, str]:
-    """One question. Returns status and body; raises OSError or HTTPException."""
-    connection = Connection(connect, name, tls=tls, timeout=timeout)
-    try:
-        connection.request("GET", path, headers={"User-Agent": "judge", "Connection": "close"})
-        response = connection.getresponse()
-        return response.status, response.read().decode(errors="replace")
-    finally:
-        connection.close()
 
 
 def fault(status: int, body: str, wanted_status: int, wanted: dict[str, Any]) -> str | None:
@@ -164,17 +131,18 @@ def judge(params: dict[str, Any]) -> dict[str, Any]:
         left = params["time_limit"] - (time.monotonic() - start)
         asked += 1
         try:
-            status, body = ask(
+            answer = get(
                 params["connect"],
-                params["name"],
                 params["path"],
+                deadline=max(0.1, min(ANSWER_TIMEOUT, left)),
+                name=params["name"],
                 tls=params["tls"],
-                timeout=max(0.1, min(ANSWER_TIMEOUT, left)),
+                agent="judge",
             )
+            status, body = answer.status, answer.text
             wrong = fault(status, body, params["status"], params["json"]) or ""
-        except (OSError, http.client.HTTPException) as error:
-            status, body = 0, ""
-            wrong = f"could not be asked: {error or type(error).__name__}"
+        except NoAnswerError as error:
+            status, body, wrong = 0, "", error.words
         good = 0 if wrong else good + 1
         seconds = time.monotonic() - start
         if good >= params["count"] or seconds + params["interval"] > params["time_limit"]:
@@ -229,4 +197,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    clean_environment.apply()
     main()

@@ -95,6 +95,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wsgi.host.plugins.module_utils import clean_environment
 
 DPKG_STATUS = "/var/lib/dpkg/status"
 LISTENING = "0A"  # TCP_LISTEN in the kernel's include/net/tcp_states.h
@@ -376,4 +377,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    clean_environment.apply()
     main()

@@ -62,6 +62,7 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wsgi.host.plugins.module_utils import clean_environment
 from ansible_collections.wsgi.host.plugins.module_utils.paths import (
     ForeignPathError,
     require_own,
@@ -106,7 +107,9 @@ def main() -> None:
             module.exit_json(changed=True, msg=words, diff={"prepared": words + "\n"})
         argv = [*argv, module.params["check_argument"]]
     if not os.access(argv[0], os.X_OK):
-        module.fail_json(msg=f"{argv[0]} is not a program on this host. Install it first.")
+        module.fail_json(
+            msg=f"{argv[0]} is not on this host. Run the playbook that sets it up, site.yml."
+        )
     code, out, err = module.run_command(argv, data=module.params["stdin"], binary_data=True)
     answer = read_answer(out)
     if code == 0 and answer is not None:
@@ -125,4 +128,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    clean_environment.apply()
     main()

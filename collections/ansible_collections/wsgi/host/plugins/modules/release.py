@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wsgi.host.plugins.module_utils import clean_environment
 from ansible_collections.wsgi.host.plugins.module_utils.paths import (
     ForeignPathError,
     require_own,
@@ -400,10 +401,10 @@ def compile_files(target: str, final: str, manifest: dict[str, Any], ready: set[
     change, so Python need not look at the sources at each start.
     """
     python = manifest["python"]
-    command = [
-        *(f"{target}/bin/python", "-I", "-m", "compileall", "-q", "-j", "0"),
-        *("--invalidation-mode", "unchecked-hash", "-s", target, "-p", final),
+    options = [
+        *("-q", "-j", "0", "--invalidation-mode", "unchecked-hash", "-s", target, "-p", final),
     ]
+    command = [f"{target}/bin/python", "-I", "-m", "compileall", *options]
     if os.path.isdir(f"{target}/app"):
         done = subprocess.run([*command, f"{target}/app"], capture_output=True, text=True)
         if done.returncode != 0:
@@ -416,12 +417,16 @@ def compile_files(target: str, final: str, manifest: dict[str, Any], ready: set[
     ]
     if not packages:
         return
+    # A file that cannot be compiled is no error here: packages may ship files for other Python
+    # versions, which nobody imports. That the compiler does not come to its end is one.
+    to_the_end = [f"{target}/bin/python", "-I", "-c", "import compileall; compileall.main()"]
     done = subprocess.run(
-        [*command, "-i", "-"], input="\n".join(packages), capture_output=True, text=True
+        [*to_the_end, *options, "-i", "-"],
+        input="\n".join(packages),
+        capture_output=True,
+        text=True,
     )
-    # Status 1 alone is no error: packages may ship files for other Python versions, which nobody
-    # imports here. A traceback is one: the compiler itself was stopped, by lack of memory perhaps.
-    if done.returncode not in (0, 1) or "Traceback (most recent call last)" in done.stderr:
+    if done.returncode:
         raise ReleaseError(
             f"The packages were not compiled (status {done.returncode}). Look for a lack of memory "
             f"in the host's journal, then run again.\n{done.stderr.strip()[-1000:]}"
@@ -851,4 +856,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    clean_environment.apply()
     main()

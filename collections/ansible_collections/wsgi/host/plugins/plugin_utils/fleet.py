@@ -119,21 +119,21 @@ def _summary(answer: Answer) -> str:
             str(each["verdict"]),
             *(["left"] if each.get("left_at") else []),
         ]
-        words.append(f"{each['id']} ({', '.join(notes)})")
+        words.append(f"{each['id']} (revision {_short(each.get('revision'))}, {', '.join(notes)})")
     return ", ".join(words) or "no release"
 
 
 def _named(hosts: Mapping[str, Answer], wanted: str) -> dict[str, str]:
-    contents = set()
+    contents: dict[str, str] = {}
     for answer in hosts.values():
         for each in answer["releases"]:
             by_revision = len(wanted) >= 7 and str(each.get("revision") or "").startswith(wanted)
             if wanted in (each["id"], each["content"]) or by_revision:
-                contents.add(each["content"])
+                contents.setdefault(each["content"], each["id"])
     if len(contents) > 1:
         raise FleetError(
-            f"release is {wanted!r}, a revision that several releases were made of: "
-            f"{', '.join(sorted(contents))}. Name one of these"
+            f"release is {wanted!r}, a revision that several releases were made of. Name one by "
+            f"its id, {' or '.join(sorted(contents.values()))}. " + _on_the_hosts(hosts)
         )
     found: dict[str, str] = {}
     lacking = []
@@ -142,12 +142,13 @@ def _named(hosts: Mapping[str, Answer], wanted: str) -> dict[str, str]:
         if ids:
             found[host] = ids[0]
         else:
-            lacking.append(f"- {host}: {_summary(answer)}")
+            lacking.append(host)
     if lacking:
+        where = "any host" if not found else " and ".join(lacking)
         raise FleetError(
-            f"release is {wanted!r}, which is not on every host. Name one that is, or deploy it "
-            f"with playbooks/deploy.yml -e toll_app_revision=REVISION. On the others are:\n"
-            + "\n".join(lacking)
+            f"release is {wanted!r}, which is not on {where}. Name one that is on all of them, by "
+            f"its id or its revision; or deploy it, if it is a revision of the repository, with "
+            f"playbooks/deploy.yml -e toll_app_revision={wanted}. " + _on_the_hosts(hosts)
         )
     return found
 

@@ -1,0 +1,175 @@
+"""What a message tells to do was done once: it then works."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.wsgi.host.plugins.action import bundle
+from conftest import PROJECT, Play
+from programs import load
+
+SBIN = PROJECT / "roles/toll_app/templates/sbin"
+
+
+# requirements.in without `make lock` --------------------------------------------------------------
+
+LOCK = (
+    "flask==3.1.2 --hash=sha256:" + "0" * 64 + "\npsycopg-binary==3.3.0 --hash=sha256:" + "1" * 64
+)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (
+            "flask>=3.1,<4\nredis>=5",
+            r"requirements.in, line 2: redis>=5 is wanted, and .* has no redis",
+        ),
+        (
+            "# data\nFlask>=3.2",
+            r"line 2: Flask>=3.2 is wanted, and requirements.txt has Flask 3.1.2",
+        ),
+        ("flask==4.0", r"has flask 3.1.2"),
+        ("flask =< 3", r"line 1: .* is no requirement"),
+    ],
+)
+def test_requirement_that_is_not_locked_is_found_before_the_build(
+    tmp_path: Path, wanted: str, message: str
+) -> None:
+    lock = tmp_path / "requirements.txt"
+    lock.write_text(LOCK)
+    (tmp_path / "requirements.in").write_text(wanted)
+    with pytest.raises(bundle.BundleError, match=message) as error:
+        bundle.check_lock_is_current(lock)
+    assert "no requirement" in str(error.value) or "`make lock`" in str(error.value)
+
+
+def test_what_is_locked_passes(tmp_path: Path) -> None:
+    lock = tmp_path / "requirements.txt"
+    lock.write_text(LOCK)
+    bundle.check_lock_is_current(lock)
+    marker = 'flask>=3.1,<4  # a comment\n\nwinthing; sys_platform == "win32"\n-c others.txt\n'
+    (tmp_path / "requirements.in").write_text(marker + "psycopg_binary")
+    bundle.check_lock_is_current(lock)
+
+
+@pytest.mark.parametrize("folder", ["app", "roles/certbot/files", "setup", "."])
+def test_every_lock_of_the_project_passes(folder: str) -> None:
+    """Also the proof that `make lock`, the remedy, makes what is asked for."""
+    bundle.check_lock_is_current(PROJECT / folder / "requirements.txt")
+
+
+# A bare host --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("book", ["deploy", "rollback", "restore", "backup"])
+def test_bare_host_is_refused_before_anything(play: Play, tmp_path: Path, book: str) -> None:
+    """Second in each, after the facts: a lock, a bundle and a release would be there otherwise."""
+    text = (PROJECT / f"roles/toll_app/tasks/{book}.yml").read_text()
+    imported = re.findall(r"import_tasks: (\w+)\.yml", text)
+    assert imported[:2] == ["preflight", "set_up"]
+    (tmp_path / "roles").symlink_to(PROJECT / "roles")
+    role = {"name": "toll_app", "tasks_from": "set_up", "rolespec_validate": False}
+    task = {"name": "Try", "ansible.builtin.import_role": role}
+
+    def run(*users: str) -> Any:
+        facts = {"wsgi_host": {"users": ["root", *users]}}
+        known = {"name": "Know", "ansible.builtin.set_fact": {**facts, "cacheable": True}}
+        return play(known, task, extra={"toll_app_domains": ["a.example.com"]})
+
+    bare = run()
+    said = " ".join(bare.output.split())
+    assert bare.code != 0
+    assert "toll-app has not been set up on here yet. Run site.yml with the same inventory" in said
+    assert run("toll-app").code == 0
+
+
+# A program that is not there ----------------------------------------------------------------------
+
+
+def test_program_of_the_operator_is_not_said_to_be_installed_by_site_yml(tmp_path: Path) -> None:
+    backup: Any = load(SBIN / "toll-app-backup")
+    backup.path_of = lambda directory, record: f"{directory}/{record['name']}"
+    program = tmp_path / "rsync"
+    settings = {
+        "directory": str(tmp_path),
+        "command": [str(program), "{file}"],
+        "command_time_limit": 9,
+    }
+    with pytest.raises(backup.BackupError) as error:
+        backup.send(settings, {"name": "copy"})
+    assert f"{program} is not on this host" in str(error.value)
+    assert "toll_app_backup_command, which no role installs. Install its package" in str(
+        error.value
+    )
+    # The remedy.
+    program.write_text("#!/bin/sh\nexit 0\n")
+    program.chmod(0o755)
+    backup.send(settings, {"name": "copy"})
+    with pytest.raises(
+        backup.BackupError, match=r"age is not on this host: run the playbook that in"
+    ):
+        backup.run([str(tmp_path / "age")], "Encrypting the copy")
+
+
+# A control node without UTF-8 ---------------------------------------------------------------------
+
+
+def test_make_brings_the_locale_that_ansible_wants() -> None:
+    """`LC_ALL=C make up` ended with "Ansible requires the locale encoding to be UTF-8"."""
+    shown = "show:\n\t@env\n"
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-f", "Makefile", "-f", "-", "show"],
+        cwd=PROJECT,
+        input=shown,
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "LANGUAGE": "de", "LANG": "de_DE.UTF-8"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "LC_ALL=C.UTF-8" in done.stdout.splitlines()
+    assert "LANGUAGE=" not in done.stdout
+    # And what a person types without make.
+    for path in ("tools/bootstrap", "tools/lock", ".ci/run"):
+        script = (PROJECT / path).read_text()
+        first = script.index("export LC_ALL=C.UTF-8")
+        assert first < script.index("\ncd "), path
+    for path in ("tools/demo.py", "tools/run_tests.py", "tests/proof/releases.py"):
+        assert re.search(
+            r"def main\(.*\n    \"\"\".*\n    use_utf8\(\)\n", (PROJECT / path).read_text()
+        ), path
+
+
+def test_setup_starts_from_nothing_that_a_shell_hands_on(tmp_path: Path) -> None:
+    hostile = {
+        "LC_ALL": "C", "LANGUAGE": "de", "TZ": "Asia/Tokyo", "TMPDIR": "/nowhere", "CDPATH": "/",
+        "PYTHONPATH": "/nowhere", "ANSIBLE_STRATEGY": "free", "SYSTEMD_PAGER": "more",
+        "GIT_DIR": "/nowhere", "GREP_OPTIONS": "-v", "BASH_ENV": "", "PATH": "/usr/bin:/bin",
+    }  # fmt: skip
+    meant = {
+        "HOME": "/root", "SUDO_USER": "anna", "PIP_INDEX_URL": "https://pip.example/simple",
+        "https_proxy": "http://proxy:3128", "ANSIBLE_VAULT_PASSWORD_FILE": "/root/.vault",
+    }  # fmt: skip
+    script = (
+        f"cd {shlex.quote(str(PROJECT))}; source setup/lib.sh; clean_environment; umask; env -0"
+    )
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        env={**hostile, **meant},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    mask, _, rest = done.stdout.partition("\n")
+    found = dict(line.split("=", 1) for line in rest.split("\0") if line)
+    assert mask == "0022"
+    for key in ("SHLVL", "_", "PWD", "OLDPWD"):
+        found.pop(key, None)
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    assert json.loads(json.dumps(found)) == {**meant, "PATH": path, "LC_ALL": "C.UTF-8"}
