@@ -32,6 +32,7 @@ molecule: bootstrap ## All Molecule scenarios, or SCENARIO=name; KEEP=1 leaves i
 proof: bootstrap ## What is long: measurements and every fault, written to docs/proof/; ROUNDS=3
 	@$(python) tests/proof/run_cost.py $(ROUNDS)
 	@$(python) tests/proof/releases.py
+	@$(python) tests/proof/system_upgrade.py
 	@MONITORING_IMAGE=debian12 $(python) tools/run_tests.py molecule:monitoring
 	@$(python) tests/proof/app_performance.py $(if $(ROUNDS),--rounds $(ROUNDS)) --write
 	@cd app && TOLL_SCHEMATHESIS_EXAMPLES=300 ../$(python) -m pytest tests/api/test_api_schemathesis.py

@@ -882,6 +882,7 @@ def test_the_health_check_is_told_what_the_variables_say(family: str, tmp_path: 
         "failures": 3,
         "interval": 10,
         "restarts_per_hour": 3,
+        "python": REQUIRED["gunicorn_systemd_python"],
     }
     for kind in ("service", "timer"):
         text = render(ROLE, f"health.{kind}.j2", family, **told)
