@@ -164,6 +164,21 @@ def test_units_of_others_do_not_stand_in_the_way(tmp_path: Path) -> None:
     assert check(folder, "Debian", variables) == []
 
 
+@pytest.mark.parametrize(
+    ("variables", "path"),
+    [
+        ({}, "/opt/shop/current/app"),
+        ({"gunicorn_systemd_release_root": "/opt/shop"}, "/opt/shop"),
+    ],
+)
+def test_the_service_waits_for_the_file_system_of_the_application(
+    variables: dict[str, Any], path: str
+) -> None:
+    """Before /opt is mounted it would find no release, and say that none was deployed."""
+    _, service = units("Debian", **variables)
+    assert service["Unit"]["RequiresMountsFor"] == [path]
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gunicorn_takes_the_settings(tmp_path: Path, family: str, variant: str) -> None:
