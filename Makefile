@@ -37,6 +37,7 @@ proof: bootstrap ## What is long: measurements and every fault, written to docs/
 	@$(python) tests/proof/run_cost.py $(ROUNDS)
 	@$(python) tests/proof/releases.py
 	@EVERY_SYSTEM=1 MONITORING_IMAGE=debian12 $(python) tools/run_tests.py molecule
+	@$(python) tests/proof/system_upgrade.py
 	@$(python) tests/proof/app_performance.py $(if $(ROUNDS),--rounds $(ROUNDS)) --write
 	@cd app && TOLL_SCHEMATHESIS_EXAMPLES=300 ../$(python) -m pytest tests/api/test_api_schemathesis.py
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 from dataclasses import replace
 
@@ -83,6 +84,16 @@ def test_the_release_before_stays_ready_after_a_migration_that_works_with_it(
     answer = client.get("/readyz")
     assert answer.status_code == status
     assert answer.json["schema"] == {"head": schema.head(), "database": "9999"}
+
+
+def test_not_ready_once_the_interpreter_is_gone(client, monkeypatch, release_log):
+    """Removed under the process, as an upgrade of the system may do: pages that import something
+    for the first time fail, and this one would not."""
+    monkeypatch.setattr(os, "__file__", "/usr/lib/python3.0/os.py")
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json["failed"]) == (503, ["interpreter"])
+    assert "/usr/lib/python3.0/os.py is not on this host any more" in release_log.text
+    assert client.get("/healthz").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import asdict
 from typing import Any
 
@@ -32,9 +33,14 @@ def healthz() -> dict[str, str]:
 @blueprint.get("/readyz")
 @public
 def readyz() -> tuple[dict[str, Any], int]:
-    """Answer 200 if the database is reached and this release can work with its schema."""
+    """Answer 200 if the database is reached, its schema fits, and the interpreter is complete."""
     release = current_app.extensions["toll.release"].id
     unavailable = {"status": "unavailable", "release": release}
+    # An upgrade of the system may remove it under the process, which then fails wherever this
+    # worker imports something for the first time.
+    if not os.path.exists(os.__file__):
+        logger.error("not ready: %s is not on this host any more", os.__file__)
+        return {**unavailable, "failed": ["interpreter"]}, 503
     try:
         status = schema_status(db.engine)
     except sa.exc.SQLAlchemyError as error:

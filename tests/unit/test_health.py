@@ -194,6 +194,44 @@ def test_what_somebody_has_in_hand_is_not_even_asked(world: World, unit: str, st
     assert world.restarts == []
 
 
+def test_an_interpreter_that_is_gone_is_reported_whatever_the_service_answers(
+    world: World, tmp_path: Path
+) -> None:
+    """An upgrade of the system removed it: one process answers well, another one 500, none would
+    start again. So nothing is restarted, also where nothing answers any more."""
+    python = tmp_path / "releases" / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    world.settings["python"] = str(python)
+    world.look(3)
+    assert world.words() == ""
+    python.unlink()
+    python.symlink_to(tmp_path / "python3.0")
+    world.look(20)
+    assert len(world.told) == 1
+    said = world.words()
+    assert f"is not ready: {tmp_path / 'python3.0'} is not on this host any more" in said
+    assert "Deploy its release again" in said
+    world.answers = {"/readyz": SILENT, "/healthz": SILENT}
+    world.look(20)
+    assert world.restarts == []
+
+
+def test_a_part_of_the_interpreter_that_is_gone_is_reported(world: World, tmp_path: Path) -> None:
+    """Debian has it in several packages."""
+    python, library = tmp_path / "bin" / "python3.0", tmp_path / "lib" / "python3.0"
+    (library / "ctypes").mkdir(parents=True)
+    (library / "ctypes" / "__init__.py").touch()
+    python.parent.mkdir()
+    python.touch(mode=0o755)
+    world.settings["python"] = str(python)
+    world.look()
+    assert world.words() == ""
+    (library / "ctypes" / "__init__.py").unlink()
+    world.look()
+    assert f"is not ready: {library / 'ctypes'} is not on this host any more" in world.words()
+
+
 def test_without_a_path_of_life_any_answer_is_one(world: World) -> None:
     world.settings["live_path"] = ""
     world.answers = {"/readyz": AWAY}

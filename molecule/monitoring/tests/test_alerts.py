@@ -104,6 +104,13 @@ FAULTS = {
         f"rm -r {BROKEN} && toll-app-handover --restart"
         " && systemctl start toll-app-metrics.service",
     ),
+    "InterpreterMissing": (
+        "readlink /opt/toll-app/current/bin/python > /root/interpreter"
+        " && ln -sfn /usr/bin/python3.0 /opt/toll-app/current/bin/python"
+        " && systemctl start toll-app-metrics.service",
+        "ln -sfn $(cat /root/interpreter) /opt/toll-app/current/bin/python"
+        " && systemctl start toll-app-metrics.service",
+    ),
     "MetricsStale": (
         "systemctl stop toll-app-metrics.timer"
         f" && touch -d '20 minutes ago' {TEXTFILES}/toll-app.prom",

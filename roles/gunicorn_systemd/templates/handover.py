@@ -591,6 +591,12 @@ class Handover:
         if config.root is not None:
             if wanted is None:
                 raise Refused(f"no release is live in {config.root}: name one")
+            python = config.root / "releases" / wanted / "bin/python"
+            if python.is_symlink() and not python.exists():
+                raise Refused(
+                    f"release {wanted} cannot start: its interpreter {os.path.realpath(python)} is "
+                    f"not on this host. Name another one, or deploy it anew"
+                )
             if wanted not in self.releases():
                 known = ", ".join(self.releases()) or "none"
                 raise Refused(
@@ -846,7 +852,7 @@ class Handover:
                 "reason": state.reason,
             }
         # Whoever goes live again is not one that was left.
-        facts |= dict.fromkeys({"left_at", "left_by", "left_reason"} & record.keys())
+        facts |= dict.fromkeys(key for key in record if key.startswith("left_"))
         self.note(state.release, facts)
         self.history("handover", state, "healthy")
         self.forget()

@@ -8,7 +8,8 @@ Healthy is a good answer of the readiness path on the service's private socket, 
 queues. Anything else is one of two:
 
     not ready    The process answers, and says that it cannot work, for instance because its
-                 database is away. A restart cannot help, so there is none: this is reported.
+                 database is away, or it could not be started again, since its interpreter was
+                 removed under it. A restart cannot help, so there is none: this is reported.
     dead         Nothing answers in time. After so many times in a row the service is started again,
                  through the handover: a standby has to be ready before the one that hangs is ended.
 
@@ -65,6 +66,7 @@ class Config:
     failures: int
     interval: float
     restarts_per_hour: int
+    python: str = ""
 
     @classmethod
     def read(cls, name: str) -> Config:
@@ -163,6 +165,23 @@ def tell(priority: int, text: str) -> None:
     print("\n".join(f"<{priority}>{line}" for line in text.splitlines()), flush=True)
 
 
+def lacking(python: str) -> str:
+    """What the next start would miss of the interpreter and its library; nothing if all is there.
+
+    A process goes on without them, and fails wherever it imports what it has not imported so far.
+    """
+    interpreter = Path(os.path.realpath(python))
+    if not os.access(interpreter, os.X_OK):
+        return str(interpreter)
+    libraries = [interpreter.parent.parent / lib / interpreter.name for lib in ("lib", "lib64")]
+    # Where it is kept elsewhere, nothing is known of it.
+    there = [library for library in libraries if library.is_dir()]
+    # Of Debian's packages, the one beside the minimal one.
+    if there and not any((library / "ctypes" / "__init__.py").exists() for library in there):
+        return str(there[0] / "ctypes")
+    return ""
+
+
 def look(config: Config) -> tuple[str, str]:
     """How the service is, and what it said."""
     if active(f"{config.name}-handover.service") not in ("inactive", "failed"):
@@ -173,6 +192,11 @@ def look(config: Config) -> tuple[str, str]:
     if main != "active":
         # systemd starts what has died, and ends what is being stopped.
         return STARTING, ""
+    if config.python and (missing := lacking(config.python)):
+        return UNREADY, (
+            f"{missing} is not on this host any more, so it cannot be started again, and what it "
+            f"has not loaded yet fails. Deploy its release again, for a Python of this host"
+        )
     status, said = ask(config, config.ready_path)
     if status == config.ready_status:
         return HEALTHY, said

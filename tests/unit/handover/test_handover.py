@@ -319,6 +319,17 @@ def test_whoever_goes_live_again_is_not_left_any_more(live: World) -> None:
     assert not live.record("new")["left_at"]
 
 
+def test_a_release_whose_interpreter_is_gone_is_refused_by_that_name(live: World) -> None:
+    """An upgrade of the system removed it. "There is no release" would send people elsewhere."""
+    python = live.root / "releases/new/bin/python"
+    python.unlink()
+    python.symlink_to("/usr/bin/python3.0")
+    with pytest.raises(
+        live.module.Refused, match=r"new cannot start: .*/usr/bin/python3\.0 is not"
+    ):
+        live.run("new")
+
+
 @pytest.mark.parametrize("release", ["fourth", ".."])
 def test_an_unknown_release_is_refused(live: World, release: str) -> None:
     with pytest.raises(live.module.Refused, match="there are: new, old, third"):

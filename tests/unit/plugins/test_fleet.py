@@ -131,7 +131,7 @@ class TestGoingBack:
         with pytest.raises(FleetError) as refusal:
             fleet.going_back(hosts, "")
         words = str(refusal.value)
-        assert "No release was judged healthy before the live one" in words
+        assert "No other release that was judged healthy and can start is on" in words
         assert "playbooks/deploy.yml -e toll_app_revision" in words
         for name, answer in hosts.items():
             assert f"- {name}: " in words
@@ -151,6 +151,36 @@ class TestGoingBack:
         """It is judged again, and perhaps its surroundings were at fault."""
         hosts = {"web1": host("b", {**A, "verdict": "bad"}, B)}
         assert fleet.going_back(hosts, "a") == {"web1": "a"}
+
+    def test_release_that_cannot_start_is_refused_by_name(self):
+        gone = {**A, "cannot_start": "its interpreter /usr/bin/python3.11 is not on this host"}
+        hosts = {"web1": host("b", gone, B), "web2": host("b", A, B)}
+        with pytest.raises(FleetError) as refusal:
+            fleet.going_back(hosts, "a")
+        words = str(refusal.value)
+        assert "release is 'a', which cannot start on every host" in words
+        assert "- web1: a: its interpreter /usr/bin/python3.11 is not on this host" in words
+        assert "- web2" not in words
+
+    def test_live_content_for_another_python_is_no_way_back(self):
+        """The run would be green and change nothing. What a host of before says is not trusted."""
+        old, new = release("c-311", since="1"), release("c-313", since="2")
+        with pytest.raises(FleetError, match="there is nothing to go back to"):
+            fleet.going_back({"web1": host("c-313", old, new)}, "")
+        older = release("b-311", since="0")
+        assert fleet.going_back({"web1": host("c-313", older, old, new)}, "") == {"web1": "b-311"}
+
+    def test_id_for_another_python_of_the_live_content_can_be_named(self):
+        """Where the new Python itself is what is wrong."""
+        old, new = release("c-311", since="1"), release("c-313", since="2")
+        assert fleet.going_back({"web1": host("c-313", new, old)}, "c-311") == {"web1": "c-311"}
+        assert fleet.going_back({"web1": host("c-313", old, new)}, "c") == {"web1": "c-313"}
+
+    def test_what_cannot_start_is_said_where_there_is_nowhere_to_go(self):
+        gone = {**A, "cannot_start": "its interpreter /usr/bin/python3.11 is not on this host"}
+        answer = {**host("b", gone, B), "candidates": []}
+        with pytest.raises(FleetError, match=r"- web1: a \(healthy, cannot start\), b \(live"):
+            fleet.going_back({"web1": answer}, "")
 
     def test_unknown_name(self):
         hosts = {"web1": host("b", A, B), "web2": host("b", B)}
@@ -199,7 +229,7 @@ class TestGoingBack:
         task = {"wsgi.host.rollback_choice": {"hosts": {"here": host("a", A)}}, "register": "it"}
         done = play(task)
         assert done.code == 2
-        assert "No release was judged healthy before the live one" in done.output
+        assert "No other release that was judged healthy" in done.output
         assert "Traceback" not in done.output
 
 

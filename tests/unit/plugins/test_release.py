@@ -22,17 +22,7 @@ from ansible_collections.wsgi.host.plugins.action import release as action
 from ansible_collections.wsgi.host.plugins.action.bundle import write_archive
 from ansible_collections.wsgi.host.plugins.modules import release
 from ansible_collections.wsgi.host.plugins.modules.release import ReleaseError
-
-PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
-FILES = {
-    "app/app.py": "import alpha\n",
-    "app/static/a.css": "a {}\n",
-    "site-packages/alpha/__init__.py": "def main():\n    print('alpha runs')\n",
-    "site-packages/alpha/python2.py": "print 'for another Python'\n",
-    "site-packages/alpha-1.0.dist-info/entry_points.txt": (
-        "[console_scripts]\nalpha-run = alpha:main\n[gui_scripts]\nalpha-x = alpha:x\n"
-    ),
-}
+from releasing import FILES, PYTHON, Host
 
 
 @pytest.fixture(autouse=True)
@@ -41,53 +31,6 @@ def owners(monkeypatch) -> list[tuple[str, int, int]]:
     given: list[tuple[str, int, int]] = []
     monkeypatch.setattr(release.os, "chown", lambda path, u, g: given.append((str(path), u, g)))
     return given
-
-
-class Host:
-    """A folder for the releases, and the module as Ansible would start it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root / "opt"
-        self.archive = root / "bundle.tar.gz"
-
-    def bundle(
-        self, name: str = "a" * 12, contents: dict[str, str] | None = None, **manifest: Any
-    ) -> dict[str, Any]:
-        """Write an archive; return what the bundle task would."""
-        packed = {key: text.encode() for key, text in (contents or FILES).items()}
-        facts = {
-            "format": 1,
-            "id": name,
-            "name": "demo",
-            "python": PYTHON,
-            "architecture": "x86_64",
-            "files": {key: hashlib.sha256(text).hexdigest() for key, text in packed.items()},
-            **manifest,
-        }
-        return {
-            "name": "demo",
-            "id": name,
-            "python": PYTHON,
-            "architecture": "x86_64",
-            "archive": str(self.archive),
-            "built": True,
-            "sha256": write_archive(
-                self.archive, {"manifest.json": json.dumps(facts).encode(), **packed}
-            ),
-            "unpacked_bytes": sum(map(len, packed.values())),
-        }
-
-    def run(self, bundle: dict[str, Any], *, check: bool = False, **options: Any) -> dict[str, Any]:
-        defaults = {"activate": True, "verify": False, "static": "", "archive": str(self.archive)}
-        defaults |= {"records": False, "shipped_by": ""}
-        parameters = {**defaults, **options}
-        module = MagicMock(check_mode=check)
-        module.params = {"root": str(self.root), "bundle": bundle, **parameters}
-        return release.run(module)
-
-    def left(self) -> list[str]:
-        """Names in the releases' folder."""
-        return sorted(path.name for path in (self.root / "releases").iterdir())
 
 
 @pytest.fixture
@@ -461,6 +404,17 @@ class TestRecovery:
         assert (path / part).exists()
         assert host.left() == [".lock", "a" * 12]
 
+    def test_release_whose_interpreter_is_gone_is_installed_anew(self, host):
+        """The same version may be elsewhere by now. Nothing else would link to it."""
+        path = Path(host.run(host.bundle())["path"])
+        (path / "bin/python").unlink()
+        (path / "bin/python").symlink_to("/usr/bin/python3.0")
+        assert host.run(host.bundle(), archive=None) == {"changed": False, "archive_needed": True}
+        result = host.run(host.bundle())
+        assert (result["installed"], result["activated"]) == (True, False)
+        subprocess.run([path / "bin/python", "-c", "import alpha"], check=True)
+        assert host.run(host.bundle(), archive=None)["changed"] is False
+
     def test_manifest_cut_short_counts_as_incomplete(self, host):
         path = Path(host.run(host.bundle())["path"])
         os.truncate(path / "manifest.json", 20)
@@ -675,6 +629,49 @@ class TestRecord:
         assert "left_at" in self.record(host)
         assert host.run(host.bundle(), records=True)["changed"] is True
         assert self.record(host) == told
+
+    def leave(self, host: Host, name: str = "a" * 12, **facts: Any) -> None:
+        left = {"left_at": "2026-11-25", "left_by": "anna@desk", "left_reason": "slow"}
+        release.write_record(str(host.root), {**self.record(host, name), **left, **facts})
+
+    def rolled_back(self, host: Host, **facts: Any) -> dict[str, Any]:
+        """The second of two releases was left for the first one; ship it again."""
+        options = {"records": True, "activate": False}
+        host.run(host.bundle(), records=True)
+        host.run(host.bundle("b" * 12), **options)
+        self.leave(host, "b" * 12, **facts)
+        return host.run(host.bundle("b" * 12), keep_left=True, **options)
+
+    @pytest.mark.parametrize("facts", [{}, {"left_kind": "decision"}])
+    def test_rollback_is_remembered_if_so_wished(self, host, facts):
+        """A routine run must not deploy what somebody has rolled back from."""
+        told = self.rolled_back(host, **facts)
+        assert told["changed"] is False
+        assert told["left"]["left_by"] == "anna@desk"
+        assert self.record(host, "b" * 12)["left_reason"] == "slow"
+
+    def test_what_a_failed_deploy_left_is_tried_again(self, host):
+        told = self.rolled_back(host, left_kind="failure")
+        assert told["left"] is None
+        assert "left_at" not in self.record(host, "b" * 12)
+
+    def test_rollback_holds_for_the_same_content_for_another_python(self, host):
+        """An upgrade of the system between the rollback and the run gives it another id."""
+        host.run(host.bundle(), records=True)
+        options = {"records": True, "activate": False}
+        host.run({**host.bundle("b" * 12), "content": "c"}, **options)
+        self.leave(host, "b" * 12)
+        bundle = {**host.bundle("d" * 12), "content": "c"}
+        assert host.run(bundle, keep_left=True, **options)["left"]["id"] == "b" * 12
+        # Left for the Python of before is not left where the content serves.
+        host.run(bundle, records=True)
+        bundle = {**host.bundle("e" * 12), "content": "c"}
+        assert host.run(bundle, keep_left=True, **options)["left"] is None
+
+    def test_who_serves_what_was_left_goes_on(self, host):
+        host.run(host.bundle(), records=True)
+        self.leave(host)
+        assert host.run(host.bundle(), records=True, keep_left=True)["left"] is None
 
     def test_damaged_record_is_begun_anew(self, host):
         host.run(host.bundle(), records=True)

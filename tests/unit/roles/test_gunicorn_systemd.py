@@ -164,6 +164,21 @@ def test_units_of_others_do_not_stand_in_the_way(tmp_path: Path) -> None:
     assert check(folder, "Debian", variables) == []
 
 
+@pytest.mark.parametrize(
+    ("variables", "path"),
+    [
+        ({}, "/opt/shop/current/app"),
+        ({"gunicorn_systemd_release_root": "/opt/shop"}, "/opt/shop"),
+    ],
+)
+def test_the_service_waits_for_the_file_system_of_the_application(
+    variables: dict[str, Any], path: str
+) -> None:
+    """Before /opt is mounted it would find no release, and say that none was deployed."""
+    _, service = units("Debian", **variables)
+    assert service["Unit"]["RequiresMountsFor"] == [path]
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gunicorn_takes_the_settings(tmp_path: Path, family: str, variant: str) -> None:
@@ -882,6 +897,7 @@ def test_the_health_check_is_told_what_the_variables_say(family: str, tmp_path: 
         "failures": 3,
         "interval": 10,
         "restarts_per_hour": 3,
+        "python": REQUIRED["gunicorn_systemd_python"],
     }
     for kind in ("service", "timer"):
         text = render(ROLE, f"health.{kind}.j2", family, **told)

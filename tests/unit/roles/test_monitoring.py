@@ -7,6 +7,7 @@ import os
 import re
 import runpy
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -384,6 +385,17 @@ def history(root: Path, *verdicts: str) -> None:
         for place, verdict in enumerate(verdicts)
     ]
     (root / "state/history.jsonl").write_text("\n".join([*lines, "cut off {"]))
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_release_that_lost_its_interpreter_is_counted(root: Path, missing: bool) -> None:
+    (root / "releases/abc123/bin").mkdir(parents=True)
+    python = root / "gone" if missing else Path(sys.executable)
+    (root / "releases/abc123/bin/python").symlink_to(python)
+    program = runpy.run_path(str(PROGRAM))
+    lines = program["text"](program["metrics"](str(root), {})).splitlines()
+    line = 'toll_app_release_interpreter_missing{release="abc123"}'
+    assert f"{line} {float(missing)}" in lines
 
 
 @pytest.mark.parametrize(("verdicts", "failed"), [(["healthy", "bad"], 1), (["bad", "healthy"], 0)])

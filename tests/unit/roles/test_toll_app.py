@@ -265,7 +265,7 @@ def test_password_is_in_no_argument() -> None:
         **REQUIRED,
         "toll_app_admin_password": "hush-hush-7f3a",
         "toll_app_demo": True,
-        "__toll_app_release": {"id": "abc"},
+        "__toll_app_target": "abc",
     }
     argv = evaluate(ROLE, "__toll_app_data_argv", "Debian", **variables)
     assert argv[1:] == ["--release", "abc", "--keep", "10", "--admin", "admin", "--demo"]
@@ -347,7 +347,7 @@ def test_site_and_deploy_run_the_same_stages_in_the_same_order() -> None:
     stages = imports("deploy.yml")
     assert stages[1:5] == ["lock.yml", "build.yml", "ship.yml", "programs.yml"]
     # Packages and timers are a matter of setting up a host.
-    own = ("install.yml", "journal.yml", "schedule.yml")
+    own = ("install.yml", "journal.yml", "schedule.yml", "rolled_back.yml")
     assert [each for each in imports("main.yml") if each not in own] == stages
 
 

@@ -110,8 +110,20 @@ class Fleet:
         words = words or f"{release} was judged bad\nits journal"
         (self.root / f"bad-{host}-{release}").write_text(words)
 
-    def deploy(self, count: int, *arguments: str, **variables: Any) -> tuple[int, str]:
-        """Run the stages of a release from the lock to the end; all hosts serve `old` before."""
+    def deploy(
+        self,
+        count: int,
+        *arguments: str,
+        way: str = "deploy",
+        left_on: tuple[str, ...] = (),
+        **variables: Any,
+    ) -> tuple[int, str]:
+        """Run the stages of a release from the lock to the end; all hosts serve `old` before.
+
+        Args:
+            way: `main`, as site.yml does, or `deploy`.
+            left_on: hosts on which somebody has rolled back from `new`.
+        """
         hosts: dict[str, Any] = {f"web{number}": {} for number in range(1, count + 1)}
         for host in hosts:
             link = self.root / f"program-{host}"
@@ -125,7 +137,17 @@ class Fleet:
             role = {"name": "toll_app", "tasks_from": name, "rolespec_validate": False}
             return {"ansible.builtin.import_role": role}
 
-        shipped = {"id": "new", "current": "{{ lookup('file', live) }}"}
+        left = {"left_at": "2026-11-25", "left_by": "anna@desk", "left_reason": "slow"}
+        shipped = {
+            "id": "new",
+            "current": "{{ lookup('file', live) or none }}",
+            # As the module returns it: deploy.yml does not ask.
+            "left": "{{ left if inventory_hostname in left_on and "
+            "(__toll_app_does_everything | default(false)) else none }}",
+        }
+        tasks = yaml.safe_load((ROLES / "toll_app" / "tasks" / f"{way}.yml").read_text())
+        [outer] = [task for task in tasks if "block" in task]
+        at_the_end = [task for task in tasks[-1:] if "ansible.builtin.debug" in task]
         book = [
             {
                 "hosts": "all",
@@ -133,10 +155,7 @@ class Fleet:
                 "any_errors_fatal": True,
                 "tasks": [
                     {
-                        "vars": {
-                            "__toll_app_target": "{{ __toll_app_release.id }}",
-                            "__toll_app_before": "{{ __toll_app_release.current }}",
-                        },
+                        "vars": outer["vars"],
                         "block": [
                             {
                                 "block": [
@@ -144,16 +163,22 @@ class Fleet:
                                     {
                                         "ansible.builtin.set_fact": {"__toll_app_release": shipped},
                                         "vars": {
-                                            "live": f"{self.root}/live-{{{{ inventory_hostname }}}}"
+                                            "live": (
+                                                f"{self.root}/live-{{{{ inventory_hostname }}}}"
+                                            ),
+                                            "left": left,
+                                            "left_on": list(left_on),
                                         },
                                     },
+                                    *([stage("rolled_back")] if way == "main" else []),
                                     stage("handover"),
                                 ],
                                 "rescue": [stage("take_back")],
                             }
                         ],
                         "always": [stage("unlock")],
-                    }
+                    },
+                    *at_the_end,
                 ],
             }
         ]
@@ -329,3 +354,46 @@ def test_lost_lock_stops_it_before_the_next_batch(fleet: Fleet, tmp_path: Path) 
     assert "does not hold the lock" in output
     assert fleet.written() == ["web1 handover new"], "the other run may have deployed since"
     assert fleet.put_back() == []
+
+
+# What somebody has rolled back from ---------------------------------------------------------------
+
+
+def test_site_does_not_deploy_what_somebody_has_rolled_back_from(fleet: Fleet, server: Any) -> None:
+    """Who changes a header of nginx on Friday must not bring the bad release back."""
+    server.release = "old"
+    # On web2 somebody went back by hand, or it has not been there for long.
+    code, output = fleet.deploy(2, way="main", left_on=("web1",))
+    assert code == 0, output
+    # Settings may have changed, so that each host is handed over, to what it serves.
+    assert fleet.written() == ["web1 handover old", "web2 handover old"]
+    said = " ".join(output.split())
+    assert (
+        "NOT DEPLOYED: new was left at 2026-11-25 by anna@desk, slow, so old still serves" in said
+    )
+    assert "playbooks/deploy.yml" in said
+
+
+def test_deploy_says_that_it_is_meant(fleet: Fleet) -> None:
+    code, output = fleet.deploy(2, left_on=("web1", "web2"))
+    assert code == 0, output
+    assert fleet.live() == "new new"
+    assert "NOT DEPLOYED" not in output
+
+
+def test_site_deploys_where_nobody_has_rolled_back(fleet: Fleet) -> None:
+    code, output = fleet.deploy(2, way="main")
+    assert code == 0, output
+    assert fleet.live() == "new new"
+    assert "NOT DEPLOYED" not in output
+
+
+def test_new_host_does_not_get_what_was_bad_on_the_others(fleet: Fleet) -> None:
+    """It has nothing else, and a fleet must not serve two releases without anybody's knowledge."""
+    (fleet.root / "live-web2").write_text("")
+    code, output = fleet.deploy(2, way="main", left_on=("web1",))
+    assert code == 2
+    said = " ".join(output.split())
+    assert "new was left at 2026-11-25 by anna@desk, slow, and web2 has no other release" in said
+    assert "playbooks/deploy.yml -e toll_app_revision=REVISION" in said
+    assert fleet.written() == []

@@ -151,6 +151,20 @@ def test_release_that_is_not_there_is_named(
     assert flask.release_directory("abc").endswith("/releases/abc")
 
 
+def test_release_whose_interpreter_is_gone_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ "There is no release abc. On this host are: abc." helped nobody."""
+    monkeypatch.setattr(flask, "ROOT", str(tmp_path))
+    (tmp_path / "releases" / "abc" / "bin").mkdir(parents=True)
+    (tmp_path / "releases" / "abc" / "bin" / "python").symlink_to("/usr/bin/python3.0")
+    with pytest.raises(flask.RefusedError) as refusal:
+        flask.release_directory("abc")
+    assert str(refusal.value).startswith(
+        "Release abc cannot start: its interpreter /usr/bin/python3.0 is not on this host. Run "
+    )
+
+
 # toll-app-data ------------------------------------------------------------------------------------
 
 # The application's commands, over a file that stands for the database. What they were told, secrets

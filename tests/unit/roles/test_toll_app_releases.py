@@ -316,3 +316,109 @@ def test_program_runs_with_the_oldest_python_of_a_host() -> None:
 
     ast.parse(PROGRAM.read_text(), feature_version=(3, 9))
     assert "strict=" not in PROGRAM.read_text()
+
+
+# A release whose interpreter went with an upgrade of the system -----------------------------------
+
+
+def lose_interpreter(host: Host, name: str, why: str = "removed") -> Path:
+    """Have a release link to an interpreter that is not there, or not complete."""
+    link = host.root / "releases" / name / "bin" / "python"
+    link.unlink()
+    python = host.root / f"python-{name}"
+    if why == "incomplete":
+        python.write_text(
+            "#!/bin/sh\necho \"ModuleNotFoundError: No module named 'ctypes'\" >&2; exit 1\n"
+        )
+        python.chmod(0o755)
+    link.symlink_to(python)
+    return python
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [("removed", "is not on this host"), ("incomplete", "No module named 'ctypes'")],
+)
+def test_release_that_cannot_start_is_not_offered(
+    host: Host, capsys: Any, why: str, words: str
+) -> None:
+    """Going back to it would leave the site as it is, or down."""
+    python = lose_interpreter(host, "c", why)
+    _, answer = host.run(capsys)
+    assert answer["candidates"] == ["b", "a"]
+    [reason] = [each["cannot_start"] for each in answer["releases"] if each["id"] == "c"]
+    assert str(python) in reason
+    assert words in reason
+    assert host.program.main([]) == 0
+    out = capsys.readouterr().out
+    assert "healthy, cannot start" in out
+    assert f"c cannot start: {reason}." in out.splitlines()
+
+
+def test_release_that_cannot_start_is_not_asked_for_its_schema(host: Host, capsys: Any) -> None:
+    lose_interpreter(host, "c")
+    code, answer = host.run(capsys, "suits", "c")
+    assert code == 1
+    assert "Release c cannot start: its interpreter" in answer["msg"]
+    assert "deploy its revision again" in answer["msg"]
+
+
+def test_status_tells_that_what_serves_cannot_start_again(
+    host: Host, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process goes on, and may answer /readyz well, while what it imports now fails."""
+    told = {"ok": True, "status": 200, "release": "d", "milliseconds": 3}
+    monkeypatch.setattr(host.program, "ask", lambda: told)
+    monkeypatch.setattr(host.program, "properties", lambda _unit: {"ActiveState": "active"})
+    assert host.run(capsys, "status")[1]["drift"] == []
+    lose_interpreter(host, "d")
+    [drift] = host.run(capsys, "status")[1]["drift"]
+    assert drift.startswith("the live release cannot start again: its interpreter")
+    assert "Run site.yml" in drift
+
+
+def test_the_same_content_for_another_python_is_no_way_back(host: Host, capsys: Any) -> None:
+    """After an upgrade of the system two ids have one content; going back would change nothing."""
+    host.ship("c313", since="2026-11-25T00:00:00Z", content="d")
+    host.go_live("c313")
+    assert host.run(capsys)[1]["candidates"] == ["c", "b", "a"]
+
+
+def test_interpreter_is_started_once_for_all_releases(
+    host: Host, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    def interpreter_fault(path: str) -> str:
+        started.append(path)
+        return ""
+
+    monkeypatch.setattr(host.program, "interpreter_fault", interpreter_fault)
+    host.run(capsys)
+    assert started == [os.path.realpath(sys.executable)]
+
+
+# What somebody has decided ------------------------------------------------------------------------
+
+
+def test_leaving_is_a_decision_unless_a_deploy_failed(host: Host, capsys: Any) -> None:
+    """site.yml tries again what failed, and leaves alone what somebody rolled back from."""
+    host.run(capsys, "leave", "d", "--failed", "--reason", "another host failed")
+    assert host.record("d")["left_kind"] == "failure"
+    assert host.run(capsys, "leave", "d", "--failed")[1]["changed"] is False
+    # Somebody who looks at it then may still decide.
+    assert host.run(capsys, "leave", "d", "--reason", "slow")[1]["changed"] is True
+    assert host.record("d")["left_kind"] == "decision"
+    assert host.run(capsys, "leave", "d", "--failed")[1]["changed"] is False
+    host.run(capsys, "leave", "d", "--undo")
+    assert "left_kind" not in host.record("d")
+
+
+def test_a_decision_outlasts_the_release(host: Host, capsys: Any) -> None:
+    """site.yml would ship it anew, and would know of nothing."""
+    host.run(capsys, "leave", "a", "--reason", "slow")
+    host.run(capsys, "leave", "b", "--failed")
+    host.run(capsys, "prune", "--keep", "0")
+    assert host.left() == {"c", "d"}
+    assert host.record("a")["left_reason"] == "slow"
+    assert not (host.root / "state" / "releases" / "b.json").exists()

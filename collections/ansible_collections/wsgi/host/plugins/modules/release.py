@@ -43,6 +43,8 @@ description:
   - O(activate) points the symbolic link C(<root>/current) at the release, in one step.
   - A release that is there is not looked at again, except with O(verify).
   - O(root) has to be root's alone, with all directories above it; root runs what is in it.
+  - A release that is there is not looked at again, except with O(verify), and for its interpreter.
+    One whose interpreter is gone is installed anew, with the one that the host has now.
   - O(static) names files of the application that a web server serves. They are copied to
     C(<root>/static/<hash>/<file>), with the first 8 digits of each file's SHA-256. Such an address
     has one content for ever, also while two releases answer side by side or after one goes back,
@@ -75,9 +77,28 @@ options:
     description:
       - Keep a record of each release in C(<root>/state/releases/<id>.json), for what becomes of it
         after it was shipped. It begins as V(unjudged); whoever hands over to the release writes the
-        verdict. That somebody has left a release by going back is forgotten when it is shipped again.
+        verdict. That a release was left is forgotten when it is shipped again, unless O(keep_left).
     type: bool
     default: false
+  keep_left:
+    description:
+      - Remember that somebody has rolled back from a release, or has left it with
+        C(toll-app-releases leave), also when it is shipped again, and return it as RV(left). A
+        release that a failed deploy has left may be tried again, and is not meant.
+    type: bool
+    default: false
+  interpreter_package:
+    description:
+      - Name of a package that this module makes and installs on Debian and what derives from it. It
+        holds nothing but a dependency on the interpreters that the releases link to, so that neither
+        an upgrade of the system nor C(apt autoremove) takes one away, and removing it by hand needs
+        a deliberate yes.
+      - Interpreters of all releases are kept with O(records), since each may be gone back to;
+        otherwise only that of the current one. One that is no longer needed is let go by the next
+        installation; C(apt autoremove) may remove it then.
+      - Without a name, on other systems, and for an interpreter that no package owns, nothing is done.
+    type: str
+    default: ""
   archive:
     description: Path of the archive on the host. The action plugin sets it; leave it out.
     type: path
@@ -158,6 +179,20 @@ record:
   description: The release's record with O(records), as it is (or in check mode, was) on the host.
   returned: success
   type: dict
+kept_interpreters:
+  description: >-
+    Packages that O(interpreter_package) depends on (or in check mode, would depend on), null without
+    that package.
+  returned: success
+  type: list
+  elements: str
+left:
+  description:
+    - With O(keep_left), the record of this release if somebody has left it on purpose, or of one of
+      the same content for another Python. Null if there is none, if this release is the current one,
+      or if only one for another Python was left and the current one has its content.
+  returned: success
+  type: dict
 releases:
   description: Ids of the releases on the host, this one included.
   returned: success
@@ -175,6 +210,22 @@ SPACE_FACTOR = 2.2
 SPACE_MARGIN = 20 * 1024 * 1024
 # More than that nobody reads.
 PREVIEW_LINES = 60
+# The lock of apt and its like, which dpkg takes as well unless it is told that its caller has it.
+PACKAGES_LOCK = "/var/lib/dpkg/lock-frontend"
+PACKAGES_LOCK_SECONDS = 300
+CONTROL = """\
+Package: {name}
+Version: 1
+Architecture: all
+Maintainer: Ansible <root@localhost>
+Priority: optional
+Section: misc
+Protected: yes
+Depends: {depends}
+Description: Python that the releases in {root} run on
+ Made by Ansible (wsgi.host.release), so that the interpreter of a release is not removed while the
+ release may still be started. A deploy lets go what is no longer needed.
+"""
 
 
 class ReleaseError(Exception):
@@ -225,6 +276,11 @@ def read_manifest(path: str) -> dict[str, Any] | None:
         return manifest if complete else None
     except (OSError, ValueError, TypeError):
         return None
+
+
+def can_be_used(path: str) -> bool:
+    """Whether a release is complete, and its interpreter is on the host."""
+    return read_manifest(path) is not None and os.path.exists(os.path.join(path, "bin/python"))
 
 
 def member_path(name: str, python: str) -> str:
@@ -526,7 +582,7 @@ def install(releases: str, bundle: dict[str, Any], archive: str, interpreter: st
         set_permissions(target)
         sync(target)
         if os.path.lexists(final):
-            # Not complete, or we would not be here: somebody has removed a part of it.
+            # Somebody has removed a part of it, or its interpreter.
             os.rename(final, tempfile.mkdtemp(prefix=TEMPORARY, dir=releases) + "/damaged")
         os.rename(target, final)
         sync(releases)
@@ -672,8 +728,36 @@ def write_record(root: str, record: dict[str, Any]) -> None:
     sync(os.path.dirname(path))
 
 
-def wanted_record(found: dict[str, Any] | None, bundle: dict[str, Any], by: str) -> dict[str, Any]:
+def is_decision(record: dict[str, Any]) -> bool:
+    """Whether somebody has left a release on purpose, which a failed deploy does not."""
+    return bool(record.get("left_at")) and record.get("left_kind", "decision") == "decision"
+
+
+def left_on_purpose(
+    root: str, name: str, content: str, current: str | None
+) -> dict[str, Any] | None:
+    """Return the record of the release, or of one of its content, that somebody has left.
+
+    None without one, and where the current release is what was asked for.
+    """
+    own = read_record(root, name)
+    if name == current or (own and is_decision(own)):
+        return own if name != current else None
+    folder = os.path.join(root, "state", "releases")
+    files = os.listdir(folder) if os.path.isdir(folder) else []
+    found = [read_record(root, file[: -len(".json")]) for file in files if file.endswith(".json")]
+    same = [each for each in found if each and (each.get("content") or each["id"]) == content]
+    if any(each["id"] == current for each in same):
+        return None
+    return next((each for each in same if is_decision(each)), None)
+
+
+def wanted_record(
+    found: dict[str, Any] | None, bundle: dict[str, Any], by: str, *, keep_left: bool
+) -> dict[str, Any]:
     """Return what the record of a release that is shipped has to be."""
+    if found is not None and keep_left and is_decision(found):
+        return found
     if found is not None:
         return {key: value for key, value in found.items() if not key.startswith("left_")}
     return {
@@ -748,6 +832,107 @@ def installed(releases: str, also: str) -> list[str]:
     return sorted(complete | {also})
 
 
+def described_packages(names: list[str]) -> dict[str, list[str]]:
+    """Return what each installed package of these depends on, by name; those not installed lack."""
+    shown = subprocess.run(
+        [
+            "dpkg-query",
+            "--show",
+            "--showformat=${Package}|${db:Status-Abbrev}|${Depends}\\n",
+            *names,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = {}
+    for line in shown.stdout.splitlines():
+        name, status, depends = line.split("|", 2)
+        # What is wanted, then what there is: "ii", "hi" for a package on hold, "rc" for one removed.
+        if status[1:2] == "i":
+            found[name] = [each.strip() for each in depends.split(",") if each.strip()]
+    return found
+
+
+def needed_pythons(root: str, also: str, current: str | None, *, each: bool) -> set[str]:
+    """Return the Python versions of releases that may be started: of each one, or the current."""
+    releases = os.path.join(root, "releases")
+    names = os.listdir(releases) if each and os.path.isdir(releases) else [current or ""]
+    manifests = [read_manifest(os.path.join(releases, name)) for name in names if name]
+    return {also, *(str(manifest["python"]) for manifest in manifests if manifest)}
+
+
+def missing_interpreters(
+    package: str, pythons: set[str], *, exact: bool
+) -> tuple[list[str] | None, list[str] | None]:
+    """Return what a package depends on, None without it, and what it should depend on instead.
+
+    The latter is None if it may stay as it is. Unless exact, it may keep more than is needed.
+    """
+    if not package or shutil.which("dpkg-query") is None:
+        return None, None
+    known = described_packages([package, *(f"python{version}" for version in sorted(pythons))])
+    kept = known.pop(package, None)
+    wanted = sorted(known)
+    enough = wanted == kept if exact else set(wanted) <= set(kept or [])
+    return kept, None if enough or not wanted else wanted
+
+
+@contextlib.contextmanager
+def packages_locked() -> Iterator[None]:
+    """Hold the lock of the package manager; raise ReleaseError if another process keeps it."""
+    with open(PACKAGES_LOCK, "a", encoding="utf-8") as file:
+        end = time.monotonic() + PACKAGES_LOCK_SECONDS
+        while True:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() > end:
+                    raise ReleaseError(
+                        f"Another process has been installing packages for "
+                        f"{PACKAGES_LOCK_SECONDS} s ({PACKAGES_LOCK} is locked). Wait for it to "
+                        f"end, then run again."
+                    ) from None
+                time.sleep(0.2)
+        yield
+
+
+def keep_interpreters(package: str, depends: list[str], root: str) -> None:
+    """Install a package that depends on these, and on nothing else."""
+    with tempfile.TemporaryDirectory(prefix="interpreters-") as folder:
+        os.makedirs(f"{folder}/tree/DEBIAN")
+        for path in (f"{folder}/tree", f"{folder}/tree/DEBIAN"):
+            os.chmod(path, 0o755)
+        with open(f"{folder}/tree/DEBIAN/control", "w", encoding="utf-8") as file:
+            file.write(CONTROL.format(name=package, depends=", ".join(depends), root=root))
+        build = ["dpkg-deb", "--build", "--root-owner-group", "-Znone", f"{folder}/tree"]
+        commands = [[*build, f"{folder}/{package}.deb"]]
+        commands.append(["dpkg", "--install", f"{folder}/{package}.deb"])
+        with packages_locked():
+            for command in commands:
+                done = subprocess.run(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    env={
+                        **os.environ,
+                        # Where dpkg expects its helpers.
+                        "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin",
+                        "DPKG_FRONTEND_LOCKED": "1",
+                    },
+                )
+                if done.returncode:
+                    words = (done.stdout + done.stderr).strip()[-1000:]
+                    raise ReleaseError(
+                        f"The package {package}, which keeps {', '.join(depends)} on this host, "
+                        f"cannot be installed. If packages are half configured, run "
+                        f"`dpkg --configure -a`, then run again.\n{words}"
+                    )
+
+
 def run(module: AnsibleModule) -> dict[str, Any]:
     """Do what the options ask for; return the result."""
     root, bundle = module.params["root"], module.params["bundle"]
@@ -758,7 +943,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         require_own(owned, itself=True)
     before = current_release(root)
     manifest = read_manifest(path)
-    install_it = manifest is None or manifest.get("id") != bundle["id"]
+    install_it = not can_be_used(path) or (manifest or {}).get("id") != bundle["id"]
     if install_it:
         interpreter = find_python(bundle["python"])
         check_space(root, bundle["unpacked_bytes"])
@@ -769,7 +954,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
             make_directory(releases)
             with locked(releases):
                 # Another run may have installed it while this one waited.
-                if read_manifest(path) is None:
+                if not can_be_used(path):
                     install(releases, bundle, archive, interpreter)
     elif manifest is not None and module.params["verify"]:
         found = differences(path, manifest)
@@ -788,22 +973,38 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         with locked(releases):
             publish(root, path, manifest, static)
         sync(root)
+    package = module.params["interpreter_package"]
+    pythons = needed_pythons(root, bundle["python"], before, each=module.params["records"])
+    if module.params["activate"] and not module.params["records"]:
+        pythons = {bundle["python"]}
+    # What is kept for nobody goes with an installation, so that a second run changes nothing.
+    kept, keep = missing_interpreters(package, pythons, exact=install_it)
+    if keep and not module.check_mode:
+        keep_interpreters(package, keep, root)
     record, record_it = None, False
     if module.params["records"]:
         record = read_record(root, bundle["id"])
-        wanted = wanted_record(record, bundle, module.params["shipped_by"])
+        keep_left = module.params["keep_left"]
+        wanted = wanted_record(record, bundle, module.params["shipped_by"], keep_left=keep_left)
         record_it = wanted != record
         if record_it and not module.check_mode:
             write_record(root, wanted)
             record = wanted
+    content = bundle.get("content") or bundle["id"]
+    left = (
+        left_on_purpose(root, bundle["id"], content, before) if module.params["keep_left"] else None
+    )
     activate_it = module.params["activate"] and before != bundle["id"]
     if activate_it and not module.check_mode:
         activate(root, bundle["id"])
     after = bundle["id"] if activate_it else before
 
-    def state(installed: bool, current: str | None) -> str:
+    def state(installed: bool, current: str | None, kept: list[str] | None) -> str:
         lines = [f"release {bundle['id']}: {'installed' if installed else 'absent'}"]
-        return "\n".join([*lines, f"current: {current or 'none'}", ""])
+        lines.append(f"current: {current or 'none'}")
+        if package:
+            lines.append(f"interpreters kept: {', '.join(kept or []) or 'none'}")
+        return "\n".join([*lines, ""])
 
     foreseen = {}
     if module.check_mode and install_it:
@@ -812,7 +1013,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
 
     return {
         **foreseen,
-        "changed": bool(install_it or activate_it or published or record_it),
+        "changed": bool(install_it or activate_it or published or record_it or keep),
         "id": bundle["id"],
         "path": path,
         "installed": install_it,
@@ -820,12 +1021,14 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         "published": published,
         "current": before,
         "record": record,
+        "left": left,
+        "kept_interpreters": keep or kept,
         "releases": installed(releases, bundle["id"]),
         "diff": {
             "before_header": root,
             "after_header": root,
-            "before": state(not install_it, before),
-            "after": state(True, after),
+            "before": state(not install_it, before, kept),
+            "after": state(True, after, keep or kept),
         },
     }
 
@@ -840,6 +1043,8 @@ def main() -> None:
             "verify": {"type": "bool", "default": False},
             "static": {"type": "str", "default": ""},
             "records": {"type": "bool", "default": False},
+            "keep_left": {"type": "bool", "default": False},
+            "interpreter_package": {"type": "str", "default": ""},
             "archive": {"type": "path"},
             "shipped_by": {"type": "str", "default": ""},
         },

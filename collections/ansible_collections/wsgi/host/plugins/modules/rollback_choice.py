@@ -8,9 +8,10 @@ short_description: Choose the release that all hosts go back to
 version_added: "1.1.0"
 description:
   - Chooses by verdict and by when a release was made live, never by a file's time. Without O(wanted)
-    it is the last release that was judged healthy before the live one and that nobody has left by
-    going back, the same content on every host. Going back twice so goes further back, and never to
-    one that was judged bad.
+    it is the last release that was judged healthy before the live one, that can start, and that
+    nobody has left by going back, the same content on every host. Going back twice so goes further
+    back, and never to one that was judged bad.
+  - Fails where no host would change its release. By its name, the live one is no failure.
   - Runs on the control node only and changes nothing.
 options:
   hosts:

@@ -56,7 +56,8 @@ def going_back(hosts: Mapping[str, Answer], wanted: str) -> dict[str, str]:
         wanted: an id, a content or the beginning of a revision. Empty: the last release that was
             judged healthy before the live one.
 
-    Raises FleetError if there is none that every host has.
+    Raises FleetError if there is none that every host has and can start. Without a name at least
+    one host changes its release; by name, all of them may serve it already.
     """
     if not hosts:
         raise FleetError("There is no host to go back on")
@@ -86,7 +87,13 @@ def _previous(hosts: Mapping[str, Answer]) -> dict[str, str]:
             since = str(known[one].get("activated_at") or "")
             content = known[one]["content"]
             ranked[content] = max(ranked.get(content, ""), since)
-    shared = [content for content in ranked if all(content in each for each in fitting.values())]
+    shared = [
+        content
+        for content in ranked
+        if all(content in each for each in fitting.values())
+        # Built for another Python, the live content is not what somebody goes back to.
+        and any(fitting[host][content] != answer["live"] for host, answer in hosts.items())
+    ]
     if len(serving.intersection(shared)) > 1:
         # Somebody went back by hand on a part of them. Which of them is bad is not known here.
         raise FleetError(
@@ -97,8 +104,8 @@ def _previous(hosts: Mapping[str, Answer]) -> dict[str, str]:
         content = max(shared, key=lambda each: ranked[each])
         return {host: each[content] for host, each in fitting.items()}
     raise FleetError(
-        "No release was judged healthy before the live one"
-        + (" on all of these hosts" if len(hosts) > 1 else "")
+        "No other release that was judged healthy and can start is on "
+        + ("all of these hosts" if len(hosts) > 1 else "this host")
         + ", so there is nothing to go back to. Name one with -e release=ID, or deploy one with "
         "playbooks/deploy.yml -e toll_app_revision=REVISION. " + _on_the_hosts(hosts)
     )
@@ -118,6 +125,7 @@ def _summary(answer: Answer) -> str:
             *(["live"] if each["id"] == answer["live"] else []),
             str(each["verdict"]),
             *(["left"] if each.get("left_at") else []),
+            *(["cannot start"] if each.get("cannot_start") else []),
         ]
         words.append(f"{each['id']} (revision {_short(each.get('revision'))}, {', '.join(notes)})")
     return ", ".join(words) or "no release"
@@ -136,13 +144,23 @@ def _named(hosts: Mapping[str, Answer], wanted: str) -> dict[str, str]:
             f"its id, {' or '.join(sorted(contents.values()))}. " + _on_the_hosts(hosts)
         )
     found: dict[str, str] = {}
-    lacking = []
+    lacking, broken = [], []
     for host, answer in hosts.items():
-        ids = [each["id"] for each in answer["releases"] if each["content"] in contents]
-        if ids:
-            found[host] = ids[0]
+        same = [each for each in answer["releases"] if each["content"] in contents]
+        able = [each["id"] for each in same if not each.get("cannot_start")]
+        if able:
+            # One content may be there for several Pythons: the id that was named, or the live one.
+            found[host] = next((each for each in (wanted, answer["live"]) if each in able), able[0])
+        elif same:
+            broken.append(f"- {host}: {same[0]['id']}: {same[0]['cannot_start']}")
         else:
             lacking.append(host)
+    if broken:
+        raise FleetError(
+            f"release is {wanted!r}, which cannot start on every host. Name another one, or "
+            f"build it for the Python of the hosts with playbooks/deploy.yml "
+            f"-e toll_app_revision=REVISION:\n" + "\n".join(broken)
+        )
     if lacking:
         where = "any host" if not found else " and ".join(lacking)
         raise FleetError(
