@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
 
-from toll import security
+from toll import create_app, security
 
 # What strangers may see, by name: a route that becomes public is to be noticed here.
 PUBLIC = {
@@ -86,3 +87,12 @@ def test_options_say_the_methods_and_nothing_else(app):
     for rule in app.url_map.iter_rules():
         answer = app.test_client().open(address(rule), method="OPTIONS")
         assert answer.text == "" or answer.status_code in (303, 401), rule
+
+
+@pytest.mark.parametrize("path", ["//login", "/login/", "/api//v1/quote", "/%2flogin", "//x.example/"])
+def test_no_answer_leads_to_a_host_that_the_client_named(settings, path):
+    """nginx's default site passes every name on, and a redirect would spread it."""
+    client = create_app(replace(settings, proxies=1)).test_client()
+    answer = client.get(path, headers={"Host": "evil.example", "X-Forwarded-Host": "evil.example"})
+    assert answer.status_code == 404
+    assert "Location" not in answer.headers
