@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 
+from toll import devices
 from toll.backup import BackupError, backup_to, restore_from
 from toll.backup import backup as write_copy
 from toll.backup import restore as put_back
@@ -272,6 +273,21 @@ def log_out_user(name: str | None, everybody: bool) -> None:
         count = accounts.end_sessions(db.session, each)
         ended = f"{count} session{'' if count == 1 else 's'}" if count else "no session was open"
         click.echo(f"{each.name} is logged out everywhere ({ended}).")
+
+
+@user.command("device")
+@click.argument("name")
+@with_schema
+def invite_device(name: str) -> None:
+    """Make a link after which a browser is a device of NAME's, however many others try to log in.
+
+    The password is needed all the same.
+    """
+    found = the_user(name)
+    click.echo(
+        f"Open this on the site within {devices.INVITATION_SECONDS // 60} minutes:", err=True
+    )
+    click.echo(f"/login/device/{devices.invitation(found)}")
 
 
 @user.command("remove")

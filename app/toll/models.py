@@ -278,7 +278,7 @@ class ApiKey(Model):
 
 
 class LoginAttempt(Model):
-    """A log-in that failed, counted by name and by address."""
+    """A log-in that failed, as the releases before 0002 count them; not used any more."""
 
     __tablename__ = "login_attempts"
     __table_args__ = (sa.Index(None, "key", "at"),)

@@ -72,9 +72,7 @@ def test_the_next_user_with_the_same_id_inherits_nothing(app, log_in, session):
     cookie = log_in("operator").cookie()
     gone = accounts.find_user(session, "operator")
     number = gone.id
-    session.add(
-        IdempotencyRecord(scope=f"user:{number}", key="k", body_hash="h", passage_ids=[1])
-    )
+    session.add(IdempotencyRecord(scope=f"user:{number}", key="k", body_hash="h", passage_ids=[1]))
     session.commit()
     accounts.remove_user(session, gone)
     assert session.scalar(select(func.count(IdempotencyRecord.id))) == 0

@@ -246,6 +246,4 @@ def test_static_files_have_the_headers_beside_their_own(nginx: Nginx) -> None:
 def test_an_application_that_is_not_there(nginx: Nginx) -> None:
     answer = nginx.ask(refusals.get("/"), tls=True)
     assert answer.status == 502
-    assert not refusals.faults(
-        refusals.Refusal("away", "", (502,)), answer, expected(True, POLICY)
-    )
+    assert not refusals.faults(refusals.Refusal("away", "", (502,)), answer, expected(True, POLICY))
