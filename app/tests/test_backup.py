@@ -94,11 +94,11 @@ def test_a_copy_brings_back_the_schema_of_its_time(database_url, session, tmp_pa
     backup.backup(database_url, tmp_path / "copy")
     with make_engine(database_url).begin() as connection:
         connection.execute(sa.text("CREATE TABLE newer (passage_id BIGINT REFERENCES passages)"))
-        connection.execute(sa.text("UPDATE schema_state SET revision = '0002'"))
+        connection.execute(sa.text("UPDATE schema_state SET revision = '9999'"))
         connection.execute(sa.text("INSERT INTO newer SELECT id FROM passages"))
     backup.restore(database_url, tmp_path / "copy")
     engine = make_engine(database_url)
-    assert schema.schema_status(engine).database == "0001"
+    assert schema.schema_status(engine).database == schema.head()
     assert "newer" not in sa.inspect(engine).get_table_names()
     assert plates(database_url) == ["BEFORE"]
 

@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 from support import SECRET
 
-from toll import Settings, create_app
+from toll import Settings, create_app, schema
 from toll.services import accounts, passages, tariffs
 
 APP = Path(__file__).resolve().parents[1]
@@ -82,6 +82,9 @@ def test_the_first_admin_is_made_once(toll, session, tmp_path):
         (("user", "create", "Anna B", "--role", "admin"), None, "name 'Anna B' is not a name."),
         (("user", "password", "nobody"), None, "There is no user 'nobody'. There are: none"),
         (("user", "disable", "nobody"), None, "There is no user 'nobody'"),
+        (("user", "logout", "nobody"), None, "There is no user 'nobody'"),
+        (("user", "role", "nobody", "admin"), None, "There is no user 'nobody'"),
+        (("user", "remove", "nobody", "--yes"), None, "There is no user 'nobody'"),
         (("key", "revoke", "nothing"), None, "name 'nothing' is not known."),
         (("key", "create", "a b", "--role", "reader"), None, "name 'a b' is not a name."),
         (("tariffs", "list", "--plaza", "moon"), None, "plaza 'moon' is not known."),
@@ -182,17 +185,21 @@ def test_a_database_from_nothing(empty_url, toll, tmp_path):
     new = create_app(Settings(secret_key=SECRET, database_url=empty_url))
     assert toll("schema", of=new)[0] == 1
     code, out, _ = toll("migrate", of=new)
-    assert (code, out) == (0, "0001 The first schema.\n")
-    assert toll("migrate", of=new)[1] == "The schema is 0001 already.\n"
+    assert code == 0
+    assert out.startswith("0001 The first schema.\n")
+    assert toll("migrate", of=new)[1] == f"The schema is {schema.head()} already.\n"
     code, out, _ = toll("schema", "--json", of=new)
     assert code == 0
     assert json.loads(out)["compatible"] is True
     assert toll("demo", "seed", "--passages", "10", of=new)[1].startswith("12 tariffs and 10")
     assert toll("backup", str(tmp_path / "copy"), of=new)[0] == 0
     before = json.loads(toll("counts", of=new)[1])
-    assert before["schema"] == "0001"
+    assert before["schema"] == schema.head()
     assert (before["tables"]["tariffs"], before["tables"]["passages"]) == (12, 10)
-    assert json.loads(toll("schema", "--code", of=new)[1]) == {"head": "0001", "known": ["0001"]}
+    assert json.loads(toll("schema", "--code", of=new)[1]) == {
+        "head": schema.head(),
+        "known": schema.known_revisions(),
+    }
     assert toll("prune", of=new)[1] == "0 idempotency keys were forgotten.\n"
     code, out, _ = toll("restore", str(tmp_path / "copy"), of=new)
     assert code == 0
@@ -200,7 +207,8 @@ def test_a_database_from_nothing(empty_url, toll, tmp_path):
     assert json.loads(toll("counts", of=new)[1]) == before
     code, _, _ = toll("downgrade", "base", stdin="n\n", of=new)
     assert code == 1
-    assert toll("downgrade", "base", "--yes", of=new)[1] == "undone: 0001 The first schema.\n"
+    undone = toll("downgrade", "base", "--yes", of=new)[1]
+    assert undone.endswith("undone: 0001 The first schema.\n")
     assert toll("user", "list", of=new)[0] == 1
 
 
@@ -224,7 +232,7 @@ def test_what_the_code_needs_is_known_without_a_database(toll, tmp_path):
         Settings(secret_key=SECRET, database_url=f"sqlite:///{tmp_path}/none/toll.db")
     )
     code, out, _ = toll("schema", "--code", of=unreachable)
-    assert (code, json.loads(out)["head"]) == (0, "0001")
+    assert (code, json.loads(out)["head"]) == (0, schema.head())
 
 
 @one

@@ -20,6 +20,8 @@ from toll.database import make_engine
 from toll.models import Model
 from toll.services import demo, passages
 
+# What this release's code needs.
+HEAD = schema.head()
 MIGRATION = '''"""{title}."""
 
 import sqlalchemy as sa
@@ -151,11 +153,58 @@ def test_each_migration_says_which_releases_it_works_with():
         before = stated
 
 
+def columns(url: str) -> dict[str, set[tuple[str, str, bool]]]:
+    """Return each table's columns: name, type, whether it may be empty."""
+    engine = make_engine(url)
+    inspector = sa.inspect(engine)
+    found = {
+        name: {
+            (each["name"], str(each["type"]), each["nullable"])
+            for each in inspector.get_columns(name)
+        }
+        for name in inspector.get_table_names()
+    }
+    engine.dispose()
+    return found
+
+
+def test_sessions_leave_what_the_release_before_uses_as_it_was(empty_url):
+    """0002 claims to work with 0001: it may add, and change nothing."""
+    schema.migrate(empty_url, "0001")
+    before = columns(empty_url)
+    schema.migrate(empty_url, "0002")
+    after = columns(empty_url)
+    assert after.keys() - before.keys() == {"browser_sessions"}
+    assert {name: after[name] for name in before} == before
+    # That release knows no sessions, and must be able to do all it could to its users.
+    engine = make_engine(empty_url)
+    with engine.begin() as connection:
+        assert schema.schema_status(connection).database == "0002"
+        stated = connection.scalar(sa.text("SELECT works_with FROM schema_state"))
+        assert "0001" in str(stated)
+        users = sa.table(
+            "users", *(sa.column(name) for name, _, nullable in before["users"] if not nullable)
+        )
+        values = {"id": 1, "name": "anna", "password_hash": "x", "role": "viewer", "active": True}
+        moment = {"session_token": "x", "created_at": "2026-01-01 00:00:00"}
+        connection.execute(sa.insert(users).values(**values, **moment))
+        sessions = sa.table(
+            "browser_sessions", *map(sa.column, ("id", "key_hash", "user_id", "created_at"))
+        )
+        row = {"id": 1, "key_hash": "x", "user_id": 1, "created_at": moment["created_at"]}
+        connection.execute(sa.insert(sessions).values(**row))
+        connection.execute(sa.text("DELETE FROM users"))
+        assert connection.scalar(sa.select(sa.func.count()).select_from(sessions)) == 0
+    engine.dispose()
+    schema.downgrade(empty_url, "0001")
+    assert columns(empty_url) == before
+
+
 def test_the_release_before_keeps_working(database_url, next_release):
     """It serves while the next one's migration runs, and an operator may go back to it."""
     first = record_one(database_url, "BEFORE1")
-    second = next_release.add("Axles", *ADD_COLUMN, works_with=("0001",))
-    third = next_release.add("Roads", *CHANGE_TABLE, works_with=("0002", "0001"))
+    second = next_release.add("Axles", *ADD_COLUMN, works_with=(HEAD,))
+    third = next_release.add("Roads", *CHANGE_TABLE, works_with=(second, HEAD))
     app = create_app(Settings(secret_key=SECRET, database_url=database_url))
     assert app.test_client().get("/readyz").status_code == 200
 
@@ -165,24 +214,24 @@ def test_the_release_before_keeps_working(database_url, next_release):
     assert record_one(database_url, "AFTER1") > first
     answer = app.test_client().get("/readyz")
     assert answer.status_code == 200
-    assert answer.json["schema"] == {"head": "0001", "database": third}
+    assert answer.json["schema"] == {"head": HEAD, "database": third}
     result = app.test_cli_runner().invoke(args=["toll", "migrate"])
     assert result.exit_code == 0, result.output
     assert f"newer ({third})" in result.output
     # Rolled back, and forward again.
     result = app.test_cli_runner().invoke(args=["toll", "schema", "--json"])
     assert json.loads(result.output) == {
-        "head": "0001",
+        "head": HEAD,
         "database": third,
         "compatible": True,
         "reason": "",
     }
-    schema.downgrade(database_url, "0001", migrations=next_release.directory)
+    schema.downgrade(database_url, HEAD, migrations=next_release.directory)
     engine = make_engine(database_url)
     with Session(engine) as session:
         found = passages.find(session, passages.PassageFilter()).items
         assert [each.plate for each in found] == ["AFTER1", "BEFORE1"]
-        assert schema.schema_status(engine) == schema.SchemaStatus("0001", "0001", True)
+        assert schema.schema_status(engine) == schema.SchemaStatus(HEAD, HEAD, True)
     engine.dispose()
 
 
@@ -198,7 +247,7 @@ def test_a_release_whose_schema_is_gone_says_so(database_url, next_release):
     for arguments in (["schema"], ["user", "list"], ["key", "list"]):
         result = app.test_cli_runner().invoke(args=["toll", *arguments])
         assert result.exit_code == 1
-        assert f"the schema {second}, and this release needs 0001" in result.output
+        assert f"the schema {second}, and this release needs {HEAD}" in result.output
         assert "restore the copy" in result.output
 
 
@@ -212,13 +261,13 @@ def test_an_unmigrated_database_is_not_ready(empty_url):
 
 def test_a_migration_that_fails_leaves_the_schema_as_it_was(database_url, next_release):
     """Half a migration is one that can neither be repeated nor undone."""
-    next_release.add("Axles", *ADD_COLUMN, works_with=("0001",))
-    next_release.add("Fails", 'op.execute("SELECT nonsense FROM nowhere")', "pass", ("0002",))
+    second = next_release.add("Axles", *ADD_COLUMN, works_with=(HEAD,))
+    next_release.add("Fails", 'op.execute("SELECT nonsense FROM nowhere")', "pass", (second,))
     with pytest.raises(sa.exc.DBAPIError, match="nowhere"):
         schema.migrate(database_url, migrations=next_release.directory)
 
     engine = make_engine(database_url)
-    assert schema.schema_status(engine).database == "0001"
+    assert schema.schema_status(engine).database == HEAD
     assert "axles" not in {each["name"] for each in sa.inspect(engine).get_columns("passages")}
     engine.dispose()
 
@@ -227,7 +276,7 @@ def test_a_migration_that_fails_leaves_the_schema_as_it_was(database_url, next_r
 def test_a_migration_that_breaks_references_is_undone(database_url, next_release):
     """SQLite does not check them while tables are made again."""
     record_one(database_url)
-    next_release.add("Loses", 'op.execute("DELETE FROM vehicle_classes")', "pass", ("0001",))
+    next_release.add("Loses", 'op.execute("DELETE FROM vehicle_classes")', "pass", (HEAD,))
     with pytest.raises(schema.SchemaError, match="refer to nothing, in passages, tariffs"):
         schema.migrate(database_url, migrations=next_release.directory)
     assert record_one(database_url, "STILL1")
@@ -275,7 +324,7 @@ def test_recording_goes_on_beside_a_migration(database_url, next_release):
     writer = fork.Process(target=_write_until, args=(database_url, stop, results))
     writer.start()
     assert results.get() == "began"
-    next_release.add("Axles", *ADD_COLUMN, works_with=("0001",))
+    next_release.add("Axles", *ADD_COLUMN, works_with=(HEAD,))
     schema.migrate(database_url, migrations=next_release.directory)
     stop.set()
     written = results.get()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
 
-from toll import security
+from toll import create_app, security
 
 # What strangers may see, by name: a route that becomes public is to be noticed here.
 PUBLIC = {
     "account.login",
+    "account.make_known",
     "account.send_login",
     "api.list_classes",
     "api.list_plazas",
@@ -26,7 +28,7 @@ PUBLIC = {
     "metrics.metrics",
     "public.calculator",
 }
-VALUES = {"passage_id": "1", "tariff_id": "1", "digest": "0", "name": "toll.css"}
+VALUES = {"token": "none", "passage_id": "1", "tariff_id": "1", "digest": "0", "name": "toll.css"}
 
 pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 
@@ -91,3 +93,14 @@ def test_options_say_the_methods_and_nothing_else(app):
             assert (answer.status_code, answer.text) == (200, ""), rule
         else:
             assert answer.status_code == 401, rule
+
+
+@pytest.mark.parametrize("path", ["//login", "/login/", "/api//v1/quote", "//x.example/"])
+def test_no_answer_leads_to_a_host_that_the_client_named(settings, path):
+    """nginx's default site passes every name on, and a redirect would spread it."""
+    client = create_app(replace(settings, proxies=1)).test_client()
+    named = {"Host": "evil.example", "X-Forwarded-Host": "evil.example"}
+    # As the server hands it over: the test client would take //x for a host.
+    answer = client.get("/", headers=named, environ_overrides={"PATH_INFO": path})
+    assert answer.status_code in (200, 404)
+    assert "Location" not in answer.headers

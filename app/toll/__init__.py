@@ -34,6 +34,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         SESSION_COOKIE_SECURE=not settings.development,
         SESSION_COOKIE_SAMESITE="Lax",
     )
+    # Werkzeug would redirect // to / with the host in the address, whatever host the client named.
+    app.url_map.merge_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["toll.settings"] = settings
     app.extensions["toll.release"] = read_release()

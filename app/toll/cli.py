@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 
+from toll import devices
 from toll.backup import BackupError, backup_to, restore_from
 from toll.backup import backup as write_copy
 from toll.backup import restore as put_back
@@ -254,6 +255,60 @@ def set_password(name: str, password_file: IO[str] | None) -> None:
     click.echo(f"{found.name} has another password.")
     if password_file is None:
         click.echo(f"Password, shown this once: {password}")
+
+
+@user.command("role")
+@click.argument("name")
+@click.argument("role", type=click.Choice(USER_ROLES))
+@with_schema
+def set_role(name: str, role: str) -> None:
+    """Give NAME another ROLE, which ends all of their sessions."""
+    found = the_user(name)
+    accounts.set_role(db.session, found, role)
+    click.echo(f"{found.name} is now {role}, and logged out everywhere.")
+
+
+@user.command("logout")
+@click.argument("name", required=False)
+@click.option("--all", "everybody", is_flag=True, help="Everybody, instead of one user.")
+@with_schema
+def log_out_user(name: str | None, everybody: bool) -> None:
+    """Log NAME out everywhere: end all of their sessions."""
+    if bool(name) == everybody:
+        raise click.UsageError("Name a user, or give --all for everybody")
+    users = [the_user(name)] if name else accounts.list_users(db.session)
+    for each in users:
+        count = accounts.end_sessions(db.session, each)
+        ended = f"{count} session{'' if count == 1 else 's'}" if count else "no session was open"
+        click.echo(f"{each.name} is logged out everywhere ({ended}).")
+
+
+@user.command("device")
+@click.argument("name")
+@with_schema
+def invite_device(name: str) -> None:
+    """Make a link after which a browser is a device of NAME's, however many others try to log in.
+
+    The password is needed all the same.
+    """
+    found = the_user(name)
+    click.echo(
+        f"Open this on the site within {devices.INVITATION_SECONDS // 60} minutes:", err=True
+    )
+    click.echo(f"/login/device/{devices.invitation(found)}")
+
+
+@user.command("remove")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_schema
+def remove_user(name: str, yes: bool) -> None:
+    """Remove NAME and end all of their sessions; what they recorded keeps their name."""
+    found = the_user(name)
+    if not yes:
+        click.confirm(f"Remove {found.name} ({found.role})?", abort=True)
+    accounts.remove_user(db.session, found)
+    click.echo(f"{found.name} is removed, and logged out everywhere.")
 
 
 @user.command("disable")

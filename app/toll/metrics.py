@@ -15,6 +15,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import shutil
@@ -36,6 +37,7 @@ from prometheus_client.registry import Collector
 from toll.models import Passage
 from toll.release import Release
 from toll.security import public
+from toll.services.throttle import Throttle
 from toll.settings import Settings, SettingsError
 
 # In seconds: from an answer out of memory to one that somebody waits for.
@@ -48,6 +50,8 @@ ARCHIVE = "archive"
 UNKNOWN_START = "0"
 
 blueprint = Blueprint("metrics", __name__)
+# Of this process: on a host it has one, and the number is the same in all processes.
+_applications = itertools.count()
 
 
 def process_start(pid: int | str) -> str | None:
@@ -307,6 +311,10 @@ def init_app(app: Flask, settings: Settings) -> None:
     registry.register(Info(app.extensions["toll.release"]))
     registry.register(counted.files)
     app.extensions["toll.metrics"] = registry
+    # Beside the counts: processes share the directory, and it is in memory on a host.
+    app.extensions["toll.throttle"] = Throttle(
+        counted.files.directory / f"log-ins-{next(_applications)}"
+    )
     app.register_blueprint(blueprint)
     answered: dict[tuple[str, str, int], Counter] = {}
     taken: dict[tuple[str, str], Histogram] = {}

@@ -251,6 +251,17 @@ class User(Model):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
 
 
+class BrowserSession(Model):
+    """A session of the pages, from log-in to log-out; its key itself is not stored."""
+
+    __tablename__ = "browser_sessions"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    key_hash: Mapped[str] = mapped_column(sa.String(64), unique=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now, index=True)
+
+
 class ApiKey(Model):
     """A key of a lane or another machine; the key itself is not stored."""
 
@@ -267,7 +278,7 @@ class ApiKey(Model):
 
 
 class LoginAttempt(Model):
-    """A log-in that failed, counted by name and by address."""
+    """A log-in that failed, as the releases before 0002 count them; not used any more."""
 
     __tablename__ = "login_attempts"
     __table_args__ = (sa.Index(None, "key", "at"),)

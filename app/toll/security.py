@@ -20,6 +20,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from toll.database import db
 from toll.models import USER_ROLES as ROLES
 from toll.models import User
+from toll.services import accounts
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -179,8 +180,8 @@ def send_headers(response: Response) -> Response:
 def load_user(user_id: str) -> SessionUser | None:
     """Return the session's user, or None if the session does not hold any more.
 
-    It ends after SESSION_HOURS, when the user is disabled, and when the user's token changes, as
-    it does with the password.
+    It ends with log-out, after SESSION_HOURS, when the user is disabled or removed, and when the
+    user's token changes, as it does with the password and the role.
     """
     user = db.session.get(User, int(user_id))
     if user is None or not user.active:
@@ -191,19 +192,30 @@ def load_user(user_id: str) -> SessionUser | None:
     now = datetime.now(UTC)
     if not isinstance(since, datetime) or now - since > timedelta(hours=SESSION_HOURS):
         return None
+    # A session that the release before started has no key. It ends by its age at the latest.
+    key = session.get("key")
+    if key is not None and not accounts.has_session(db.session, user, str(key)):
+        return None
     return SessionUser(user)
 
 
 def log_in(user: User) -> None:
     """Start a session for the user; nothing of the one before is left in it."""
     session.clear()
+    session["key"] = accounts.start_session(db.session, user, timedelta(hours=SESSION_HOURS))
     session["token"] = user.session_token
     session["since"] = datetime.now(UTC)
     login_user(SessionUser(user))
 
 
 def log_out() -> None:
-    """End this browser's session."""
+    """End the session on the server, so that a copy of its cookie is worth nothing either."""
+    user, key = current_user.user, session.get("key")
+    if key is None:
+        # One that the release before started can end only together with the user's others.
+        accounts.end_sessions(db.session, user)
+    else:
+        accounts.end_session(db.session, user, str(key))
     logout_user()
     session.clear()
 

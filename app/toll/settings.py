@@ -24,7 +24,7 @@ VARIABLES = {
         "SQLite in $STATE_DIRECTORY/toll.db"
     ),
     "TOLL_METRICS_DIRECTORY": (
-        "where processes share their metrics; $RUNTIME_DIRECTORY/metrics by default"
+        "where processes share their metrics and count log-ins; $RUNTIME_DIRECTORY/metrics by default"
     ),
     "TOLL_BIND": "address:port for gunicorn_config.py and app.py",
 }

@@ -159,8 +159,6 @@ server {{
     server_name _;
     ssl_certificate {certificate}/fullchain.pem;
     ssl_certificate_key {certificate}/privkey.pem;
-    set $site_content_security_policy "default-src 'self'";
-    include snippets/headers.conf;
     {variant.site}
 
     location / {{

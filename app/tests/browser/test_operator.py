@@ -194,7 +194,7 @@ def test_viewer_cannot_record(page, server, watched):
 
 
 def test_wrong_password_and_then_too_many_of_them(either_page, server, watched):
-    """Across two worker processes, which share nothing but the database."""
+    """Across two worker processes, which share nothing but files."""
     watched.expected |= {422, 429}
     page = either_page
     name = f"nobody-{id(page)}"

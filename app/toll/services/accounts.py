@@ -7,6 +7,7 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass
+from datetime import timedelta
 
 import sqlalchemy as sa
 from argon2 import PasswordHasher
@@ -15,7 +16,16 @@ from sqlalchemy.orm import Session
 
 from toll.database import writing
 from toll.errors import FieldError, InvalidParameters, cut, not_known
-from toll.models import KEY_ROLES, USER_ROLES, ApiKey, User, now, table
+from toll.models import (
+    KEY_ROLES,
+    USER_ROLES,
+    ApiKey,
+    BrowserSession,
+    IdempotencyRecord,
+    User,
+    now,
+    table,
+)
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}", re.ASCII)
 PASSWORD_CHARACTERS = (12, 200)
@@ -96,20 +106,72 @@ def set_password(s: Session, user: User, password: str) -> None:
     password_hash = _hasher.hash(password)
     with writing(s):
         user.password_hash = password_hash
-        user.session_token = _session_token()
+        end_sessions(s, user)
 
 
-def end_sessions(s: Session, user: User) -> None:
-    """Log the user out everywhere."""
+def set_role(s: Session, user: User, role: str) -> None:
+    """Give the user another role, which ends all sessions; raise InvalidParameters."""
+    if role not in USER_ROLES:
+        raise InvalidParameters([not_known("role", role, USER_ROLES)])
     with writing(s):
-        user.session_token = _session_token()
+        user.role = role
+        end_sessions(s, user)
 
 
 def disable_user(s: Session, user: User) -> None:
     """Let the user in no more; what they recorded keeps their name."""
     with writing(s):
         user.active = False
+        end_sessions(s, user)
+
+
+def remove_user(s: Session, user: User) -> None:
+    """Remove the user and their sessions; what they recorded keeps their name."""
+    with writing(s):
+        end_sessions(s, user)
+        # SQLite may give the id to the next user, who must not get this one's answers.
+        scope = IdempotencyRecord.scope == f"user:{user.id}"
+        s.execute(sa.delete(IdempotencyRecord).where(scope))
+        s.delete(user)
+
+
+def start_session(s: Session, user: User, lifetime: timedelta) -> str:
+    """Start a session of the user; return its key, which is not stored.
+
+    Sessions of anybody that are older than `lifetime` are forgotten.
+    """
+    key = secrets.token_urlsafe(32)
+    with writing(s):
+        s.execute(sa.delete(BrowserSession).where(BrowserSession.created_at <= now() - lifetime))
+        s.add(BrowserSession(key_hash=_digest(key), user_id=user.id))
+    return key
+
+
+def has_session(s: Session, user: User, key: str) -> bool:
+    """Return whether the user has a session with that key."""
+    found = sa.select(BrowserSession.id).where(
+        BrowserSession.key_hash == _digest(key), BrowserSession.user_id == user.id
+    )
+    return s.scalar(found) is not None
+
+
+def end_session(s: Session, user: User, key: str) -> None:
+    """End the user's session with that key, wherever its cookie has been copied to."""
+    with writing(s):
+        s.execute(
+            sa.delete(BrowserSession).where(
+                BrowserSession.key_hash == _digest(key), BrowserSession.user_id == user.id
+            )
+        )
+
+
+def end_sessions(s: Session, user: User) -> int:
+    """Log the user out everywhere; return how many sessions that ended."""
+    with writing(s):
+        # The release before knows no rows: there a session ends with the token.
         user.session_token = _session_token()
+        ended = s.execute(sa.delete(BrowserSession).where(BrowserSession.user_id == user.id))
+        return int(ended.rowcount)  # type: ignore[attr-defined]
 
 
 def create_key(s: Session, name: str, role: str) -> tuple[ApiKey, str]:

@@ -119,9 +119,21 @@ def test_the_default_site_answers_for_unknown_names(
     if not changed:
         pytest.skip("the defaults have no default site")
     assert web.ask(UNKNOWN).status == 200
+
+
+def test_plain_http_repeats_no_name_that_a_client_made_up(
+    web: Web, variables: dict[str, Any], changed: bool
+) -> None:
+    """The address that the client came to is the host's own, and leads on."""
+    if not changed:
+        pytest.skip("the defaults have no default site")
     answer = web.ask(UNKNOWN, "/x", tls=False)
+    assert (answer.status, answer.header("Location")) == (421, None)
+    assert b"<h1>Use HTTPS</h1>" in answer.body
+    assert UNKNOWN.encode() not in answer.body
+    answer = web.ask(web.address, "/x", tls=False)
     port = outside_port(variables, "https")
-    assert (answer.status, answer.header("Location")) == (301, f"https://{UNKNOWN}:{port}/x")
+    assert (answer.status, answer.header("Location")) == (301, f"https://{web.address}:{port}/x")
 
 
 def test_challenges_are_answered_under_any_name(

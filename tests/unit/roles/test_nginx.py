@@ -352,23 +352,53 @@ def test_tls_is_the_profile_to_the_letter() -> None:
     assert "ssl_dhparam" not in directives
 
 
+def blocks(text: str) -> list[str]:
+    """Return the innermost and all other blocks of a configuration, without those inside them."""
+    found, stack = [], [""]
+    for line in text.splitlines():
+        if line.rstrip().endswith("{"):
+            stack.append("")
+        elif line.strip() == "}":
+            found.append(stack.pop())
+        else:
+            stack[-1] += line + "\n"
+    return [*found, *stack]
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_no_location_adds_a_header(variant: str) -> None:
-    """`add_header` in a location silently drops every header of the server around it."""
+def test_what_adds_a_header_adds_them_all(variant: str) -> None:
+    """`add_header` in a server or location silently drops every header from around it."""
+    files = configuration("Debian", **VARIANTS[variant])
+    assert "include snippets/headers.conf;" in files["/etc/nginx/nginx.conf"]
+    for dest, text in files.items():
+        if dest == "/etc/nginx/snippets/headers.conf":
+            continue
+        for block in blocks(text):
+            if "add_header" in block:
+                assert "include snippets/headers.conf;" in block, dest
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_variable_depends_on_how_far_a_request_came(variant: str) -> None:
+    """`set` does not run for a request that nginx refuses early: its variable would be empty."""
     for dest, text in configuration("Debian", **VARIANTS[variant]).items():
-        if dest != "/etc/nginx/snippets/headers.conf":
-            assert "add_header" not in text, dest
+        assert not re.search(r"(?m)^\s*set \$", text), dest
 
 
-def test_every_server_of_a_site_has_the_headers() -> None:
-    """A server without them answers like one from before there were such headers."""
-    for site in (SITE, PLAIN, BOTH, FILES):
-        text = site_text(site)
-        servers = text.split("\nserver {")[1:]
-        redirects = [server for server in servers if "return 301" in server]
-        assert len(redirects) == (1 if site is SITE else 0)
-        for server in servers:
-            assert ("include snippets/headers.conf;" in server) != (server in redirects)
+@pytest.mark.parametrize("name", ["default", "hostnames", "include", "volatile"])
+def test_a_host_may_be_called_what_maps_call_their_parameters(
+    name: str,
+    lay_out: Callable[..., Path],
+    verdict: Callable[[Path], tuple[int, str]],
+    installed_version: dict[str, str],
+) -> None:
+    files = configuration(
+        "Debian",
+        nginx_sites=[{**PLAIN, "domains": [name]}],
+        wsgi_host={"packages": installed_version},
+    )
+    code, said = verdict(lay_out(files))
+    assert code == 0, said
 
 
 def test_the_port_that_clients_see_is_in_the_redirect() -> None:

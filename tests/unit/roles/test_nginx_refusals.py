@@ -1,0 +1,249 @@
+"""What nginx answers by itself, by a running nginx with the role's configuration."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from .test_nginx import (
+    BOTH,
+    PLAIN,
+    PROJECT,
+    SITE,
+    certificate,
+    configuration,
+    installed_version,
+    lay_out,
+    nginx_program,
+)
+
+__all__ = ["certificate", "installed_version", "lay_out", "nginx_program"]  # fixtures
+
+NAME = SITE["domains"][0]
+POLICY = "default-src 'none'"
+
+
+def load_refusals() -> ModuleType:
+    """Return the table that the tests on hosts use as well."""
+    path = PROJECT / "molecule/nginx/tests/refusals.py"
+    spec = importlib.util.spec_from_file_location("refusals", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["refusals"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+refusals = load_refusals()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Nginx:
+    """nginx on this machine's loopback, without an application behind it."""
+
+    def __init__(self, directory: Path, http: int, https: int) -> None:
+        self.directory, self.http, self.https = directory, http, https
+
+    def connect(self, tls: bool, greeting: str = NAME) -> socket.socket:
+        raw = socket.create_connection(("127.0.0.1", self.https if tls else self.http), 20)
+        if not tls:
+            return raw
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context.wrap_socket(raw, server_hostname=greeting)
+
+    def ask(self, request: str, *, tls: bool, greeting: str = NAME) -> Any:
+        return refusals.exchange(self.connect(tls, greeting), request, NAME)
+
+    def complaints(self) -> str:
+        """What the log of errors holds besides what single requests were refused for."""
+        lines = (self.directory / "log/error.log").read_text().splitlines()
+        return "\n".join(line for line in lines if not re.search(r" \[error\] ", line))
+
+
+@pytest.fixture(params=[False, True], ids=["named", "default"])
+def default(request: pytest.FixtureRequest) -> bool:
+    """Whether the site also answers unknown names."""
+    return bool(request.param)
+
+
+@pytest.fixture
+def nginx(
+    tmp_path: Path,
+    default: bool,
+    lay_out: Callable[..., Path],
+    nginx_program: tuple[Path, Path],
+    installed_version: dict[str, str],
+) -> Iterator[Nginx]:
+    http, https = free_port(), free_port()
+    files = tmp_path / "downloads"
+    files.mkdir()
+    (files / "report.csv").write_text("a,b\n")
+    site = {
+        **SITE,
+        "default": default,
+        "content_security_policy": POLICY,
+        # Nobody listens there.
+        "upstream": f"127.0.0.1:{free_port()}",
+        "static": [
+            {"location": "/static/", "directory": str(files), "immutable": True},
+            {"location": "/downloads/", "directory": str(files)},
+        ],
+    }
+    text = configuration(
+        "Debian",
+        nginx_sites=[site, PLAIN, BOTH],
+        nginx_http_port=http,
+        nginx_https_port=https,
+        nginx_ipv6=False,
+        nginx_worker_processes="1",
+        nginx_worker_connections=64,
+        nginx_open_files=256,
+        nginx_challenge_directory=str(files),
+        nginx_client_timeout_seconds=2,
+        wsgi_host={"packages": installed_version},
+    )
+    text = {
+        path: each.replace("/etc/nginx/pages", str(tmp_path / "etc/nginx/pages"))
+        for path, each in text.items()
+    }
+    path = lay_out(text)
+    process = subprocess.Popen(
+        [nginx_program[0], "-p", path.parent, "-c", path, "-g", "daemon off;"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    made = Nginx(tmp_path, http, https)
+    try:
+        while True:
+            try:
+                made.connect(tls=True).close()
+                break
+            except ConnectionRefusedError:
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                time.sleep(0.02)
+        yield made
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+
+
+def expected(tls: bool, policy: str) -> dict[str, str]:
+    """The headers of every answer, by the role's defaults."""
+    defaults = yaml.safe_load((PROJECT / "roles/nginx/defaults/main.yml").read_text())
+    headers = {**defaults["nginx_security_headers"], "Content-Security-Policy": policy}
+    if tls:
+        headers["Strict-Transport-Security"] = f"max-age={defaults['nginx_hsts_max_age_seconds']}"
+    return {name: str(value) for name, value in headers.items()}
+
+
+def of_the_role() -> str:
+    defaults = yaml.safe_load((PROJECT / "roles/nginx/defaults/main.yml").read_text())
+    return str(defaults["nginx_content_security_policy"]).strip()
+
+
+def test_whatever_nginx_refuses_carries_the_headers(nginx: Nginx, default: bool) -> None:
+    """Many refusals come before a site's rules, where variables that `set` makes are empty."""
+    wrong = []
+    for refusal in refusals.REFUSALS:
+        for tls in (True, False):
+            if not (refusal.tls if tls else refusal.plain):
+                continue
+            answer = nginx.ask(refusal.request, tls=tls)
+            if answer.status is None and refusals.UNKNOWN in refusal.request and not default:
+                continue  # closed, which says even less
+            headers = expected(tls, POLICY)
+            # Which server it is that refuses, and so whose policy holds, is nginx's to know; that
+            # there is one is what matters.
+            policies = answer.headers.get("content-security-policy")
+            if policies in ([POLICY], [of_the_role()], [BOTH["content_security_policy"]]):
+                headers["Content-Security-Policy"] = policies[0]
+            wrong += [
+                f"{'https' if tls else 'http'}: {fault}"
+                for fault in refusals.faults(refusal, answer, headers)
+            ]
+    assert not wrong, "\n".join(wrong)
+    assert not nginx.complaints()
+
+
+def test_over_tls_it_is_the_sites_policy(nginx: Nginx) -> None:
+    """The greeting names the site, so that its own policy holds before the request is read."""
+    for request in (refusals.get("/%00"), refusals.get("/", method="TRACE")):
+        assert nginx.ask(request, tls=True).headers["content-security-policy"] == [POLICY]
+
+
+def test_plain_http_on_the_port_for_tls(nginx: Nginx) -> None:
+    for request in (refusals.get("/"), refusals.get("/%00"), "nonsense\r\n\r\n"):
+        connection = socket.create_connection(("127.0.0.1", nginx.https), 20)
+        answer = refusals.exchange(connection, request, NAME)
+        assert answer.status == 400
+        assert "content-security-policy" in answer.headers
+        assert "strict-transport-security" not in answer.headers
+    assert not nginx.complaints()
+
+
+def test_nothing_leads_to_a_name_that_a_client_made_up(nginx: Nginx, default: bool) -> None:
+    """A redirect that repeats the name is kept by caches and shown to others."""
+    for host in (refusals.UNKNOWN, f"{refusals.UNKNOWN}:80", "198.51.100.7", "[2001:db8::1]"):
+        for request in (
+            refusals.get("/a", host=host),
+            f"GET http://{host}/a HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n",
+            f"GET http://{host}/a HTTP/1.0\r\n\r\n",
+        ):
+            answer = nginx.ask(request, tls=False)
+            if not default:
+                assert answer.raw == b""
+                continue
+            assert answer.status == 421
+            assert "location" not in answer.headers
+            assert host.partition(":")[0].encode() not in answer.raw
+            assert b"<h1>Use HTTPS</h1>" in answer.raw
+            assert answer.headers["content-security-policy"] == [of_the_role()]
+    # A name of the site's leads on, and so does the address that the client came to.
+    ours = {NAME: nginx.https, SITE["domains"][1]: nginx.https}
+    if default:
+        ours["127.0.0.1"] = nginx.https
+    for host, port in ours.items():
+        answer = nginx.ask(refusals.get("/a?b=c", host=host), tls=False)
+        assert (answer.status, answer.headers["location"]) == (
+            301,
+            [f"https://{host}:{port}/a?b=c"],
+        )
+
+
+def test_static_files_have_the_headers_beside_their_own(nginx: Nginx) -> None:
+    """An add_header in a location drops those around it."""
+    answer = nginx.ask(refusals.get("/static/report.csv"), tls=True)
+    assert answer.status == 200
+    assert answer.headers["cache-control"] == ["public, max-age=31536000, immutable"]
+    for name, value in expected(True, POLICY).items():
+        assert answer.headers[name.lower()] == [value], name
+    missing = nginx.ask(refusals.get("/static/none"), tls=True)
+    assert missing.status == 404
+    assert "cache-control" not in missing.headers
+    assert missing.headers["content-security-policy"] == [POLICY]
+
+
+def test_an_application_that_is_not_there(nginx: Nginx) -> None:
+    answer = nginx.ask(refusals.get("/"), tls=True)
+    assert answer.status == 502
+    assert not refusals.faults(refusals.Refusal("away", "", (502,)), answer, expected(True, POLICY))
