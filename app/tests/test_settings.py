@@ -44,6 +44,18 @@ def test_development_makes_up_a_secret_for_each_start():
         ({"TOLL_SECRET_KEY": "short"}, ["has 5 characters", "at least 32", "secrets.token_hex"]),
         ({"TOLL_ENVIRONMENT": "dev"}, ["TOLL_ENVIRONMENT is 'dev'", "production"]),
         ({"TOLL_PROXIES": "2"}, ["TOLL_PROXIES is '2'", "Set it to 1"]),
+        (
+            {"TOLL_PROXIES": "1", "TOLL_PROXY_ADDRESSES": "192.0.2.7, proxy.example"},
+            ["TOLL_PROXY_ADDRESSES has 'proxy.example'", "such as 192.0.2.7"],
+        ),
+        (
+            {"TOLL_PROXIES": "1", "TOLL_PROXY_ADDRESSES": "192.0.2.7/24"},
+            ["TOLL_PROXY_ADDRESSES has '192.0.2.7/24'"],
+        ),
+        (
+            {"TOLL_PROXY_ADDRESSES": "192.0.2.7"},
+            ["TOLL_PROXY_ADDRESSES is set without TOLL_PROXIES=1"],
+        ),
         ({"TOLL_ENVIRONMENT": "development", "TOLL_SECRET_KEY": "x"}, ["has 1 characters"]),
     ],
 )

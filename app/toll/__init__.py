@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from apiflask import APIFlask
 from flask import Flask, Response
-from werkzeug.middleware.proxy_fix import ProxyFix
 
-from toll import api, assets, cli, database, health, logs, metrics, pages, problems, security
+from toll import (
+    api,
+    assets,
+    cli,
+    database,
+    health,
+    logs,
+    metrics,
+    pages,
+    problems,
+    proxy,
+    security,
+)
 from toll.release import read_release
 from toll.settings import Settings, SettingsError
 
@@ -60,10 +71,6 @@ def create_app(settings: Settings | None = None) -> Flask:
         response.headers.setdefault("Cache-Control", "no-store")
         return response
 
-    if settings.proxies:
-        # The proxy overwrites these headers. Without one a client could set them.
-        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            app.wsgi_app, x_for=1, x_proto=1, x_host=1, x_port=1
-        )
+    proxy.init_app(app, settings)
     security.check_routes(app)
     return app

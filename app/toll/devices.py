@@ -56,7 +56,8 @@ def current() -> Device:
 def remember(response: BaseResponse, user_id: int) -> None:
     """Make the device that the request comes from one that the user is known on."""
     device = current()
-    users = [each for each in device.users if each != user_id][-(ACCOUNTS - 1) :] + [user_id]
+    others = [each for each in device.users if each != user_id]
+    users = [*others[-(ACCOUNTS - 1) :], user_id]
     response.set_cookie(
         _cookie_name(),
         _serializer("device").dumps({"id": device.id, "users": users}),

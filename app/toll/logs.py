@@ -16,6 +16,7 @@ from typing import TextIO
 
 from flask import Flask, Response, g, has_request_context, request
 
+from toll.proxy import from_proxy
 from toll.settings import Settings
 
 # What nginx and load balancers send. Anything else could forge lines in somebody's log.
@@ -74,7 +75,8 @@ def is_journal(stream: TextIO) -> bool:
 def request_id() -> str:
     """Return the id that the proxy gave the request, or one made here."""
     if "request_id" not in g:
-        given = request.headers.get("X-Request-Id", "")
+        # From anybody else it could be the id of somebody else's request.
+        given = request.headers.get("X-Request-Id", "") if from_proxy() else ""
         g.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     return str(g.request_id)
 

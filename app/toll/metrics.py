@@ -33,8 +33,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+from werkzeug.exceptions import Forbidden
 
 from toll.models import Passage
+from toll.proxy import from_neighbour
 from toll.release import Release
 from toll.security import public
 from toll.services.throttle import Throttle
@@ -347,6 +349,14 @@ def init_app(app: Flask, settings: Settings) -> None:
 @blueprint.get("/metrics")
 @public
 def metrics() -> Response:
-    """Answer what all processes counted. nginx keeps it from the outside."""
+    """Answer what all processes counted. nginx keeps it from the outside.
+
+    It tells what was charged, which is not for every user of the host.
+    """
+    if from_neighbour():
+        raise Forbidden(
+            "Ask over the unix socket, as root: "
+            "curl --unix-socket /run/gunicorn/toll-app.sock http://localhost/metrics"
+        )
     text = generate_latest(current_app.extensions["toll.metrics"])
     return Response(text, content_type=CONTENT_TYPE_PLAIN_0_0_4)

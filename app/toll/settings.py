@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import secrets
 from collections.abc import Mapping
@@ -18,16 +19,26 @@ GENERATE = "python3 -c 'import secrets; print(secrets.token_hex(32))'"
 VARIABLES = {
     "TOLL_ENVIRONMENT": "production (the default) or development",
     "TOLL_SECRET_KEY": "secret that signs cookies; else the credential secret_key is read",
-    "TOLL_PROXIES": "1 behind one reverse proxy that sets X-Forwarded-*; 0 (the default) otherwise",
+    "TOLL_PROXIES": (
+        "1 behind one reverse proxy that sets X-Forwarded-* and connects over a unix socket; "
+        "0 (the default) otherwise"
+    ),
+    "TOLL_PROXY_ADDRESSES": (
+        "addresses or networks of proxies that connect over TCP, with commas between them"
+    ),
     "TOLL_DATABASE_URL": (
         "database, which may hold a password; else the credential database_url is read, else it is "
         "SQLite in $STATE_DIRECTORY/toll.db"
     ),
     "TOLL_METRICS_DIRECTORY": (
-        "where processes share their metrics and count log-ins; $RUNTIME_DIRECTORY/metrics by default"
+        "where processes share their metrics and count log-ins; "
+        "$RUNTIME_DIRECTORY/metrics by default"
     ),
     "TOLL_BIND": "address:port for gunicorn_config.py and app.py",
 }
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class SettingsError(Exception):
@@ -45,6 +56,8 @@ class Settings:
     # None: a temporary one.
     metrics_directory: Path | None = None
     proxies: int = 0
+    # Whose X-Forwarded-* count over TCP.
+    proxy_networks: tuple[Network, ...] = ()
     unknown: tuple[str, ...] = ()
 
     @classmethod
@@ -66,6 +79,19 @@ class Settings:
             problems.append(
                 f"TOLL_PROXIES is {proxies!r}. Set it to 1 behind one reverse proxy, else to 0"
             )
+
+        networks: list[Network] = []
+        addresses = environment.get("TOLL_PROXY_ADDRESSES", "")
+        for address in filter(None, map(str.strip, addresses.split(","))):
+            try:
+                networks.append(ipaddress.ip_network(address))
+            except ValueError:
+                problems.append(
+                    f"TOLL_PROXY_ADDRESSES has {address!r}, which is no address or network. Write "
+                    f"such as 192.0.2.7 or 192.0.2.0/24, with commas between them"
+                )
+        if addresses and proxies == "0":
+            problems.append("TOLL_PROXY_ADDRESSES is set without TOLL_PROXIES=1. Set both, or none")
 
         secret_key = ""
         try:
@@ -91,6 +117,7 @@ class Settings:
             development=development,
             secret_key=secret_key,
             proxies=int(proxies),
+            proxy_networks=tuple(networks),
             database_url=database_url,
             metrics_directory=Path(metrics) if metrics else None,
             unknown=tuple(sorted(ours - VARIABLES.keys())),

@@ -216,7 +216,7 @@ def everywhere(made: Attempt) -> Limit:
 
 
 def oldest(counts: sqlite3.Connection, limit: Limit) -> float | None:
-    """Return when the attempt was made that must grow old before there is room; None if there is."""
+    """Return when the attempt was made that has to grow old first; None if there is room."""
     row = counts.execute(
         "SELECT at FROM attempts WHERE key = ? ORDER BY at DESC LIMIT 1 OFFSET ?",
         (limit.key, limit.attempts - 1),

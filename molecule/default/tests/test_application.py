@@ -76,11 +76,39 @@ def test_metrics_are_for_the_host_alone(api: Api, as_root: Callable[[str], str])
     api.record(plate(), secrets.token_hex(8))
     for path in ("/metrics", "/metrics/", "/metrics/x"):
         assert api.site.get(path).status == 404, path
-    script = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:5000/metrics').read())"
+    script = (
+        "import http.client as h, socket as s; c = h.HTTPConnection('localhost'); "
+        "c.sock = s.socket(s.AF_UNIX); c.sock.connect('/run/gunicorn/toll-app.sock'); "
+        "c.request('GET', '/metrics'); print(c.getresponse().read().decode())"
+    )
     told = as_root(f'python3 -c "{script}"')
     assert "toll_passages_recorded_total" in told
     current = as_root("readlink /opt/toll-app/current").strip().rsplit("/", 1)[-1]
     assert current in told
+
+
+def test_nobody_on_the_host_speaks_for_a_client(as_root: Callable[[str], str]) -> None:
+    """The loopback is open to every user of the host; only the socket is nginx's."""
+    script = (
+        "import http.client as h, sys; c = h.HTTPConnection('127.0.0.1', 5000); "
+        "c.request('GET', sys.argv[1], headers={'X-Forwarded-For': '203.0.113.77', "
+        "'X-Forwarded-Proto': 'https', 'X-Request-Id': 'forged-id', "
+        "'Authorization': 'Bearer toll_x'}); a = c.getresponse(); "
+        "print(a.status, a.getheader('X-Request-Id'))"
+    )
+
+    def ask(path: str) -> list[str]:
+        return as_root(f'runuser -u nobody -- python3 -c "{script}" {path}').split()
+
+    status, identifier = ask("/api/v1/passages")
+    assert status == "401"
+    journal = as_root("journalctl --no-pager --output=cat --unit='toll-app*' --priority=warning")
+    [line] = [line for line in journal.splitlines() if identifier in line]
+    assert json.loads(line)["client"] == "127.0.0.1"
+    assert "203.0.113.77" not in journal
+    assert "forged-id" not in journal
+    assert ask("/metrics")[0] == "403"
+    assert ask("/")[0] == "200"
 
 
 def test_static_file_has_an_address_for_its_content(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""Every way to get an answer out of nginx that no application gave: raw requests, and what is right.
+"""Every way to get an answer that no application gave: raw requests, and what is right.
 
 Also read by the offline tests, which try it with this machine's nginx.
 """
