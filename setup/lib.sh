@@ -468,7 +468,7 @@ install_packages() {
 }
 
 install_ansible() {
-  local wanted lock=$project/setup/requirements.txt
+  local wanted lock=$project/requirements.txt
   wanted="$(sha256sum <"$lock" | cut -c1-64) $("$python" --version)"
   if [[ -e $venv/.complete && $(<"$venv/.complete") == "$wanted" ]]; then return 0; fi
   install -d -m 0700 "$state"
