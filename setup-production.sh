@@ -44,7 +44,10 @@ write_inventory
 keep_copy
 run_step "Making room" stop_old
 : >"$taken"
-run_playbook site.yml || {
+# A person has just agreed to it.
+agreed=()
+[[ $old_nginx == false ]] || agreed=(--extra-vars '{"nginx_take_over": true}')
+run_playbook site.yml "${agreed[@]}" || {
   bring_back
   stop "the set-up failed in the step above."
 }

@@ -4,6 +4,7 @@
 # With CDPATH set, cd would say where it went.
 unset CDPATH
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+source "$project/setup/apt.sh"
 program=$(basename "$0" .sh)
 
 # The inventory of this server: what was chosen, kept from run to run. Its main.yml is the operator's.
@@ -474,17 +475,19 @@ install_packages() {
       sed -n 's/^installed //p' | sort))
   ((${#missing[@]})) || return 0
   export DEBIAN_FRONTEND=noninteractive
+  wait_for_apt || stop "Debian's packages cannot be installed while another process does."
   apt-get --quiet --option DPkg::Lock::Timeout=300 --option APT::Update::Error-Mode=any \
     --option Acquire::Retries=1 --option Acquire::http::Timeout=20 --option Acquire::https::Timeout=20 update ||
     stop "Debian's package lists cannot be fetched ($(grep -E '^(E|W|Err):' "$log" | tail -n 1)): see that" \
       "this server reaches the mirror that /etc/apt names (network, name server, proxy)."
+  wait_for_apt || stop "Debian's packages cannot be installed while another process does."
   apt-get --quiet --yes --no-install-recommends --option DPkg::Lock::Timeout=300 install "${missing[@]}" ||
     stop "the packages ${missing[*]} cannot be installed ($(grep '^E:' "$log" | tail -n 1)): set right what" \
       "apt says."
 }
 
 install_ansible() {
-  local wanted lock=$project/setup/requirements.txt
+  local wanted lock=$project/requirements.txt
   wanted="$(sha256sum <"$lock" | cut -c1-64) $("$python" --version)"
   if [[ -e $venv/.complete && $(<"$venv/.complete") == "$wanted" ]]; then return 0; fi
   install -d -m 0700 "$state"
@@ -527,7 +530,7 @@ valid_name() {
 host_name() {
   local name
   name=$(hostname --fqdn 2>/dev/null || hostname)
-  if valid_name "$name"; then echo "${name,,}"; else echo toll-app.internal; fi
+  if [[ $name != localhost* ]] && valid_name "$name"; then echo "${name,,}"; else echo toll-app.internal; fi
 }
 
 # The inventory: what is always so, what was chosen, and a place for the operator's own settings.

@@ -9,6 +9,7 @@ import fnmatch
 import os
 import subprocess
 import tempfile
+import venv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -666,8 +667,8 @@ def test_each_step_stands_for_stages_that_there_are(file: Path) -> None:
             assert fnmatch.filter(stages, pattern), f"{step['words']}: {pattern}"
 
 
-def test_the_lock_of_the_server_has_the_versions_that_are_tested() -> None:
-    """It is a part of the control node's, so that a server runs what was tried."""
+def test_operators_get_the_versions_that_are_tested() -> None:
+    """It is a part of the developers', so that operators and servers run what was tried."""
 
     def pins(path: Path) -> dict[str, str]:
         lines = (
@@ -675,4 +676,29 @@ def test_the_lock_of_the_server_has_the_versions_that_are_tested() -> None:
         )
         return {name: version for name, version in lines}
 
-    assert pins(SETUP / "requirements.txt").items() <= pins(PROJECT / "requirements.txt").items()
+    operators = pins(PROJECT / "requirements.txt")
+    assert operators.items() <= pins(PROJECT / "requirements-dev.txt").items()
+    assert {"ansible-core", "uv"} <= operators.keys()
+    tools = {"ansible", "ansible-lint", "molecule", "mypy", "playwright", "pytest"}
+    assert not tools & operators.keys(), "operators wait for what only developers need"
+
+
+def test_pip_names_the_python_that_is_needed(tmp_path: Path) -> None:
+    """An older pip would try every version of every package instead, for minutes.
+
+    There is no older Python here: the guard is the same line with a limit that this one misses.
+    """
+    guard = 'python_version < "3.11"'
+    venv.create(tmp_path / "venv", with_pip=True)
+    for lock in ("requirements.txt", "requirements-dev.txt"):
+        text = (PROJECT / lock).read_text()
+        assert text.count(guard) == 1, f"{lock}: `make lock` puts the guard in"
+        trial = tmp_path / lock
+        trial.write_text(text.replace(guard, 'python_version < "99"'))
+        result = subprocess.run(
+            [tmp_path / "venv/bin/pip", "install", "--no-index", "--requirement", trial],
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode != 0
+        assert "Python-3.11-or-newer-is-needed" in result.stderr

@@ -39,7 +39,7 @@ def test_a_host_that_is_not_known_is_refused_until_its_key_was_fetched(
     """With Ansible's own care, which the test hosts' settings switch off."""
     known = tmp_path / "known_hosts"
     inventory = tmp_path / "hosts.yml"
-    host = {name: variables[name] for name in ("ansible_host", "ansible_ssh_private_key_file")}
+    host = {name: variables[name] for name in ("ansible_host", "ansible_private_key_file")}
     host["ansible_user"] = "ops"
     host["ansible_ssh_common_args"] = f"-o UserKnownHostsFile={known} -o IdentitiesOnly=yes"
     inventory.write_text(yaml.safe_dump({"all": {"hosts": {"web1": host}}}))

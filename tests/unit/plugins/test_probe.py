@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import sys
@@ -205,3 +206,39 @@ def test_a_descriptor_that_closes_meanwhile_hides_no_other(tmp_path: Path) -> No
         (tmp_path / pid / "fd" / "99").symlink_to("socket:[7]")
         (tmp_path / pid / "fd" / "0").symlink_to("socket:[8]")
     assert probe.holders({"7", "8"}, str(tmp_path)) == {"7": 1, "8": 1}
+
+
+def test_a_configuration_of_nginx_that_somebody_wrote_is_found(tmp_path: Path) -> None:
+    """It would be switched off; what the package brought, and what Ansible wrote, are nobody's."""
+    enabled = tmp_path / "sites-enabled"
+    available = tmp_path / "sites-available"
+    for folder in (enabled, available):
+        folder.mkdir()
+    main = tmp_path / "nginx.conf"
+    assert probe.nginx_files({}, str(tmp_path)) == []
+    main.write_text("the package's\n")
+    (available / "default").write_text("welcome\n")
+    (enabled / "default").symlink_to(available / "default")
+    digests = {
+        str(path): hashlib.md5(path.read_bytes()).hexdigest()
+        for path in (main, available / "default")
+    }
+    listed = "".join(f" {path} {digest}\n" for path, digest in digests.items())
+    shipped = probe.shipped_files(f"Package: nginx\nConffiles:\n{listed} /etc/x newconffile\n")
+    assert shipped == digests
+    assert probe.nginx_files(shipped, str(tmp_path)) == []
+    (enabled / "shop").write_text("server {}\n")
+    assert probe.nginx_files(shipped, str(tmp_path)) == [str(enabled / "shop")]
+    main.write_text("edited\n")
+    (available / "default").write_text("edited too\n")
+    found = [str(main), str(enabled / "default"), str(enabled / "shop")]
+    assert probe.nginx_files(shipped, str(tmp_path)) == found
+    main.write_text("# Ansible managed\n")
+    assert probe.nginx_files(shipped, str(tmp_path)) == []
+
+
+def test_a_file_system_without_programs_is_told() -> None:
+    mounts = "/dev/a / ext4 rw 0 0\n/dev/b /opt ext4 rw,noexec\n/c /my\\040disk ext4 noexec 0 0\n"
+    assert probe.noexec(mounts, ["/", "/opt", "/my disk"]) == ["/opt", "/my disk"]
+    remounted = mounts + "/dev/b /opt ext4 rw 0 0\n"
+    assert probe.noexec(remounted, ["/opt"]) == []

@@ -513,19 +513,19 @@ def test_selinux_admits_nginx_to_this_socket_and_no_other() -> None:
 GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     "health-without-a-slash": (
         {"gunicorn_systemd_health_path": "healthz"},
-        'gunicorn_systemd_health_path ("healthz") is not a path',
+        'gunicorn_systemd_health_path is "healthz", which is not a path',
     ),
     "health-all-the-time": (
         {"gunicorn_systemd_health_interval": 0},
-        "gunicorn_systemd_health_timeout is less than a second",
+        "gunicorn_systemd_health_timeout is 0, which is less than 1: use 1 to 600",
     ),
     "health-restarts-what-is-well": (
         {"gunicorn_systemd_health_failures": 0},
-        "gunicorn_systemd_health_failures (0) would restart a service that is well",
+        "gunicorn_systemd_health_failures is 0, which is less than 1",
     ),
     "health-restarts-below-none": (
         {"gunicorn_systemd_health_restarts": -1},
-        "gunicorn_systemd_health_restarts (-1) is negative",
+        "gunicorn_systemd_health_restarts is -1, which is negative",
     ),
     "group-of-root": (
         {"gunicorn_systemd_group": "root"},
@@ -533,7 +533,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "group-with-a-space": (
         {"gunicorn_systemd_socket_group": "www data"},
-        'gunicorn_systemd_socket_group ("www data") cannot be a group',
+        'gunicorn_systemd_socket_group is "www data", which cannot name a user or group',
     ),
     "directory-with-a-percent": (
         {"gunicorn_systemd_directory": "/srv/100%"},
@@ -564,20 +564,9 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         {"gunicorn_systemd_bind": ["[::]:5000"]},
         "gunicorn_systemd_bind is not on the loopback",
     ),
-    "the-same-port-twice": (
-        {"gunicorn_systemd_bind": ["127.0.0.1:5000", "127.0.0.1:5000"]},
-        "gunicorn_systemd_bind names a port twice on the same address",
-    ),
-    "the-same-port-everywhere": (
-        {
-            "gunicorn_systemd_bind": ["127.0.0.1:5000", "0.0.0.0:5000"],
-            "gunicorn_systemd_bind_public": True,
-        },
-        "gunicorn_systemd_bind names a port twice on the same address",
-    ),
     "no-backlog": (
         {"gunicorn_systemd_backlog": 0},
-        "gunicorn_systemd_backlog (0) would let no connection wait",
+        "gunicorn_systemd_backlog is 0, which is less than 1",
     ),
     "proxy-by-name": (
         {"gunicorn_systemd_forwarded_allow_ips": ["proxy.example.org"]},
@@ -589,11 +578,11 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no-workers": (
         {"gunicorn_systemd_workers": 0},
-        "gunicorn_systemd_workers (0) would serve nothing: use 1 or more",
+        "gunicorn_systemd_workers is 0, which is less than 1: use 1 to 4096",
     ),
     "no-threads": (
         {"gunicorn_systemd_threads": 0, "gunicorn_systemd_worker_connections": 2},
-        "gunicorn_systemd_threads (0) would serve nothing",
+        "gunicorn_systemd_threads is 0, which is less than 1",
     ),
     "idle-threads": (
         {"gunicorn_systemd_threads": 4, "gunicorn_systemd_worker_connections": 2},
@@ -601,23 +590,19 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "negative-requests": (
         {"gunicorn_systemd_max_requests_jitter": -1},
-        "gunicorn_systemd_max_requests_jitter is negative",
+        "gunicorn_systemd_max_requests_jitter is -1, which is negative",
     ),
     "negative-timeout": (
         {"gunicorn_systemd_timeout": -1},
-        "gunicorn_systemd_timeout (-1) or gunicorn_systemd_keepalive is negative",
+        "gunicorn_systemd_timeout is -1, which is negative",
     ),
     "no-grace": (
         {"gunicorn_systemd_graceful_timeout": 0},
-        "gunicorn_systemd_graceful_timeout (0) would cut off every request at each stop",
+        "gunicorn_systemd_graceful_timeout is 0, which is less than 1",
     ),
     "negative-delay": (
         {"gunicorn_systemd_restart_delay": -1},
-        "gunicorn_systemd_restart_delay (-1) is negative",
-    ),
-    "setting-of-the-role": (
-        {"gunicorn_systemd_settings": {"bind": "0.0.0.0:80"}},
-        "gunicorn_systemd_settings is no place for something that is not a setting, or that",
+        "gunicorn_systemd_restart_delay is -1, which is negative",
     ),
     "setting-that-is-code": (
         {"gunicorn_systemd_settings": {"import os; x": 1}},
@@ -666,7 +651,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "weak-credential": (
         {"gunicorn_systemd_credentials": [{"name": "key", "random": 4}]},
-        "gunicorn_systemd_credentials has too few or too many random bytes: use 16 to 1024",
+        "gunicorn_systemd_credentials[0].random is 4, which is less than 16: use 16 to 1024",
     ),
     "memory-in-words": (
         {"gunicorn_systemd_memory_max": "512 megabytes"},
@@ -682,11 +667,11 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "too-few-files": (
         {"gunicorn_systemd_open_files": 20},
-        "gunicorn_systemd_open_files (20) is too few for a worker's connections",
+        "gunicorn_systemd_open_files is 20, which is less than 65",
     ),
     "after-no-unit": (
         {"gunicorn_systemd_after": ["postgresql"]},
-        "gunicorn_systemd_after names something that is not a unit: write the unit's whole name",
+        'gunicorn_systemd_after[0] is "postgresql", which is not the name of a unit: write it',
     ),
     "directive-in-small-letters": (
         {"gunicorn_systemd_unit_options": {"protecthome": True}},
@@ -702,19 +687,19 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "check-of-no-path": (
         {"gunicorn_systemd_check_path": "healthz"},
-        'gunicorn_systemd_check_path ("healthz") is not a path that can be asked for: begin',
+        'gunicorn_systemd_check_path is "healthz", which is not a path that can be asked for',
     ),
     "check-for-no-status": (
         {"gunicorn_systemd_check_status": 42},
-        "gunicorn_systemd_check_status (42) is not the status of an answer",
+        "gunicorn_systemd_check_status is 42, which is less than 200: use 200 to 599",
     ),
     "check-of-nothing": (
         {"gunicorn_systemd_check_count": 0},
-        "gunicorn_systemd_check_count (0) would call every release good",
+        "gunicorn_systemd_check_count is 0, which is less than 1",
     ),
     "check-without-pause": (
         {"gunicorn_systemd_check_interval": 0.0},
-        "gunicorn_systemd_check_interval (0.0) would ask without a pause",
+        "gunicorn_systemd_check_interval is 0.0, which is less than 0.01",
     ),
     "check-that-cannot-end": (
         {"gunicorn_systemd_check_count": 100, "gunicorn_systemd_check_interval": 0.5},
@@ -722,15 +707,15 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no-time-to-start": (
         {"gunicorn_systemd_start_time_limit": 0},
-        "gunicorn_systemd_start_time_limit (0) leaves no time for a start",
+        "gunicorn_systemd_start_time_limit is 0, which is less than 1",
     ),
     "baked-before-it-was-there": (
         {"gunicorn_systemd_bake_time": -1},
-        "gunicorn_systemd_bake_time (-1) is negative",
+        "gunicorn_systemd_bake_time is -1, which is negative",
     ),
     "relative-root": (
         {"gunicorn_systemd_release_root": "opt/shop"},
-        'gunicorn_systemd_release_root ("opt/shop") is not the plain absolute path',
+        'gunicorn_systemd_release_root is "opt/shop", which is not an absolute path',
     ),
     "root-of-another": (
         {"gunicorn_systemd_release_root": "/srv/shop"},
@@ -742,12 +727,27 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "check-without-time": (
         {"gunicorn_systemd_check_time_limit": 0},
-        "gunicorn_systemd_check_time_limit (0) leaves no time for an answer",
+        "gunicorn_systemd_check_time_limit is 0, which is less than 1",
     ),
 }
 
 # Of the wrong kind, so that rules that read it are not asked, or tied up with other variables.
 ALONE: dict[str, tuple[dict[str, Any], str]] = {
+    "the-same-port-twice": (
+        {"gunicorn_systemd_bind": ["127.0.0.1:5000", "127.0.0.1:5000"]},
+        "gunicorn_systemd_bind names a port twice on the same address",
+    ),
+    "the-same-port-everywhere": (
+        {
+            "gunicorn_systemd_bind": ["127.0.0.1:5000", "0.0.0.0:5000"],
+            "gunicorn_systemd_bind_public": True,
+        },
+        "gunicorn_systemd_bind names a port twice on the same address",
+    ),
+    "setting-of-the-role": (
+        {"gunicorn_systemd_settings": {"bind": "0.0.0.0:80"}},
+        "gunicorn_systemd_settings is no place for something that is not a setting, or that",
+    ),
     "nothing-to-keep-alive": (
         {"gunicorn_systemd_keepalive": 5},
         "gunicorn_systemd_worker_connections (2) leaves threads idle, or no connection",

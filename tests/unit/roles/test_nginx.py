@@ -565,11 +565,11 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "not-a-size": (
         {"nginx_max_body_size": "lots"},
-        'nginx_max_body_size ("lots") is not a size: write a number of bytes',
+        'nginx_max_body_size is "lots", which is not a size: write a number of bytes',
     ),
     "not-a-size-of-a-site": (
         {"nginx_sites": [{**PLAIN, "max_body_size": "1g"}]},
-        "nginx_sites has a max_body_size that is not a size",
+        'nginx_sites[0].max_body_size is "1g", which is not a size',
     ),
     "policy-with-quotation-marks": (
         {"nginx_content_security_policy": 'default-src "self"'},
@@ -581,7 +581,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "header-with-a-line-break": (
         {"nginx_security_headers": {"X-Frame-Options": "DENY\nX-Other: 1"}},
-        "nginx_security_headers has a value with a quotation mark, a dollar",
+        "which has a line break or another control character: write it in",
     ),
     "header-that-is-none": (
         {"nginx_security_headers": {"X Frame": "DENY"}},

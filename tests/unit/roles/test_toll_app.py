@@ -44,10 +44,16 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         {"toll_app_database_url": "postgresql://u:tiny-7f3a@db"},
         "names no database",
     ),
-    "copies below none": ({"toll_app_keep_backups": -1}, "toll_app_keep_backups (-1) is negative"),
+    "copies below none": (
+        {"toll_app_keep_backups": -1},
+        "toll_app_keep_backups is -1, which is negative",
+    ),
     "a journal of a size that is none": ({"toll_app_journal_size": "much"}, "is not a size"),
-    "a journal without days": ({"toll_app_journal_days": 0}, "keeps nothing"),
-    "no time for copies": ({"toll_app_backup_calendar": ""}, "says no time"),
+    "a journal without days": (
+        {"toll_app_journal_days": 0},
+        "toll_app_journal_days is 0, which is less than 1",
+    ),
+    "no time for copies": ({"toll_app_backup_calendar": ""}, "is not a calendar event"),
     "copies before their time": ({"toll_app_backup_jitter_seconds": -1}, "is negative"),
     "copies where the application destroys them": (
         {"toll_app_backup_directory": "/var/lib/toll-app/copies"},
@@ -58,7 +64,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         {"toll_app_backup_writable_paths": ["/mnt/100%"]},
         "which systemd would read otherwise",
     ),
-    "no copy at all": ({"toll_app_backup_keep_days": 0}, "keep the newest copy of one day"),
+    "no copy at all": ({"toll_app_backup_keep_days": 0}, "is less than 1: use 1 to 3650"),
     "a recipient without a key": (
         {"toll_app_backup_recipient": "ops@example.com"},
         "is not a public key that age knows",
@@ -71,7 +77,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         {"toll_app_backup_command": ["rsync {file} host:"]},
         "does not begin with the whole path of a program",
     ),
-    "a command without time": ({"toll_app_backup_command_time_limit": 0}, "leaves no time"),
+    "a command without time": ({"toll_app_backup_command_time_limit": 0}, "is less than 1: use"),
     "a relative place to fetch to": ({"toll_app_backup_fetch": "copies"}, "toll_app_backup_fetch"),
     "a copy by a wish": ({"toll_app_restore": "yesterday"}, "is not the name of a copy"),
     "a copy that is not here": (
@@ -105,7 +111,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     "a word for a size": ({"toll_app_serial": "all"}, "toll_app_serial"),
     "yes for a size": ({"toll_app_serial": True}, "toll_app_serial"),
     "fewer than no releases": ({"toll_app_keep_releases": -1}, "toll_app_keep_releases"),
-    "a hasty take-over": ({"toll_app_lock_stale": 5}, "is less than 60 seconds"),
+    "a hasty take-over": ({"toll_app_lock_stale": 5}, "is less than 60: use 60 to 86400"),
     "a lock on an unknown host": (
         {"toll_app_lock_host": "web9"},
         "is not a host of the inventory",
@@ -117,8 +123,9 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     "a typing error": ({"toll_app_domain": ["a.example.com"]}, "toll_app_domains"),
 }
 # Another host of the play that serves the same domain.
+KEY = "0123456789abcdef" * 2
 TWIN = {"web2": {"toll_app_domains": ["app.example.com", "www.example.com"]}}
-SHARED = {"toll_app_database_url": "postgresql://u:p@db/toll", "toll_app_secret_key": "k" * 32}
+SHARED = {"toll_app_database_url": "postgresql://u:p@db/toll", "toll_app_secret_key": KEY}
 HOSTS: dict[str, tuple[Case, str]] = {
     "another system": (
         Case(REQUIRED, {"family": "alpine", "pretty_name": "Alpine Linux 3.22"}),
@@ -155,12 +162,12 @@ GOOD = {
     "a share of the hosts": Case({**REQUIRED, "toll_app_serial": "25%"}),
     "one host, then more": Case({**REQUIRED, "toll_app_serial": [1, 5, "100%"]}),
     "a bundle and its hash": Case(
-        {**REQUIRED, "toll_app_bundle": "/tmp/x.tar.gz", "toll_app_bundle_sha256": "0" * 64}
+        {**REQUIRED, "toll_app_bundle": __file__, "toll_app_bundle_sha256": "0" * 64}
     ),
-    "a key": Case({**REQUIRED, "toll_app_secret_key": "k" * 32}),
+    "a key": Case({**REQUIRED, "toll_app_secret_key": KEY}),
     "two hosts of one database": Case({**REQUIRED, **SHARED}, beside=TWIN),
     "two hosts apart": Case(REQUIRED, beside={"web3": {"toll_app_domains": ["b.example.com"]}}),
-    "an admin": Case({**REQUIRED, "toll_app_admin_password": "p" * 12}),
+    "an admin": Case({**REQUIRED, "toll_app_admin_password": "correct horse"}),
 }
 
 
@@ -199,7 +206,7 @@ def test_credentials_are_the_vaults_or_made_by_the_host(family: str) -> None:
     assert own == [{"name": "secret_key", "random": 32}]
     given = evaluate(ROLE, "__toll_app_credentials", family, **REQUIRED, **SHARED)
     assert given == [
-        {"name": "secret_key", "value": "k" * 32},
+        {"name": "secret_key", "value": KEY},
         {"name": "database_url", "value": "postgresql://u:p@db/toll"},
     ]
 

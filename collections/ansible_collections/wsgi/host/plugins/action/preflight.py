@@ -5,6 +5,7 @@ What the options mean is documented with the module, `plugins/modules/preflight.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -19,6 +20,7 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.parsing.vault import EncryptedString
 from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import module_loader
 from ansible.template import Templar, trust_as_template
 from ansible.utils.vars import get_unique_id
 from ansible_collections.wsgi.host.plugins.plugin_utils.reach import run_module
@@ -32,7 +34,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.variables import (
 
 FACT = "wsgi_host"
 # Templated here and not by Ansible, whose own error would come before the one that explains it.
-LATE = frozenset({"rules", "free_disk", "ports"})
+LATE = frozenset({"rules", "free_disk", "executable", "modules", "ports"})
 # What a template reads through these may be another thing each time.
 UNPREDICTABLE = re.compile(
     r"\b(hostvars|vars|lookup|query|q|now)\s*[\[(.]|\|\s*(ansible\.builtin\.)?(random|shuffle)\b"
@@ -46,7 +48,18 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
     _requires_connection = True
-    _VALID_ARGS = frozenset({"role", "formats", "rules", "families", "free_disk", "ports"})
+    _VALID_ARGS = frozenset(
+        {
+            "role",
+            "formats",
+            "rules",
+            "families",
+            "free_disk",
+            "executable",
+            "modules",
+            "ports",
+        }
+    )
 
     @classmethod
     def finalize_task_arg(cls, name: str, value: Any, templar: Any, context: Any) -> Any:
@@ -66,7 +79,12 @@ class ActionModule(ActionBase):
         if self._passed(role, directory, task_vars):
             return {"changed": False}
         try:
-            checker = Checker(role, _options(directory), self._task.args.get("formats") or {})
+            checker = Checker(
+                role,
+                _options(directory),
+                self._task.args.get("formats") or {},
+                task_vars.get(f"__{role}_origins"),
+            )
         except ValueError as error:
             raise AnsibleActionFail(f"formats: {error}") from error
 
@@ -86,7 +104,13 @@ class ActionModule(ActionBase):
         }
         templar = self._templar.copy_with_new_env(available_variables=variables)
         self._check_variables(checker, templar, variables, directory)
-        for check in (self._check_rules, self._check_disk, self._check_ports):
+        for check in (
+            self._check_rules,
+            self._check_disk,
+            self._check_executable,
+            self._check_modules,
+            self._check_ports,
+        ):
             check(checker, templar, host)
         if checker.problems:
             return _refusal(checker, str(task_vars.get("inventory_hostname", "the host")))
@@ -223,8 +247,9 @@ class ActionModule(ActionBase):
                 if checker.problems:  # which the condition may stumble over by a way of its own
                     continue
                 raise AnsibleActionFail(
-                    f"rules: the one about {variable}, `{rule['that']}`, cannot be evaluated "
-                    f"({_reason(error)})"
+                    f"{variable} could not be checked, by a fault of role {checker.role} and not "
+                    f"of yours: the rule `{rule['that']}` fails with {_reason(error)}. Nothing was "
+                    f"changed. Report the rule and what the variable is set to"
                 ) from error
             checker.add(variable, f"{_named(checker, templar, variable)} {problem}: {remedy}")
 
@@ -247,6 +272,30 @@ class ActionModule(ActionBase):
                     f"needed: remove what is not needed there, or enlarge the file system",
                 )
 
+    def _check_executable(
+        self, checker: Checker, templar: Templar, host: Mapping[str, Any]
+    ) -> None:
+        raw = self._task.args.get("executable") or []
+        for path in _templated(templar, "executable", raw, checker.faulty()) or []:
+            mount = _mount(str(path), host["mounts"])
+            if mount in host.get("noexec", []):
+                checker.add(
+                    "",
+                    f"{path} is on the file system {mount}, which is mounted with noexec, and "
+                    f"programs run from there: mount it without, `mount -o remount,exec {mount}`, "
+                    f"and take the option out of /etc/fstab",
+                )
+
+    def _check_modules(self, checker: Checker, templar: Templar, host: Mapping[str, Any]) -> None:
+        raw = self._task.args.get("modules") or []
+        for module in _templated(templar, "modules", raw, checker.faulty()) or []:
+            if not module_loader.has_plugin(str(module)):
+                checker.add(
+                    "",
+                    f"the control node has no {module}, which this host needs: run "
+                    f"`ansible-galaxy collection install -r requirements.yml` there",
+                )
+
     def _check_ports(self, checker: Checker, templar: Templar, host: Mapping[str, Any]) -> None:
         faulty = checker.faulty()
         for entry in _listed(templar, "ports", self._task.args.get("ports")):
@@ -266,15 +315,26 @@ def _options(directory: Path) -> dict[str, dict[str, Any]]:
     for name in ("argument_specs.yml", "argument_specs.yaml"):
         path = directory / "meta" / name
         if path.is_file():
-            specs = yaml_load(path.read_text(encoding="utf-8"))
-            return specs["argument_specs"]["main"].get("options") or {}
+            return _read_options(path, path.stat().st_mtime_ns)
     raise AnsibleActionFail(
         f"role {directory.name} has no meta/argument_specs.yml to hold variables against"
     )
 
 
-def _roles_beside(directory: Path) -> list[str]:
-    return [path.name for path in directory.parent.iterdir() if (path / "tasks").is_dir()]
+def _roles_beside(directory: Path) -> dict[str, list[str]]:
+    """Variables of the role and of those beside it, by the role's name."""
+    return {
+        path.name: list(_options(path)) if (path / "meta" / "argument_specs.yml").is_file() else []
+        for path in directory.parent.iterdir()
+        if (path / "tasks").is_dir()
+    }
+
+
+@functools.lru_cache
+def _read_options(path: Path, changed: int) -> dict[str, dict[str, Any]]:
+    """Options in a file; all roles of a project are read by each of them."""
+    specs = yaml_load(path.read_text(encoding="utf-8"))
+    return specs["argument_specs"]["main"].get("options") or {}
 
 
 def _names(variables: Mapping[str, Any]) -> Iterator[str]:
@@ -340,17 +400,18 @@ def _refuse_keys(
 
 def _named(checker: Checker, templar: Templar, variable: str) -> str:
     """A variable for the start of a sentence, with its value where that is short and no secret."""
+    written = checker.written(variable)
     if is_secret(checker.spec.get(variable, {})):
-        return variable
+        return written
     if isinstance(templar.available_variables.get(variable), EncryptedString):
-        return variable
+        return written
     try:
         value = templar.evaluate_expression(trust_as_template(variable))
     except AnsibleError:
-        return variable
+        return written
     if value is None or isinstance(value, (list, dict)):
-        return variable
-    return f"{variable} ({shown(value)})"
+        return written
+    return f"{written} ({shown(value)})"
 
 
 def _check_host(checker: Checker, host: Mapping[str, Any], families: list[str]) -> None:

@@ -16,6 +16,9 @@ description:
     nearest real name. So is a name that is two typing errors at most from a variable that nobody has set,
     such as C(ngnix_http_port).
   - Values of options marked C(no_log), and what a vault holds, are never shown.
+  - Where a role makes another role's variables of its own, it says so in C(__<role>_origins), such as
+    C(__nginx_origins={'nginx_sites[0].domains':'shop_domains','nginx_sites[1:]':'shop_more_sites'}).
+    Messages then use the name that a person wrote.
   - Calls M(wsgi.host.probe) and sets its fact C(wsgi_host) unless this play has done so, and makes no
     other trip to the host. Never changes anything, in check mode or out of it.
 options:
@@ -25,10 +28,13 @@ options:
     required: true
   formats:
     description: >-
-      Format by path. A C(*) in a path stands for each item of a list or each value of a dictionary. The
-      formats are C(absolute_path), C(address), C(domain), C(email), C(endpoint) (C(ip:port),
-      C([ip]:port) or C(unix:/path)), C(local_path) (on the control node), C(name), C(port),
-      C(postgresql_url), C(url) and C(wildcard_domain). A value that equals the specification's default is not held against its format.
+      Format by path, or the range of a number, both ends included, such as C(1..60). A C(*) in a path
+      stands for each item of a list or each value of a dictionary. The formats are C(absolute_path),
+      C(address), C(body_size) (nginx's), C(calendar) (C(OnCalendar=)), C(domain), C(email),
+      C(endpoint) (C(ip:port), C([ip]:port) or C(unix:/path)), C(host_name), C(line) (any text in one
+      line), C(local_path) (on the control node), C(name), C(password), C(port), C(postgresql_url),
+      C(secret_key), C(server) (C(host:port)), C(sha256), C(system_name) (of a user or group),
+      C(systemd_size), C(unit), C(url), C(url_path) and C(wildcard_domain). With C(?) behind it empty text passes too. A value that equals the specification's default is not held against its format.
     type: dict
     default: {}
   rules:
@@ -53,6 +59,16 @@ options:
       MiB that have to be free by path. What stands for paths on one file system is added up.
     type: dict
     default: {}
+  executable:
+    description: Paths that programs run from. One on a file system mounted with C(noexec) is refused.
+    type: list
+    elements: path
+    default: []
+  modules:
+    description: Modules that the host needs and that the control node may not have, by their whole name.
+    type: list
+    elements: str
+    default: []
   ports:
     description: >-
       Ports that the role is going to listen on. One that another program holds is refused.

@@ -69,6 +69,12 @@ ansible_facts:
             C(active) and C(enabled) of each service, socket and timer that systemd has loaded or that is
             enabled.
           type: dict
+        nginx_files:
+          description: >-
+            Of a host whose C(/etc/nginx/nginx.conf) Ansible did not write, the files of its configuration
+            that somebody did, that one included if it was edited. What a package of Debian's brought is
+            left out; on other families it is empty.
+          type: list
         users: {description: Names in C(/etc/passwd)., type: list}
         groups: {description: Names in C(/etc/group)., type: list}
         listeners:
@@ -82,9 +88,13 @@ ansible_facts:
             MiB that an unprivileged process may still write, by mount point. Network file systems are left
             out, since asking one whose server is gone blocks.
           type: dict
+        noexec:
+          description: Mount points of C(mounts) from which no program can be run.
+          type: list
 """
 
 import glob
+import hashlib
 import ipaddress
 import os
 import re
@@ -97,6 +107,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wsgi.host.plugins.module_utils import clean_environment
 
+MANAGED = "Ansible managed"
 DPKG_STATUS = "/var/lib/dpkg/status"
 LISTENING = "0A"  # TCP_LISTEN in the kernel's include/net/tcp_states.h
 UNIT_TYPES = "service,socket,timer"
@@ -149,6 +160,28 @@ def dpkg_packages(status: str) -> dict[str, str]:
         elif installed and line.startswith("Version: "):
             packages[name] = line[9:]
     return packages
+
+
+def shipped_files(status: str) -> dict[str, str]:
+    """MD5 by path of the configuration files that packages brought, from dpkg's status file."""
+    return dict(re.findall(r"^ (/\S+) ([0-9a-f]{32})(?: obsolete)?$", status, re.MULTILINE))
+
+
+def nginx_files(shipped: dict[str, str], root: str = "/etc/nginx") -> list[str]:
+    """What somebody wrote of a configuration of nginx that is not Ansible's."""
+    main = f"{root}/nginx.conf"
+    if not os.path.exists(main) or MANAGED in read(main)[:500]:
+        return []
+    found = []
+    # What lies in conf.d stays in use.
+    for path in [main, *sorted(glob.glob(f"{root}/sites-enabled/*"))]:
+        text = read(path)
+        digest = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+        # The package's site is a link to a file of the package.
+        known = shipped.get(os.path.realpath(path)) or shipped.get(path)
+        if text and MANAGED not in text[:500] and digest != known:
+            found.append(path)
+    return found
 
 
 def rpm_packages(listed: str) -> dict[str, str]:
@@ -258,6 +291,17 @@ def free_mib(mounts: str) -> dict[str, int]:
     return free
 
 
+def noexec(mounts: str, points: Iterable[str]) -> list[str]:
+    """Those of these mount points that are mounted with noexec, from /proc/self/mounts."""
+    found: dict[str, bool] = {}
+    for line in mounts.splitlines():
+        columns = line.split()
+        if len(columns) > 3:
+            path = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), columns[1])
+            found[path] = "noexec" in columns[3].split(",")  # the last mount on a point counts
+    return [path for path in points if found.get(path)]
+
+
 def names(database: str) -> list[str]:
     """First column of a text such as /etc/passwd's."""
     return [line.split(":", 1)[0] for line in database.splitlines() if ":" in line]
@@ -335,13 +379,19 @@ def probe() -> dict[str, Any]:
     running = os.path.isdir("/run/systemd/system")
     if running:
         unit_list = systemctl("list-units", "--all", f"--type={UNIT_TYPES}")
+    shipped = {}
     if os.path.exists(DPKG_STATUS):
-        packages = dpkg_packages(read(DPKG_STATUS))
+        status = read(DPKG_STATUS)
+        packages = dpkg_packages(status)
+        if os.path.exists("/etc/nginx"):
+            shipped = shipped_files(status)
     else:
         packages = rpm_packages(
             Command("rpm", "-qa", "--qf", "%{NAME} %{VERSION}-%{RELEASE}\\n").output()
         )
     release = os_release(read("/etc/os-release") or read("/usr/lib/os-release"))
+    mounts = read("/proc/self/mounts")
+    free = free_mib(mounts)
     memory = re.search(r"MemTotal:\s+(\d+)", read("/proc/meminfo"))
     return {
         "family": family(release),
@@ -359,9 +409,11 @@ def probe() -> dict[str, Any]:
         "selinux": os.path.exists("/sys/fs/selinux/enforce"),
         "ipv6": has_ipv6(),
         "packages": packages,
+        "nginx_files": nginx_files(shipped) if shipped else [],
         "users": names(read("/etc/passwd")),
         "groups": names(read("/etc/group")),
-        "mounts": free_mib(read("/proc/self/mounts")),
+        "mounts": free,
+        "noexec": noexec(mounts, free),
         "listeners": listeners(),
         "units": unit_states(unit_list.output(), enabled_units(UNIT_LINKS)) if running else {},
         "systemd": {

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import zoneinfo
 from collections.abc import Callable
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 LABEL_LIMIT = 63  # octets, RFC 1035 section 2.3.4
 DOMAIN_LIMIT = 253  # characters without the root's dot: RFC 1035's 255 octets on the wire
@@ -19,6 +20,36 @@ NAME_LIMIT = 64  # characters; a unit's name with its suffix must stay below sys
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.IGNORECASE)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 EMAIL_LOCAL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+")  # without quoting, as RFC 5321 allows
+
+
+PASSWORD_LENGTH = 12  # characters
+KEY_LENGTH = 32  # characters
+DISTINCT = 6  # different characters; 16 random hexadecimal digits have fewer once in 100,000
+PLACEHOLDERS = frozenset({"password", "changeme", "change-me", "change_me", "secret", "..."})
+
+_WEEKDAY = r"(mon|tue|wed|thu|fri|sat|sun)([a-z]{0,6})"
+
+
+def _part(number: str) -> str:
+    """A component of a calendar event: numbers, ranges of them, steps, and several of these."""
+    one = rf"({number})(\.\.({number}))?(/\d+)?"
+    return rf"(\*(/\d+)?|{one}(,{one})*)"
+
+
+_DAYS = rf"{_WEEKDAY}((\.\.|-|,){_WEEKDAY})*,?"
+_DATE = (
+    rf"({_part(r'[0-9]{4}|[0-9]{2}')}-)?{_part('0?[1-9]|1[0-2]')}"
+    rf"[-~]{_part('0?[1-9]|[12][0-9]|3[01]')}"
+)
+_TIME = (
+    rf"{_part('[01]?[0-9]|2[0-3]')}:{_part('[0-5]?[0-9]')}"
+    rf"(:{_part(r'[0-5]?[0-9](?:[.][0-9]{1,6})?')})?"
+)
+CALENDAR = re.compile(
+    r"minutely|hourly|daily|monthly|weekly|yearly|annually|quarterly|semiannually|semi-annually"
+    rf"|{_DAYS}( {_DATE})?( {_TIME})?|{_DATE}( {_TIME})?|{_TIME}",
+    re.IGNORECASE,
+)
 
 
 class Fault(NamedTuple):
@@ -88,6 +119,8 @@ def domain(value: object, *, wildcard: bool = False) -> Fault | None:
             )
     if labels[-1].isdigit():
         return Fault("ends with a number", DOMAIN_REMEDY)
+    if text.lower() in ("localhost", "localhost.localdomain"):
+        return Fault("is every host's name for itself", "write the name that clients use")
     return None
 
 
@@ -199,7 +232,11 @@ def email(value: object) -> Fault | None:
     if not EMAIL_LOCAL.fullmatch(local):
         return Fault("has no user, or a character that none has, before the @", remedy)
     fault = domain(host)
-    return fault and Fault(f"has a domain that {fault.problem}", remedy)
+    if fault:
+        return Fault(f"has a domain that {fault.problem}", remedy)
+    if "." not in host:
+        return Fault("has a domain without a dot, to which no mail is delivered", remedy)
+    return None
 
 
 def url(value: object) -> Fault | None:
@@ -217,7 +254,7 @@ def url(value: object) -> Fault | None:
         return Fault("is not a URL", remedy)
     if not host or number == 0:
         return Fault("names no host, or port 0", remedy)
-    fault = None if _is_address(host) else domain(host)
+    fault = None if _is_address(host) or host == "localhost" else domain(host)
     return fault and Fault(f"has a host that {fault.problem}", remedy)
 
 
@@ -251,7 +288,160 @@ def postgresql_url(value: object) -> Fault | None:
         )
     if not parts.path.strip("/"):
         return Fault("names no database", remedy)
+    if unquote(parts.password or "").strip("<>{}").lower() in PLACEHOLDERS:
+        return Fault("has the placeholder of an example as its password", "write the real one")
     return None
+
+
+def line(value: object) -> Fault | None:
+    """One line of text without control characters; a number counts as its digits."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return None
+    text = _text(value)
+    if text is None:
+        return Fault("is not text", "put it in quotation marks")
+    if not text.isprintable():
+        return Fault("has a line break or another control character", "write it in one line")
+    return None
+
+
+def _weak(text: str) -> Fault | None:
+    """What makes a secret easy to guess, however long it is."""
+    if not text.isprintable():
+        return Fault("has several lines or a control character", "use one line")
+    if text != text.strip():
+        return Fault("begins or ends with a blank", "remove the blank")
+    if len(set(text)) < DISTINCT:
+        return Fault(f"is made of fewer than {DISTINCT} different characters", "make one at random")
+    return None
+
+
+def password(value: object) -> Fault | None:
+    """A password that people log in with."""
+    text = _text(value)
+    if text is None:
+        return Fault("is not text", "put it in quotation marks")
+    if len(text) < PASSWORD_LENGTH:
+        return Fault(f"is shorter than {PASSWORD_LENGTH} characters", "use a longer one")
+    return _weak(text)
+
+
+def secret_key(value: object) -> Fault | None:
+    """A key that programs sign with."""
+    text = _text(value)
+    remedy = """make one with `python3 -c "import secrets; print(secrets.token_hex(32))"`"""
+    if text is None:
+        return Fault("is not text", "put it in quotation marks")
+    if len(text) < KEY_LENGTH:
+        return Fault(f"is shorter than {KEY_LENGTH} characters", remedy)
+    fault = _weak(text)
+    return fault and Fault(fault.problem, remedy)
+
+
+def body_size(value: object) -> Fault | None:
+    """A size as nginx reads it: bytes, or KiB or MiB."""
+    if re.fullmatch(r"[1-9]\d{0,11}[kKmM]?", str(value)) and not isinstance(value, (bool, float)):
+        return None
+    return Fault("is not a size", "write a number of bytes, or one with k or m, such as 512k or 8m")
+
+
+def systemd_size(value: object) -> Fault | None:
+    """A size as systemd reads it: bytes, or with K, M, G or T."""
+    if re.fullmatch(r"[1-9]\d{0,14}[KMGT]?", str(value)) and not isinstance(value, (bool, float)):
+        return None
+    return Fault("is not a size", "write it as 500M or 2G")
+
+
+def url_path(value: object) -> Fault | None:
+    """The path of a URL."""
+    text = _text(value)
+    if text is not None and re.fullmatch(r"/[!-~]*", text):
+        return None
+    return Fault("is not a path that can be asked for", "begin it with /, for example /healthz")
+
+
+def sha256(value: object) -> Fault | None:
+    """A SHA-256 in hexadecimal."""
+    if re.fullmatch(r"[0-9a-f]{64}", str(value)):
+        return None
+    return Fault("is not a SHA-256", "write its 64 hexadecimal digits in lower case")
+
+
+def unit(value: object) -> Fault | None:
+    """Name of a systemd unit."""
+    text = _text(value)
+    kinds = "service|socket|target|timer|mount|path|slice|scope|device|swap|automount"
+    if text is not None and re.fullmatch(rf"[A-Za-z0-9:_.\\@-]{{1,200}}\.({kinds})", text):
+        return None
+    return Fault("is not the name of a unit", "write it whole, such as postgresql.service")
+
+
+def system_name(value: object) -> Fault | None:
+    """Name of a user or group of the host."""
+    text = _text(value)
+    if text is not None and re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", text):
+        return None
+    return Fault(
+        "cannot name a user or group",
+        "use at most 32 lower-case letters, digits, _ and -, a letter or _ first",
+    )
+
+
+def server(value: object) -> Fault | None:
+    """A host by name or address, and a port."""
+    remedy = "write name:port, such as mail.example.com:587"
+    host, _, number = (_text(value) or "").rpartition(":")
+    if port(number):
+        return Fault("has no port", remedy)
+    return host_name(host) and Fault("has no host before the port", remedy)
+
+
+def host_name(value: object) -> Fault | None:
+    """A host by name or address."""
+    text = _text(value) or ""
+    if _is_address(text) or text == "localhost":
+        return None
+    return domain(text)
+
+
+def calendar(value: object) -> Fault | None:
+    """Moments as OnCalendar= of systemd.timer(5) takes them."""
+    remedy = "write it as systemd.time(7) does, for example hourly or *-*-* 02:30:00"
+    text = " ".join((_text(value) or "").split())
+    words = text.split(" ")
+    if len(words) > 1 and words[-1] in zoneinfo.available_timezones() | {"UTC"}:
+        words.pop()
+    if not text or not CALENDAR.fullmatch(" ".join(words)):
+        return Fault("is not a calendar event", remedy)
+    return None
+
+
+class Range(NamedTuple):
+    """The numbers that a variable may be, both ends included."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def parse(cls, text: str) -> Range | None:
+        """Read `1..60`, None if it is no range."""
+        match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\.\.(-?\d+(?:\.\d+)?)", text)
+        return cls(float(match[1]), float(match[2])) if match else None
+
+    def __call__(self, value: object) -> Fault | None:
+        """Check a number. What is none has failed the test of its type."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return None
+        if self.low <= value <= self.high:
+            return None
+        low, high = (f"{end:.12g}" for end in self)
+        if not value <= self.high:  # NaN is neither
+            problem = f"is more than {high}"
+        elif value < 0 <= self.low:
+            problem = "is negative"
+        else:
+            problem = f"is less than {low}"
+        return Fault(problem, f"use {low} to {high}")
 
 
 FORMATS: dict[str, Check] = {
@@ -259,14 +449,26 @@ FORMATS: dict[str, Check] = {
     for check in (
         absolute_path,
         address,
+        body_size,
+        calendar,
         domain,
         email,
         endpoint,
+        host_name,
+        line,
         local_path,
         name,
+        password,
         port,
         postgresql_url,
+        secret_key,
+        server,
+        sha256,
+        system_name,
+        systemd_size,
+        unit,
         url,
+        url_path,
         wildcard_domain,
     )
 }

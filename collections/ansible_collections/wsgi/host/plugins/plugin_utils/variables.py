@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ansible.module_utils.common.validation import check_type_bits, check_type_bytes
 
-from .formats import FORMATS, Fault
+from .formats import FORMATS, Check, Range
 
 SHOWN = 80  # characters of a value that a message quotes
 NEAR = 2  # typing errors in a whole name that still let it be recognised
@@ -157,29 +157,62 @@ class Checker:
     """Gathers the problems of one role's variables."""
 
     def __init__(
-        self, role: str, spec: Mapping[str, Mapping[str, Any]], formats: Mapping[str, str]
+        self,
+        role: str,
+        spec: Mapping[str, Mapping[str, Any]],
+        formats: Mapping[str, str],
+        origins: Mapping[str, str] | None = None,
     ) -> None:
         """Args:
             role: the role's name, which all its variables start with.
             spec: the options of its entry point in meta/argument_specs.yml.
-            formats: name of a format by path, such as `nginx_sites.*.domains.*`.
+            formats: name of a format, or a range such as `1..60`, by path, such as
+                `nginx_sites.*.domains.*`. With a `?` behind it, empty text is right too.
+            origins: what a role that calls this one makes its variables of: the variable that a
+                person writes by path, such as `nginx_sites[0].domains`. `nginx_sites[1:]` is a
+                list that begins there. The more exact path counts.
 
         Raises ValueError if a format or the variable that a path starts with is unknown.
         """
         self.role = role
         self.spec = spec
-        self.formats = formats
+        self.formats: dict[str, Check] = {}
+        self.origins = origins or {}
         self.problems: list[Problem] = []
         # Variables without a value because of a problem that is reported elsewhere.
         self.doubtful: set[str] = set()
         for path, format_ in formats.items():
-            if format_ not in FORMATS:
-                raise ValueError(f"{format_} is not a format; there are {', '.join(FORMATS)}")
+            name = str(format_).removesuffix("?")
+            check = FORMATS.get(name) or Range.parse(name)
+            if not check:
+                raise ValueError(
+                    f"{format_} is neither a range such as 1..60 nor a format; "
+                    f"there are {', '.join(FORMATS)}"
+                )
+            self.formats[path] = _or_empty(check) if name != format_ else check
             if path.split(".")[0] not in spec:
                 raise ValueError(f"{path} starts with no variable of role {role}")
 
     def add(self, variable: str, message: str) -> None:
         self.problems.append(Problem(variable, message))
+
+    def written(self, where: str) -> str:
+        """The name under which a person wrote what another role made this variable of."""
+        for path in sorted(self.origins, key=len, reverse=True):
+            start = re.fullmatch(r"(.*)\[(\d+):\]", path)
+            if start:
+                item = re.match(re.escape(start[1]) + r"\[(\d+)\]", where)
+                if item and int(item[1]) >= int(start[2]):
+                    index = int(item[1]) - int(start[2])
+                    return f"{self.origins[path]}[{index}]{where[item.end() :]}"
+            elif where == path or where.startswith((f"{path}.", f"{path}[")):
+                return self.origins[path] + where[len(path) :]
+        parts = [
+            origin
+            for path, origin in self.origins.items()
+            if path.startswith((f"{where}.", f"{where}["))
+        ]
+        return f"{where} (made of {', '.join(dict.fromkeys(parts))})" if parts else where
 
     def faulty(self) -> set[str]:
         """Variables that cannot be relied on: with a problem, or made of one that has."""
@@ -209,6 +242,8 @@ class Checker:
     ) -> None:
         secret = secret or bool(option.get("no_log"))
         hidden = secret or is_secret(option)
+        inner = where
+        where = self.written(where)
         found = SECRET if hidden else f"{shown(value)} ({kind(value)})"
         if value is None:
             if option.get("required") or option.get("default") is not None:
@@ -216,7 +251,8 @@ class Checker:
             return
         type_name = str(option.get("type", "str"))
         type_ = TYPES[type_name]
-        if not type_.holds(value):
+        # A number has lost its zeros in front by now, and a check of its length means its digits.
+        if not type_.holds(value) or (secret and type_name == "str" and not isinstance(value, str)):
             remedy = self._type_remedy(where, path, value, type_name, secret=hidden)
             self.add(variable, f"{where} is {found}; {type_.title} is needed: {remedy}")
             return
@@ -230,17 +266,18 @@ class Checker:
                     allowed = ", ".join(str(choice) for choice in choices)
                     self.add(variable, f"{where} is {found}; {hint}use one of {allowed}")
         if value != option.get("default"):
-            self._format(variable, where, path, value, secret=secret)
+            self._format(variable, where, path, value, option, secret=secret)
         if type_name == "dict":
-            self._dictionary(variable, where, path, value, option, secret=secret)
+            self._dictionary(variable, inner, path, value, option, secret=secret)
         elif type_name == "list":
             element = {
                 "type": option.get("elements", "raw"),
                 **({"options": option["options"]} if "options" in option else {}),
             }
             for index, item in enumerate(value):
-                inside = f"{where}[{index}]"
+                inside = f"{inner}[{index}]"
                 if item is None:
+                    inside = self.written(inside)
                     self.add(variable, f"{inside} is null: remove the item, or give it a value")
                 else:
                     self._value(variable, inside, (*path, "*"), item, element, secret=secret)
@@ -258,13 +295,14 @@ class Checker:
         options = option.get("options")
         if not options:
             for key, item in value.items():
-                self._format(variable, f"{where}.{key}", (*path, "*"), item, secret=secret)
+                inside = self.written(f"{where}.{key}")
+                self._format(variable, inside, (*path, "*"), item, option, secret=secret)
             return
         for key in value:
             if key not in options:
                 self.add(
                     variable,
-                    f"{where}.{key} is not a key of {where}; "
+                    f"{self.written(f'{where}.{key}')} is not a key of {self.written(where)}; "
                     + _suggestion(str(key), options, f"the keys are {', '.join(options)}"),
                 )
         for key, inner in options.items():
@@ -272,32 +310,45 @@ class Checker:
             if key in value:
                 self._value(variable, inside, (*path, key), value[key], inner, secret=secret)
             elif inner.get("required"):
+                inside = self.written(inside)
                 self.add(variable, f"{inside} is not set: {_meaning(inner, 'set it')}")
 
     def _format(
-        self, variable: str, where: str, path: tuple[str, ...], value: Any, *, secret: bool
+        self,
+        variable: str,
+        where: str,
+        path: tuple[str, ...],
+        value: Any,
+        option: Mapping[str, Any],
+        *,
+        secret: bool,
     ) -> None:
-        format_ = self._format_of(path)
-        fault = FORMATS[format_](value) if format_ else None
-        if fault:
-            found = SECRET if secret else shown(value)
-            self.add(variable, f"{where} is {found}, which {fault.problem}: {fault.remedy}")
+        check = self._format_of(path)
+        fault = check(value) if check else None
+        if not fault:
+            return
+        if secret:
+            self.add(variable, f"{where} {fault.problem}: {fault.remedy}")
+            return
+        # A range says nothing of the unit, which the description does.
+        remedy = _meaning(option, fault.remedy) if isinstance(check, Range) else fault.remedy
+        self.add(variable, f"{where} is {shown(value)}, which {fault.problem}: {remedy}")
 
-    def _format_of(self, path: tuple[str, ...]) -> str:
-        for pattern, format_ in self.formats.items():
+    def _format_of(self, path: tuple[str, ...]) -> Check | None:
+        for pattern, check in self.formats.items():
             parts = pattern.split(".")
             if len(parts) == len(path) and all(
                 part in ("*", step) for part, step in zip(parts, path, strict=True)
             ):
-                return format_
-        return ""
+                return check
+        return None
 
     def _type_remedy(
         self, where: str, path: tuple[str, ...], value: Any, type_name: str, *, secret: bool
     ) -> str:
-        format_ = self._format_of(path)
-        if format_ and not TYPES[type_name].holds(value) and type_name in ("int", "str", "path"):
-            fault: Fault | None = FORMATS[format_](value)
+        check = self._format_of(path)
+        if check and not TYPES[type_name].holds(value) and type_name in ("int", "str", "path"):
+            fault = check(value)
             if fault:
                 return fault.remedy
         remedy = TYPES[type_name].remedy
@@ -314,7 +365,10 @@ class Checker:
         return remedy
 
     def unknown(
-        self, names: Iterable[str], is_set: Callable[[str], bool], other_roles: Iterable[str]
+        self,
+        names: Iterable[str],
+        is_set: Callable[[str], bool],
+        other_roles: Mapping[str, Iterable[str]],
     ) -> None:
         """Report names that start with the role's, or nearly so, and are none of its variables.
 
@@ -323,10 +377,13 @@ class Checker:
         has set: `ngnix_http_port`, when nginx_http_port has its default. A deliberate
         `main_http_port` that another variable is made of stays unmentioned.
 
+        Another role may never run, as where `monitoring_enable` was to switch it on. So a name
+        that is nearly one of its variables is reported too, and all else is left to that role.
+
         Args:
             names: what is set anywhere, facts and Ansible's own names left out.
             is_set: tells whether a variable has another value than its default.
-            other_roles: names of the roles beside this one, whose variables are theirs to check.
+            other_roles: the variables of the roles beside this one, by the role's name.
         """
         prefix = f"{self.role}_"
         longer = tuple(f"{other}_" for other in other_roles if other.startswith(prefix))
@@ -346,7 +403,17 @@ class Checker:
                             f"the variables of role {self.role} are in its README",
                         ),
                     )
-            elif not name.startswith(foreign):
+            elif name.startswith(foreign):
+                role = max((one for one in other_roles if name.startswith(f"{one}_")), key=len)
+                theirs = list(other_roles[role])
+                near = next((one for one in theirs if _alike(name, one)), "")
+                if near and name not in theirs:
+                    self.add(
+                        name,
+                        f"{name} is not a variable of role {role}; did you mean {near}? "
+                        f"Rename it, or remove it",
+                    )
+            else:
                 near = next((one for one in known if _alike(name, one) and not is_set(one)), "")
                 if near:
                     self.add(
@@ -354,6 +421,11 @@ class Checker:
                         f"{name} is not a variable of role {self.role}; did you mean {near}? "
                         f"Rename it, or if it is yours choose a name that is less like it",
                     )
+
+
+def _or_empty(check: Check) -> Check:
+    """A check that lets empty text pass."""
+    return lambda value: None if value == "" else check(value)
 
 
 def _alike(name: str, known: str) -> bool:

@@ -1,0 +1,464 @@
+"""Every variable of every role with values of the wrong type, form and range.
+
+The real action runs with the real specifications and rules, in this process: a run of Ansible
+for each of some thousand values would take an hour.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+import yaml
+from ansible.errors import AnsibleError
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from ansible_collections.wsgi.host.plugins.action import preflight
+from ansible_collections.wsgi.host.plugins.plugin_utils import formats as known
+from ansible_collections.wsgi.host.plugins.plugin_utils.variables import TYPES
+
+from .render import FACTS, ROLES
+
+NAMES = ("certbot", "gunicorn_systemd", "monitoring", "nginx", "toll_app")
+HOST = "web1"
+# What has no default, and one item of each list, so that what is below it is tried.
+BASE: dict[str, dict[str, Any]] = {
+    "certbot": {"certbot_certificates": [{"name": "a", "domains": ["app.example.com"]}]},
+    "gunicorn_systemd": {
+        "gunicorn_systemd_name": "shop",
+        "gunicorn_systemd_directory": "/opt/shop/current/app",
+        "gunicorn_systemd_python": "/opt/shop/current/bin/python",
+        "gunicorn_systemd_wsgi_app": "app:app",
+        "gunicorn_systemd_credentials": [{"name": "key", "value": "k"}],
+        "gunicorn_systemd_environment": {"MODE": "fast"},
+    },
+    "monitoring": {
+        "monitoring_enabled": True,
+        "monitoring_urls": ["https://app.example.com/readyz"],
+        "monitoring_watched": [{"name": "a", "address": "a.example.com:9443"}],
+    },
+    "nginx": {
+        "nginx_sites": [
+            {
+                "name": "shop",
+                "domains": ["app.example.com"],
+                "upstream": "127.0.0.1:5000",
+                "static": [{"location": "/static/", "directory": "/srv/static"}],
+            }
+        ]
+    },
+    "toll_app": {"toll_app_domains": ["app.example.com"]},
+}
+# Of the wrong type, and text that no variable can be: it would break a line of a configuration.
+WRONG: dict[str, list[Any]] = {
+    "int": ["7", 1.5, True, [], {}, -(10**12), 10**12],
+    "float": ["0.5", True, [], {}, -1e12, 1e12, float("nan")],
+    "bool": ["no", "true", 0, 1, []],
+    "str": [True, [], {}, "a\nb", "a\0b"],
+    "path": [7, True, [], "a\nb", "nowhere\0"],
+    "list": ["a", 7, {}, [None]],
+    "dict": ["a", 7, []],
+}
+# These are right for some variables. No rule may stumble over them.
+ODD: dict[str, list[Any]] = {
+    "int": [0, -1, 2**31],
+    "float": [0, 0.0, -0.5, 1000],
+    "bool": [],
+    "str": ["", " ", "%", "{{", "a" * 10_000, "é", 12345678901234, "../x", "-"],
+    "path": ["", "/", "relative", "/nope", "/a b"],
+    "list": [[], [[]], [{}], [7], [True], ["x", "x"]],
+    "dict": [{}, {"a": []}, {"1 2": None}, {7: 7}],
+}
+
+
+def loaded(path: Path) -> Any:
+    return DataLoader().load_from_file(str(path), trusted_as_template=True) or {}
+
+
+@functools.lru_cache
+def options(role: str) -> dict[str, dict[str, Any]]:
+    text = (ROLES / role / "meta" / "argument_specs.yml").read_text()
+    found: dict[str, dict[str, Any]] = yaml.safe_load(text)["argument_specs"]["main"]["options"]
+    return found
+
+
+@functools.lru_cache
+def arguments(role: str) -> dict[str, Any]:
+    """What the role's own file tells the action."""
+    task = loaded(ROLES / role / "tasks" / "preflight.yml")[0]
+    told: dict[str, Any] = task["wsgi.host.preflight"]
+    return told
+
+
+@functools.lru_cache
+def own(role: str) -> dict[str, Any]:
+    """Variables of the role before anybody sets one."""
+    files = ("defaults/main.yml", "vars/main.yml", "vars/Debian.yml")
+    return {k: v for file in files for k, v in loaded(ROLES / role / file).items()}
+
+
+def trusted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: trusted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [trusted(item) for item in value]
+    return trust_as_template(value) if isinstance(value, str) else value
+
+
+def check(role: str, variables: Mapping[str, Any], host: Mapping[str, Any] | None = None) -> str:
+    """What the role's preflight says, empty if it passes. A crash is raised."""
+    facts = copy.deepcopy(FACTS["Debian"]) | dict(host or {})
+    mine = {"inventory_hostname": HOST, **variables}
+    task_vars = {
+        **own(role),
+        **mine,
+        "role_path": trust_as_template(str(ROLES / role)),
+        "playbook_dir": str(ROLES.parent),
+        "ansible_facts": {},
+        "ansible_check_mode": False,
+        "groups": {"all": [HOST], "toll_app": [HOST]},
+        "ansible_play_hosts_all": [HOST],
+        "hostvars": {HOST: mine},
+    }
+    if "hostvars" in variables:
+        task_vars |= {"hostvars": {HOST: mine, **variables["hostvars"]}}
+        task_vars["ansible_play_hosts_all"] = list(task_vars["hostvars"])
+    loader = DataLoader()
+    task = MagicMock()
+    task.args = arguments(role) | {
+        name: Templar(loader=loader, variables=task_vars).template(arguments(role)[name])
+        for name in ("role", "families", "formats")
+    }
+    task.async_val = 0
+    task._role = SimpleNamespace(_play=SimpleNamespace(_uuid="play"))
+    action = preflight.ActionModule(
+        task=task,
+        connection=MagicMock(),
+        play_context=MagicMock(),
+        loader=loader,
+        templar=Templar(loader=loader, variables=task_vars),
+        shared_loader_obj=None,
+    )
+    probed = {"ansible_facts": {"wsgi_host": facts}, "changed": False}
+    action._execute_module = lambda **call: probed  # type: ignore[method-assign]
+    result = action.run(task_vars=task_vars)
+    return str(result.get("msg", ""))
+
+
+def leaves(found: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[Any, Any]]:
+    """Path of every option, `*` for an item of a list, and what it is."""
+    for name, option in found.items():
+        path = (*above, name)
+        yield path, option
+        if option["type"] == "list":
+            inner = {"type": option["elements"], "no_log": option.get("no_log")}
+            if "options" not in option and option["elements"] != "dict":
+                yield (*path, "*"), inner
+            yield from leaves(option.get("options", {}), (*path, "*"))
+
+
+def placed(base: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """Variables with this value at this path."""
+    variables: Any = copy.deepcopy(dict(base))
+    at = variables
+    for step, following in zip(path, [*path[1:], None], strict=True):
+        key: Any = 0 if step == "*" else step
+        if isinstance(at, list) and not at:
+            at.append(None)
+        if following is None:
+            at[key] = value
+        elif isinstance(at, list):
+            at = at[0]
+        else:
+            if following == "*" and not isinstance(at.get(key), list):
+                at[key] = [None]
+            at = at[key]
+    return dict(variables)
+
+
+CASES = [(role, path, option) for role in NAMES for path, option in leaves(options(role))]
+EACH = pytest.mark.parametrize(
+    ("role", "path", "option"), CASES, ids=[".".join(path) for _, path, _ in CASES]
+)
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_what_everything_else_starts_from_passes(role: str) -> None:
+    """A preflight that refuses everything would pass the tests below."""
+    assert check(role, trusted(BASE[role])) == ""
+
+
+def rounds(role: str) -> Iterator[list[tuple[tuple[str, ...], Any]]]:
+    """Wrong values of many variables at once, since all problems are reported together."""
+    mine = [(path, option) for each, path, option in CASES if each == role]
+    depths = sorted({len(path) for path, _ in mine})
+    for depth, turn in itertools.product(depths, range(max(map(len, WRONG.values())))):
+        at_once: dict[str, tuple[tuple[str, ...], Any]] = {}
+        rest = []
+        for path, option in mine:
+            wrong = WRONG.get(option["type"], [])
+            if ".".join(path) in WITHOUT_FORMAT:
+                wrong = [value for value in wrong if not isinstance(value, str)]
+            if len(path) == depth and turn < len(wrong):
+                taken = at_once.setdefault(path[0], (path, wrong[turn]))
+                if taken[0] != path:
+                    rest.append([(path, wrong[turn])])
+        if at_once:
+            yield list(at_once.values())
+        yield from rest
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_a_wrong_value_is_refused_under_its_name(role: str) -> None:
+    """Before the first change, with the remedy, and never by a rule that stumbles."""
+    said = []
+    for at_once in rounds(role):
+        variables = trusted(BASE[role])
+        for path, value in at_once:
+            variables = placed(variables, path, trusted(value))
+        lines = check(role, variables).splitlines()
+        for path, value in at_once:
+            where = ".".join(path).replace(".*", "[0]")
+            refusal = rf"- {re.escape(where)}(\[0\])? .*(: |use one of )"
+            if not any(re.match(refusal, line) for line in lines):
+                about = [line for line in lines if path[0] in line]
+                said.append(f"{where} = {value!r}: {about or 'passes'}")
+    assert said == []
+
+
+@EACH
+def test_no_value_makes_a_rule_stumble(
+    role: str, path: tuple[str, ...], option: Mapping[str, Any]
+) -> None:
+    """Whatever it is, it passes or is refused by words that name a variable of the role."""
+    for value in [*ODD.get(option["type"], []), None]:
+        message = check(role, placed(trusted(BASE[role]), path, trusted(value)))
+        assert not message or re.search(rf"^- {role}_", message, re.MULTILINE), message
+
+
+@EACH
+def test_every_value_has_a_format_or_a_range(
+    role: str, path: tuple[str, ...], option: Mapping[str, Any]
+) -> None:
+    """Numbers and text that nothing bounds are found by whatever reads them in the end."""
+    if option["type"] not in ("int", "float", "str", "path") or option.get("choices"):
+        return
+    told = arguments(role)["formats"]
+    if ".".join(path) not in told:
+        assert ".".join(path) in WITHOUT_FORMAT, f"{'.'.join(path)}: give it a format or a range"
+
+
+# A credential may be any text, of several lines too.
+WITHOUT_FORMAT = {"gunicorn_systemd_credentials.*.value"}
+
+
+SECRET = "7Zq-n0t-sh0wn-anywhere-at-all-0123456789"
+EXAMPLES: dict[str, tuple[dict[str, Any], str]] = {
+    "a misspelt variable of a role that is off": (
+        {"monitoring_enable": True},
+        "monitoring_enable is not a variable of role monitoring; did you mean monitoring_enabled?",
+    ),
+    "a key of digits": (
+        {"toll_app_secret_key": 12345678901234567890123456789012},
+        "toll_app_secret_key is a secret, not shown here; text is needed: put it in quotation",
+    ),
+    "a key of one letter": (
+        {"toll_app_secret_key": "a" * 32},
+        "toll_app_secret_key is made of fewer than 6 different characters: make one with",
+    ),
+    "a password of blanks": (
+        {"toll_app_admin_password": " " * 12},
+        "toll_app_admin_password begins or ends with a blank: remove the blank",
+    ),
+    "a time that is none": (
+        {"toll_app_backup_calendar": "every night"},
+        'toll_app_backup_calendar is "every night", which is not a calendar event: write it as',
+    ),
+    "a negative time": (
+        {"toll_app_check_time_limit": -5},
+        "toll_app_check_time_limit is -5, which is negative: use 1 to 3600 (Seconds within which",
+    ),
+    "a name for itself": (
+        {"toll_app_domains": ["localhost"]},
+        'toll_app_domains[0] is "localhost", which is every host\'s name for itself: write the',
+    ),
+    "a placeholder for a password": (
+        {"toll_app_database_url": "postgresql://toll:PASSWORD@db.example.com/toll"},
+        "toll_app_database_url has the placeholder of an example as its password: write the real",
+    ),
+    "a directory that is not there": (
+        {"toll_app_source": "/nope"},
+        'toll_app_source ("/nope") has no requirements.txt on the control node: name the',
+    ),
+    "a placeholder that is none": (
+        {"toll_app_backup_command": ["/usr/bin/rsync", "{filename}"]},
+        "toll_app_backup_command has {filename}, which stands for nothing: use {file}, {record}",
+    ),
+    "a size of another program": (
+        {"toll_app_max_body_size": "1GB"},
+        'toll_app_max_body_size is "1GB", which is not a size: write a number of bytes, or one',
+    ),
+    "a setting with a bad name": (
+        {"toll_app_environment": {"MY-NAME": 1}},
+        "toll_app_environment has MY-NAME, which cannot be the name of an environment variable",
+    ),
+    "one address twice": (
+        {
+            "ansible_host": "192.0.2.7",
+            "hostvars": {"web2": {"inventory_hostname": "web2", "ansible_host": "192.0.2.7"}},
+        },
+        'ansible_host ("192.0.2.7") is the same for web1 and web2, so that one host would be',
+    ),
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples(example: str) -> None:
+    """Each was tried on a host once, and passed, crashed or was refused under another name."""
+    variables, expected = EXAMPLES[example]
+    message = check("toll_app", trusted(BASE["toll_app"] | variables))
+    assert f"- {expected}" in message
+    assert message.endswith(f"Nothing was changed on {HOST}.")
+
+
+@pytest.mark.parametrize(
+    ("role", "variables", "expected"),
+    [
+        (
+            "certbot",
+            {"certbot_email": "ops@example"},
+            'certbot_email is "ops@example", which has a domain without a dot',
+        ),
+        (
+            "gunicorn_systemd",
+            {"gunicorn_systemd_workers": 1_000_000_000},
+            "gunicorn_systemd_workers is 1000000000, which is more than 4096: use 1 to 4096",
+        ),
+        (
+            "monitoring",
+            {"monitoring_enabled": "no"},
+            'monitoring_enabled is "no" (text); true or false is needed: write true or false '
+            "without quotation marks: monitoring_enabled: false",
+        ),
+    ],
+)
+def test_examples_of_other_roles(role: str, variables: dict[str, Any], expected: str) -> None:
+    assert f"- {expected}" in check(role, trusted(BASE[role] | variables))
+
+
+def test_a_file_system_without_programs_is_refused() -> None:
+    """It was an import error of the application, after four changes."""
+    host = {"mounts": {"/": 10000, "/opt": 10000}, "noexec": ["/opt"]}
+    for role in ("toll_app", "certbot", "gunicorn_systemd"):
+        message = check(role, trusted(BASE[role]), host)
+        assert "is on the file system /opt, which is mounted with noexec" in message
+        assert "`mount -o remount,exec /opt`" in message
+
+
+def test_the_sites_of_somebody_else_need_a_yes() -> None:
+    """They were switched off by a green run."""
+    host = {"nginx_files": ["/etc/nginx/sites-enabled/shop"]}
+    message = check("nginx", trusted(BASE["nginx"]), host)
+    assert "- nginx_take_over (false) does not allow replacing a configuration of nginx" in message
+    assert "/etc/nginx/sites-enabled/shop" in message
+    assert check("nginx", trusted(BASE["nginx"] | {"nginx_take_over": True}), host) == ""
+
+
+def told(role: str) -> dict[str, Any]:
+    """What toll_app tells another role."""
+    for task in loaded(ROLES / "toll_app" / "tasks" / "main.yml"):
+        if task.get("ansible.builtin.import_role", {}).get("name") == role:
+            found: dict[str, Any] = task["vars"]
+            return found
+    raise AssertionError(role)
+
+
+@pytest.mark.parametrize(
+    ("role", "variables", "expected"),
+    [
+        ("nginx", {"toll_app_max_body_size": "1GB"}, 'toll_app_max_body_size is "1GB"'),
+        (
+            "nginx",
+            {"toll_app_more_sites": [{"name": "x", "domains": ["x.example.com"], "upstrem": "a"}]},
+            "toll_app_more_sites[0].upstrem is not a key of toll_app_more_sites[0]; did you mean",
+        ),
+        (
+            "nginx",
+            {
+                "toll_app_more_sites": [
+                    {"name": "x", "domains": ["APP.example.com"], "upstream": "127.0.0.1:1"}
+                ]
+            },
+            "nginx_sites (made of toll_app_domains, toll_app_max_body_size",
+        ),
+        (
+            "gunicorn_systemd",
+            {"toll_app_environment": {"A-B": "x"}},
+            "toll_app_environment has a name that cannot be an environment variable",
+        ),
+        ("certbot", {"toll_app_domains": ["under_score.example"]}, "toll_app_domains[0] is"),
+    ],
+)
+def test_a_role_that_another_one_calls_uses_the_name_that_was_written(
+    role: str, variables: dict[str, Any], expected: str
+) -> None:
+    """Nobody has written `nginx_sites[0].max_body_size`."""
+    mine = own("toll_app") | trusted(BASE["toll_app"] | variables)
+    mine["role_path"] = str(ROLES / "toll_app")
+    message = check(role, mine | told(role))
+    assert f"- {expected}" in message
+
+
+@pytest.mark.parametrize(
+    ("event", "right"),
+    [
+        (event, right)
+        for right, events in {
+            True: [
+                "hourly", "daily", "*-*-* 02:30:00", "*-*-* 00,12:00:00", "Mon..Fri 04:00",
+                "Sun *-*-* 03:15:00", "*:0/15", "02:30", "*-*-01 04:00:00 UTC",
+                "Mon,Wed *-1,7-* 1:2",
+                "2027-01-01", "Sat *-*-1..7 18:00:00", "*-*~1 05:00",
+                "*-*-* 02:30:00 Europe/Berlin",
+                "quarterly", "*-*-* *:00/10:00", "*:*:30",
+            ],
+            False: [
+                "every night", "", "25:00", "*-*-* 02:60:00", "*-13-01", "tomorrow", "at 3",
+                "*-*-32", "02:30:00 Mars/Olympus", "3am", "* * * * *", "0 3 * * *", "hourly UTC x",
+            ],
+        }.items()
+        for event in events
+    ],
+)  # fmt: skip
+def test_calendar_events_are_those_of_systemd(event: str, right: bool) -> None:
+    """The control node may have no systemd, so the form is known here too."""
+    asked = subprocess.run(["systemd-analyze", "calendar", event], capture_output=True)
+    assert (asked.returncode == 0) == right, "the example is wrong"
+    assert (known.calendar(event) is None) == right
+
+
+def test_a_rule_that_crashes_says_whose_fault_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    args = arguments("certbot")
+    rule = {
+        "that": "certbot_email | no_such_filter",
+        "variable": "certbot_email",
+        "problem": "x",
+        "remedy": "x",
+    }
+    monkeypatch.setitem(args, "rules", trusted([rule]))
+    with pytest.raises(AnsibleError, match=r"a fault of role certbot and not of yours: the rule"):
+        check("certbot", trusted(BASE["certbot"]))
+
+
+def test_types_of_this_test_are_those_of_the_specifications() -> None:
+    assert set(WRONG) == set(ODD)
+    assert set(WRONG) <= set(TYPES)
