@@ -171,6 +171,8 @@ class Host:
             "email": "ops@example.org",
             "key_type": "ecdsa-p256",
             "probe": False,
+            "serving_address": "",
+            "ahead": False,
             "reload_argv": ["/bin/sh", "-c", f"echo reload >> {self.reloads}"],
             "certbot": str(self.root / "certbot"),
             "configuration_directory": str(self.configuration),
