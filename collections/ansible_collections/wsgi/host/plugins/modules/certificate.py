@@ -508,6 +508,11 @@ def make_placeholder(directory: Path, domains: list[str], now: datetime.datetime
     )
 
 
+def is_placeholder(certificate: Any) -> bool:
+    organizations = certificate.issuer.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    return any(each.value == PLACEHOLDER_NAME for each in organizations)
+
+
 def write_pair(directory: Path, files: dict[str, bytes]) -> None:
     """Writes a certificate and its key into a new directory, readable by root alone."""
     directory.parent.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -793,12 +798,12 @@ def describe_served(address: str, domain: str, now: datetime.datetime) -> str:
     try:
         leaf = x509.load_der_x509_certificate(shown(address, domain))
     except ssl.SSLError as error:
-        return f"the web server refuses the name ({error.reason})"
+        return f"nothing: the web server refuses the name ({error.reason})"
     except OSError as error:
-        return f"no answer at {address} ({error.strerror or error})"
+        return f"nothing: no answer at {address} ({error.strerror or error})"
     issuer = leaf.issuer.rfc4514_string()
     end = end_of_validity(leaf)
-    if PLACEHOLDER_NAME in issuer:
+    if is_placeholder(leaf):
         return "the placeholder, which no client trusts"
     until = f"{end:%Y-%m-%d %H:%M} UTC"
     if end <= now:
@@ -1068,7 +1073,7 @@ class Run:
                 leaf = x509.load_der_x509_certificate(shown(self.params["serving_address"], domain))
             except OSError:
                 continue
-            if PLACEHOLDER_NAME not in leaf.issuer.rfc4514_string():
+            if not is_placeholder(leaf):
                 return True
         return False
 
