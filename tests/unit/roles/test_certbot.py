@@ -329,8 +329,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "private names": (
         {"certbot_certificates": [{"name": "shop", "domains": ["localhost", "shop.home.arpa"]}]},
         "certbot_certificates has localhost and shop.home.arpa, which can exist in private "
-        "networks only: use a public name, name a private authority in certbot_directory_url, or set "
-        "certbot_obtain: false",
+        "networks only: use a public name, name a private authority in certbot_directory_url, or "
+        "set certbot_obtain: false",
     ),
     "a domain twice": (
         {"certbot_certificates": [{"name": "s", "domains": ["a.example.org", "A.example.org"]}]},
