@@ -411,11 +411,15 @@ def test_only_root_reaches_a_private_socket(kind: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_handover_puts_back_every_file_that_the_service_is_started_with(variant: str) -> None:
-    """One that was forgotten would stay as it was judged bad. The program itself is no setting."""
+    """One that was forgotten would stay as it was judged bad. The program and what it imports are
+    no settings."""
     written = files("Debian", VARIANTS[variant])
     told = json.loads(written[f"/etc/{NAME}/handover.json"])
     program = f"/usr/local/sbin/{NAME}-handover"
-    assert sorted(told["settings"]) == sorted(set(written) - {program})
+    library = {path for path in written if path.startswith(f"/usr/local/lib/{NAME}-handover/")}
+    assert sorted(told["settings"]) == sorted(set(written) - {program} - library)
+    for path in library:
+        assert written[path].startswith('"""'), "it is shipped as it stands"
     source = (ROLES / ROLE / "templates" / "handover.py").read_text()
     assert written[program].strip() == source.strip(), "rendering changes nothing in it"
 
