@@ -54,6 +54,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+MODULE_UTILS = ROLES.parent / "collections/ansible_collections/wsgi/host/plugins/module_utils"
+
+
 def files(family: str, variables: Mapping[str, Any]) -> dict[str, str]:
     """The files that the role's task would write, by path; secrets' contents among them."""
     entries = evaluate(ROLE, FILES, family, **variables)
@@ -63,6 +66,8 @@ def files(family: str, variables: Mapping[str, Any]) -> dict[str, str]:
             more = {entry["as"]: element} if "as" in entry else {}
             if "template" in entry:
                 text = render(ROLE, entry["template"], family, **variables, **more)
+            elif "module_util" in entry:
+                text = (MODULE_UTILS / f"{entry['module_util']}.py").read_text()
             else:
                 text = str(entry.get("content", "random"))
             written[entry["dest"].format(**more)] = text
