@@ -15,6 +15,8 @@ from typing import Any
 
 import http_over_socket as http
 import pytest
+from ansible.errors import AnsibleActionFail
+from ansible_collections.wsgi.host.plugins.action import config_tree
 from ansible_collections.wsgi.host.plugins.modules import certificate
 from ansible_collections.wsgi.host.plugins.modules import judge as judge_module
 from conftest import PROJECT
@@ -228,6 +230,14 @@ def test_the_reason_is_said(tmp_path: Path) -> None:
     with pytest.raises(http.NoAnswerError, match=r"^Connection refused$") as error:
         http.get(f"127.0.0.1:{port}", deadline=30)
     assert error.value.words == "could not be asked: Connection refused"
+
+
+def test_programs_get_the_file_that_modules_import() -> None:
+    """One owner: a copy that differs is what this is to prevent."""
+    util = config_tree._module_util("http_over_socket")
+    assert util == Path(http.__file__).read_bytes()
+    with pytest.raises(AnsibleActionFail, match="there is no module_util 'htp'; there are: clean_"):
+        config_tree._module_util("htp")
 
 
 # Whoever asks, asks through it --------------------------------------------------------------------

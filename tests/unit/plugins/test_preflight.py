@@ -200,9 +200,12 @@ def test_a_run_without_root(preflight: Preflight) -> None:
 
 
 def test_a_host_that_cannot_be_reached(preflight: Preflight) -> None:
-    """It keeps Ansible's own verdict, and no variable is blamed."""
+    """It keeps Ansible's own verdict and words, and no variable is blamed."""
     preflight.answer = {"unreachable": True, "msg": "no route"}
-    assert preflight.run({"web_port": "eighty"}) == {"unreachable": True, "msg": "no route"}
+    result = preflight.run({"web_port": "eighty"})
+    assert result["unreachable"] is True
+    assert result["msg"].startswith("The host was not reached. See that it runs")
+    assert result["msg"].endswith("It said:\nno route")
 
 
 # Names --------------------------------------------------------------------------------------------

@@ -54,6 +54,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+MODULE_UTILS = ROLES.parent / "collections/ansible_collections/wsgi/host/plugins/module_utils"
+
+
 def files(family: str, variables: Mapping[str, Any]) -> dict[str, str]:
     """The files that the role's task would write, by path; secrets' contents among them."""
     entries = evaluate(ROLE, FILES, family, **variables)
@@ -63,6 +66,8 @@ def files(family: str, variables: Mapping[str, Any]) -> dict[str, str]:
             more = {entry["as"]: element} if "as" in entry else {}
             if "template" in entry:
                 text = render(ROLE, entry["template"], family, **variables, **more)
+            elif "module_util" in entry:
+                text = (MODULE_UTILS / f"{entry['module_util']}.py").read_text()
             else:
                 text = str(entry.get("content", "random"))
             written[entry["dest"].format(**more)] = text
@@ -426,11 +431,15 @@ def test_only_root_reaches_a_private_socket(kind: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_handover_puts_back_every_file_that_the_service_is_started_with(variant: str) -> None:
-    """One that was forgotten would stay as it was judged bad. The program itself is no setting."""
+    """One that was forgotten would stay as it was judged bad. The program and what it imports are
+    no settings."""
     written = files("Debian", VARIANTS[variant])
     told = json.loads(written[f"/etc/{NAME}/handover.json"])
     program = f"/usr/local/sbin/{NAME}-handover"
-    assert sorted(told["settings"]) == sorted(set(written) - {program})
+    library = {path for path in written if path.startswith(f"/usr/local/lib/{NAME}-handover/")}
+    assert sorted(told["settings"]) == sorted(set(written) - {program} - library)
+    for path in library:
+        assert written[path].startswith('"""'), "it is shipped as it stands"
     source = (ROLES / ROLE / "templates" / "handover.py").read_text()
     assert written[program].strip() == source.strip(), "rendering changes nothing in it"
 

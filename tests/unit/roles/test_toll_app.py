@@ -351,7 +351,8 @@ def imports(file: str) -> list[str]:
 
 def test_site_and_deploy_run_the_same_stages_in_the_same_order() -> None:
     """What a release goes through is written once: two ways of deploying would drift apart."""
-    stages = imports("deploy.yml")
+    # A deploy alone has to see first that site.yml was there.
+    stages = [each for each in imports("deploy.yml") if each != "set_up.yml"]
     assert stages[1:5] == ["lock.yml", "build.yml", "ship.yml", "programs.yml"]
     # Packages and timers are a matter of setting up a host.
     own = ("install.yml", "journal.yml", "schedule.yml", "rolled_back.yml")

@@ -48,8 +48,11 @@ def run_module(
         if fault is None:
             raise
     else:
+        if result.get("unreachable"):
+            fault = _unreachable(action, str(result.get("msg") or ""))
+            return {**result, "msg": fault.text}
         started = "module_stdout" not in result and "module_stderr" not in result
-        if not result.get("unreachable") and (started or not result.get("failed")):
+        if started or not result.get("failed"):
             return result
         said = [str(result.get(key) or "") for key in ("module_stderr", "module_stdout")]
         words = "\n".join(filter(str.strip, said)) or str(result.get("msg") or "")
@@ -65,18 +68,12 @@ def run_module(
 
 def _first_fault(action: ActionBase, task_vars: Mapping[str, Any], said: str) -> _Fault | None:
     """Return the first step that fails, None if none does."""
-    user = action._get_remote_user() or "the user of the connection"
+    user = _user(action)
     python = _interpreter(task_vars)
     try:
         done = action._low_level_execute_command("true", sudoable=False)
     except AnsibleError as error:
-        return _Fault(
-            "The host was not reached",
-            "See that it runs, that its name and port in the inventory are right, and that SSH "
-            f"lets you in: `ssh {user}@HOST true` has to work without a question",
-            str(error),
-            unreachable=True,
-        )
+        return _unreachable(action, str(error))
     if done["rc"] != 0:
         return _Fault(
             f"A command of {user} does not even start",
@@ -113,6 +110,20 @@ def _first_fault(action: ActionBase, task_vars: Mapping[str, Any], said: str) ->
         if done["rc"] != 0:
             return _Fault(cause, remedy, _words(done) or said)
     return None
+
+
+def _unreachable(action: ActionBase, said: str) -> _Fault:
+    return _Fault(
+        "The host was not reached",
+        "See that it runs, that its name and port in the inventory are right, and that SSH lets "
+        f"you in: `ssh {_user(action)}@HOST true` has to work without a question",
+        said,
+        unreachable=True,
+    )
+
+
+def _user(action: ActionBase) -> str:
+    return action._get_remote_user() or "USER"
 
 
 def _words(done: Mapping[str, Any]) -> str:
