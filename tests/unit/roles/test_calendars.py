@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import itertools
 import os
 import re
 import subprocess
@@ -67,7 +68,7 @@ def elapses(calendar: str, zone: str) -> list[datetime.datetime]:
 
 def longest(listed: list[datetime.datetime]) -> datetime.timedelta:
     """The longest time between two runs."""
-    return max(after - before for before, after in zip(listed, listed[1:], strict=False))
+    return max(after - before for before, after in itertools.pairwise(listed))
 
 
 @pytest.mark.parametrize("zone", zones())

@@ -57,10 +57,8 @@ def test_latest_is_the_last_that_was_made(host: Host, off: datetime.timedelta) -
 def test_a_time_that_is_still_to_come_is_told(host: Host) -> None:
     name = wrong_clock(host, 400 * DAY)
     said = host.good("list")["msg"]
-    assert (
-        f"In the future by this host's clock, which was wrong when they were made, or is now: {name}"
-        in said
-    )
+    assert "In the future by this host's clock, which was wrong when they were made" in said
+    assert name in said.splitlines()[-1]
 
 
 def test_a_copy_of_before_there_were_numbers_is_not_latest_for_its_clock(host: Host) -> None:
