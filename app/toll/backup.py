@@ -31,7 +31,7 @@ def backup(url: str, file: Path) -> None:
     name. Raises BackupError.
     """
     parsed = normalised_url(url)
-    with _new_file(file) as copy:
+    with new_file(file) as copy:
         if parsed.get_backend_name() == "sqlite":
             _copy_sqlite(_live(parsed), file, copy)
         else:
@@ -108,7 +108,7 @@ def restore_from(url: str, stream: BinaryIO, keep: bool = True) -> Path | None:
 
 
 @contextmanager
-def _new_file(file: Path) -> Iterator[Path]:
+def new_file(file: Path) -> Iterator[Path]:
     """Yield a path to write to, which becomes the file if all goes well."""
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
@@ -203,7 +203,7 @@ def _restore_sqlite(live: Path, file: Path, moment: str, keep: bool) -> Path | N
             try:
                 if keep:
                     replaced = kept
-                    with _new_file(kept) as copy:
+                    with new_file(kept) as copy:
                         _copy_sqlite(live, kept, copy)
                 else:
                     _check_file(live)

@@ -31,9 +31,12 @@ from toll.schema import head as newest_revision
 from toll.schema import migrate as bring_up
 from toll.services import accounts, demo, passages, tariffs
 from toll.settings import Settings
+from toll.transfer import TransferError, export_data, import_data
 
 P = ParamSpec("P")
 R = TypeVar("R")
+# Errors that an operator can do something about.
+EXPECTED = (InvalidParameters, SchemaError, BackupError, TransferError, sa.exc.DBAPIError)
 COPY = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 
 
@@ -73,7 +76,7 @@ def says_why(function: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except (InvalidParameters, SchemaError, BackupError, sa.exc.DBAPIError) as error:
+        except EXPECTED as error:
             raise refused(error) from error
 
     return wrapped
@@ -194,6 +197,28 @@ def restore(file: Path, no_keep: bool) -> None:
     status = schema_status(db.engine)
     if not status.compatible:
         click.echo(status.reason, err=True)
+
+
+@toll.command("export")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@says_why
+def export_(file: Path) -> None:
+    """Write all data to FILE, for `import` into a database of any kind. Prints JSON."""
+    _say_moved(f"{file} holds", export_data(settings().database_url, file))
+
+
+@toll.command("import")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@says_why
+def import_(file: Path) -> None:
+    """Take the data of FILE into this database, which holds none yet. Prints JSON."""
+    db.engine.dispose()
+    _say_moved("The database holds", import_data(settings().database_url, file))
+
+
+def _say_moved(what: str, tables: dict[str, int]) -> None:
+    rows = f"{what} {sum(tables.values())} rows, {tables['passages']} of them passages."
+    click.echo(json.dumps({"changed": True, "tables": tables, "msg": rows}))
 
 
 # Users

@@ -90,7 +90,7 @@ def test_the_timer_is_as_configured(
     calendar = variables["certbot_renewal_calendar"]
     jitter = variables["certbot_renewal_jitter_seconds"]
     shown = as_root("systemctl show certbot.timer")
-    assert f"OnCalendar={calendar} ;" in shown
+    assert f"OnCalendar={calendar} UTC ;" in shown
     assert "Persistent=yes" in shown
     seconds = as_root(
         "systemd-analyze timespan "

@@ -51,7 +51,12 @@ class Lock:
         """Make the last sign of life that old."""
         found = json.loads(self.path.read_text())
         found["renewed_at"] -= seconds
+        found["renewed_uptime"] -= seconds
         self.path.write_text(json.dumps(found))
+
+    def edit(self, **facts: Any) -> None:
+        """Change what it says."""
+        self.path.write_text(json.dumps(json.loads(self.path.read_text()) | facts))
 
 
 @pytest.fixture
@@ -142,10 +147,23 @@ class TestFile:
         lock("free", "anna", check=True)
         assert lock("held", "ben", check=True)["busy"]
 
-    def test_clock_that_went_back_is_no_silence(self, lock):
+    @pytest.mark.parametrize("seconds", [-7200, 7200])
+    def test_clock_that_was_set_is_no_silence(self, lock, seconds):
+        """A live holder keeps it, and one that is gone loses it, whatever the clock says."""
         lock("held", "anna")
-        lock.age(-7200)
-        assert lock("held", "ben")["silence"] == 0
+        lock.edit(renewed_at=time.time() + seconds)
+        told = lock("held", "ben")
+        assert told["busy"]
+        assert told["silence"] < 60
+        lock.edit(renewed_uptime=deploy_lock.uptime()[1] - STALE - 1)
+        assert lock("held", "ben")["why"] == "silent"
+
+    @pytest.mark.parametrize(("seconds", "busy"), [(60, True), (STALE + 60, False), (-7200, False)])
+    def test_after_a_boot_the_clock_is_all_there_is(self, lock, seconds, busy):
+        """One that is set to the future would keep everybody away until then."""
+        lock("held", "anna")
+        lock.edit(boot="another", renewed_at=time.time() - seconds)
+        assert lock("held", "ben").get("busy", False) is busy
 
     def test_only_one_of_many_gets_it(self, lock):
         """They ask at the same moment, each through a module of its own."""

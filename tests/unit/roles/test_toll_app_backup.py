@@ -76,6 +76,8 @@ class Host:
         (root / "opt" / "current").symlink_to("releases/r1")
         (root / "data").mkdir()
         (root / "bin").mkdir()
+        # The role makes it.
+        self.directory.mkdir(0o700)
         for name in ("toll-app-flask", "toll-app-data", "toll-app-handover", "systemctl"):
             (root / "bin" / name).write_text(HOST.format(python=sys.executable, root=str(root)))
             (root / "bin" / name).chmod(0o755)
@@ -83,6 +85,7 @@ class Host:
         for name, value in {
             "SETTINGS": str(root / "backup.json"),
             "ROOT": str(root / "opt"),
+            "STATE": str(root / "opt" / "state" / "copies.json"),
             "DATA": str(root / "data"),
             "CREDENTIAL": str(root / "database_url"),
             "FLASK": str(root / "bin" / "toll-app-flask"),
@@ -249,7 +252,6 @@ def test_a_copy_that_is_none_is_not_kept(host: Host, content: bytes | str, words
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a disk")
 def test_a_full_disk_is_named_and_costs_no_copy(host: Host) -> None:
     """On a disk of 256 KiB: what is written half is removed, and so the disk can be used again."""
-    host.directory.mkdir(mode=0o700)
     command = ["mount", "-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs", str(host.directory)]
     if subprocess.run(command, capture_output=True).returncode:
         pytest.skip("this machine does not let us mount a disk")
@@ -276,7 +278,6 @@ def test_a_full_disk_is_named_and_costs_no_copy(host: Host) -> None:
 
 
 def test_leftovers_of_a_killed_run_go_and_strangers_stay(host: Host) -> None:
-    host.directory.mkdir(mode=0o700)
     for name in (".partial-abc", "notes.txt", "20200101T000000Z-1.sqlite"):
         (host.directory / name).write_text("x")
     host.configure(keep={"days": 1, "weeks": 0, "months": 0})
@@ -327,7 +328,7 @@ def test_without_settings_it_says_which_variable_makes_them(
 
 def test_check_mode_touches_nothing(host: Host) -> None:
     assert host.good("--check")["changed"] is True
-    assert not host.directory.exists()
+    assert host.files() == set()
     assert host.calls() == []
 
 
@@ -338,7 +339,7 @@ TIMES = st.datetimes(
     min_value=datetime.datetime(2024, 1, 1), max_value=datetime.datetime(2026, 11, 25, 12)
 ).map(lambda each: each.replace(tzinfo=datetime.UTC, microsecond=0))
 MADE = st.lists(TIMES, unique=True, max_size=60).map(
-    lambda times: [(f"{each:%Y%m%dT%H%M%SZ}", each) for each in times]
+    lambda times: [(f"{each:%Y%m%dT%H%M%SZ}", each) for each in sorted(times, reverse=True)]
 )
 KEEP = st.fixed_dictionaries(
     {
@@ -386,11 +387,11 @@ def test_a_year_of_days_leaves_days_weeks_and_months(host: Host) -> None:
     made: list[tuple[str, datetime.datetime]] = []
     at = datetime.datetime(2025, 11, 1, 2, 30, tzinfo=datetime.UTC)
     while at < NOW:
-        made.append((f"{at:%Y%m%d}", at))
+        made.insert(0, (f"{at:%Y%m%d}", at))
         stay = program.kept(made, keep, at)
         made = [each for each in made if each[0] in stay]
         at += datetime.timedelta(days=1)
-    names = [name for name, _ in made]
+    names = [name for name, _ in reversed(made)]
     assert names[-7:] == [f"202611{day}" for day in range(19, 26)]
     # The last of each month is that of its last day.
     assert [name for name in names if name <= "20261031"][:10] == [

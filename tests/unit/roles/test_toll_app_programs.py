@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +326,58 @@ def test_so_many_copies_are_kept_and_no_others_touched(host: Host) -> None:
     assert len(names) == 4
 
 
+def test_a_copy_with_a_time_of_the_future_does_not_push_out_the_new_one(host: Host) -> None:
+    """The clock was wrong once. The copy that a migration relies on is the one that is made now."""
+    host.run("--release", "1")
+    (host.data / "backups").mkdir()
+    (host.data / "backups" / "20991231T000000Z-1.sqlite").write_text("old")
+    answer = host.run("--release", "2", "--keep", "1")
+    assert [str(path) for path in host.copies()] == [answer["backup"]]
+
+
+def test_copies_go_in_the_order_in_which_they_were_made(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    host.run("--release", "1")
+    old = (host.data / "toll.db").read_text()
+    for year in ("2099", "2026", "2027"):
+        at = time.strptime(year, "%Y")
+        monkeypatch.setattr(host.program.time, "gmtime", lambda at=at: at)
+        (host.data / "toll.db").write_text(old)
+        made.append(host.run("--release", "2", "--keep", "2")["backup"])
+    assert [str(path) for path in host.copies()] == made[1:]
+
+
+@pytest.mark.parametrize("gone", ["removed", "emptied"])
+def test_data_that_were_there_are_not_made_anew(host: Host, gone: str) -> None:
+    """Their disk is not mounted, or the service has made a new file where it was."""
+    host.run("--release", "1")
+    if gone == "removed":
+        (host.data / "toll.db").unlink()
+    else:
+        (host.data / "toll.db").write_text(json.dumps({"schema": None, "users": [], "demo": False}))
+    host.calls()
+    with pytest.raises(
+        host.program.DataError, match=r"toll.db held data, and is empty or gone now"
+    ):
+        host.run("--release", "1")
+    assert [line.split()[1] for line in host.calls()] == ["schema"]
+    # The remedy for data that are lost.
+    assert host.run("--release", "1", "--anew")["did"] == ["migrate"]
+
+
+def test_a_database_of_a_server_that_is_empty_now_is_not_filled_anew(host: Host) -> None:
+    (host.root / "database_url").write_text("postgresql://u:p@db/toll")
+    host.run("--release", "1")
+    (host.data / "toll.db").unlink()
+    with pytest.raises(host.program.DataError, match=r"The database of toll_app_database_url held"):
+        host.run("--release", "1")
+    # Another one never held anything: preflight has asked whether that is meant.
+    (host.root / "database_url").write_text("postgresql://u:p@db/other")
+    assert host.run("--release", "1")["did"] == ["migrate"]
+
+
 def test_no_copy_where_none_is_wanted(host: Host) -> None:
     host.run("--release", "1")
     assert host.run("--release", "2", "--keep", "0")["backup"] is None
@@ -405,7 +458,7 @@ def test_another_database_gets_all_of_it(host: Host) -> None:
     host.run("--release", "1", "--admin", "anna", password="p")
     host.go_live("1")
     (host.data / "toll.db").rename(host.data / "old.db")
-    answer = host.run("--release", "1", "--admin", "anna", password="p")
+    answer = host.run("--release", "1", "--anew", "--admin", "anna", password="p")
     assert answer["did"] == ["migrate", "admin"]
     (host.root / "database_url").write_text("postgresql://u:p@db/toll")
     host.calls()

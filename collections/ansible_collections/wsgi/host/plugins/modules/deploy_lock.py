@@ -112,6 +112,7 @@ from ansible_collections.wsgi.host.plugins.module_utils.paths import (
 )
 
 FLOCK_SECONDS = 30
+BOOT = "/proc/sys/kernel/random/boot_id"
 
 
 def make_directory(path: str) -> None:
@@ -167,10 +168,23 @@ def stamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def silence(lock: dict[str, Any], now: float) -> float:
-    """Seconds since the holder's last sign of life, by this host's clock."""
+def uptime() -> tuple[str, float]:
+    """This boot of the host, and the seconds since, which no change of the clock moves."""
+    with open(BOOT, encoding="ascii") as file:
+        return file.read().strip(), time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def silence(lock: dict[str, Any], now: float, boot: tuple[str, float]) -> float:
+    """Seconds since the holder's last sign of life.
+
+    The clock is asked only if the host has booted since, and not believed if it says that the sign
+    is still to come.
+    """
     try:
-        return max(0.0, now - float(lock["renewed_at"]))
+        if lock.get("boot") == boot[0]:
+            return max(0.0, boot[1] - float(lock["renewed_uptime"]))
+        quiet = now - float(lock["renewed_at"])
+        return quiet if quiet >= 0 else float("inf")
     except (KeyError, TypeError, ValueError):
         return float("inf")
 
@@ -189,7 +203,7 @@ def change(
         reason: what the lock is for.
         check: change nothing.
     """
-    now = time.time()
+    now, boot = time.time(), uptime()
     found = read(path)
     mine = found is not None and found["token"] == claim["token"]
     if state == "free":
@@ -202,7 +216,7 @@ def change(
         return {"lock": found, "lost": True}
     result: dict[str, Any] = {}
     if found is not None and not mine:
-        quiet = silence(found, now)
+        quiet = silence(found, now, boot)
         if found["token"] == claim.get("over"):
             why = "ended"
         elif quiet > stale:
@@ -220,6 +234,8 @@ def change(
         "since": since["since"],
         "renewed": stamp(now),
         "renewed_at": now,
+        "boot": boot[0],
+        "renewed_uptime": boot[1],
         "token": claim["token"],
         "control": claim["control"],
     }

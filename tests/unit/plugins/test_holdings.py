@@ -1,0 +1,135 @@
+"""What would be left behind is seen on files alone, before anything is changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.wsgi.host.plugins.modules import holdings
+
+URL = "postgresql://toll:hush-7f3a@db1.example.com/toll"
+
+
+class Host:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.options: dict[str, Any] = {
+            "file": str(root / "toll.db"),
+            "credential": str(root / "url"),
+            "stamp": str(root / "data.json"),
+            "url": "",
+            "backup_settings": str(root / "backup.json"),
+            "backup_directory": str(root / "copies"),
+            "mounts": [],
+        }
+
+    def has(self, url: str = "", file: str = "", stamp: str = "") -> None:
+        for name, text in (("url", url), ("toll.db", file)):
+            (self.root / name).unlink(missing_ok=True)
+            if text:
+                (self.root / name).write_text(text)
+        (self.root / "data.json").write_text(json.dumps({"database": stamp}))
+
+    def database(self, url: str) -> dict[str, Any]:
+        return holdings.database({**self.options, "url": url})
+
+    def copied_to(self, name: str, *copies: str) -> None:
+        (self.root / name).mkdir(exist_ok=True)
+        for each in copies:
+            (self.root / name / each).write_text("x")
+        told = {"directory": str(self.root / name), "recipient": "age1abc"}
+        (self.root / "backup.json").write_text(json.dumps(told))
+        state = {"directory": str(self.root / name), "sequence": 4}
+        (self.root / "copies.json").write_text(json.dumps(state))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def test_a_bare_host_has_nothing_to_leave_behind(host: Host) -> None:
+    for url in ("", URL):
+        assert host.database(url) == {
+            "kind": "",
+            "where": host.options["file"],
+            "moves": False,
+            "gone": False,
+        }
+    assert not any(holdings.copies(host.options)[each] for each in ("moves", "gone"))
+
+
+def test_a_file_is_left_behind_by_a_url(host: Host) -> None:
+    host.has(file="SQLite", stamp="file:1:2")
+    assert host.database("")["moves"] is False
+    assert host.database(URL)["moves"] is True
+    # Also if nobody has noted that it is there.
+    host.has(file="SQLite")
+    assert host.database(URL)["moves"] is True
+
+
+def test_settings_that_an_interrupted_move_left_do_not_hide_the_file(host: Host) -> None:
+    """The new URL is on the host, and the data are not there yet."""
+    host.has(url=URL, file="SQLite", stamp="file:1:2")
+    assert host.database(URL) == {
+        "kind": "sqlite",
+        "where": host.options["file"],
+        "moves": True,
+        "gone": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("url", "moves"),
+    [
+        (URL, False),
+        # Another password or user is another way into the same database.
+        ("postgresql://ben:other@db1.example.com:5432/toll", False),
+        ("postgresql://ben@/toll?host=db1.example.com", False),
+        ("postgresql://toll:hush-7f3a@db2.example.com/toll", True),
+        ("postgresql://toll:hush-7f3a@db1.example.com:5433/toll", True),
+        ("postgresql://toll:hush-7f3a@db1.example.com/other", True),
+        ("postgresql://toll@/toll?host=/run/postgresql", True),
+        ("", True),
+    ],
+)
+def test_a_server_is_left_behind_by_another_database_only(
+    host: Host, url: str, moves: bool
+) -> None:
+    host.has(url=URL, stamp="url:abc")
+    found = host.database(url)
+    assert (found["kind"], found["moves"]) == ("postgresql", moves)
+    assert found["where"] == "postgresql://db1.example.com:5432/toll"
+
+
+def test_a_server_that_never_held_anything_is_no_loss(host: Host) -> None:
+    """A first run that stopped half way, and a URL that is put right."""
+    host.has(url=URL)
+    assert host.database("postgresql://u@db2/toll")["moves"] is False
+
+
+@pytest.mark.parametrize("file", ["", None])
+def test_a_file_that_is_gone_is_noticed(host: Host, file: str | None) -> None:
+    host.has(stamp="file:1:2")
+    if file is not None:
+        (host.root / "toll.db").write_text(file)
+    assert host.database("")["gone"] is True
+
+
+def test_copies_are_left_behind_by_another_directory(host: Host) -> None:
+    host.copied_to("old", "20261125T023000Z-0001.sqlite")
+    found = holdings.copies(host.options)
+    assert (found["moves"], found["gone"]) == (True, False)
+    assert found["recipient"] == "age1abc"
+    # They were taken along.
+    (host.root / "old" / "20261125T023000Z-0001.sqlite").unlink()
+    assert holdings.copies(host.options)["moves"] is False
+
+
+def test_copies_that_are_gone_are_noticed(host: Host) -> None:
+    host.copied_to("copies")
+    assert holdings.copies(host.options)["gone"] is True
+    host.copied_to("copies", "20261125T023000Z-0001.dump.age")
+    assert holdings.copies(host.options)["gone"] is False
