@@ -6,7 +6,19 @@ from apiflask import APIFlask
 from flask import Flask, Response
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from toll import api, assets, cli, database, health, logs, metrics, pages, problems, security
+from toll import (
+    api,
+    assets,
+    cli,
+    database,
+    health,
+    logs,
+    metrics,
+    pages,
+    problems,
+    reads,
+    security,
+)
 from toll.release import read_release
 from toll.settings import Settings, SettingsError
 
@@ -44,6 +56,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     # First, so that what it measures includes all others.
     metrics.init_app(app, settings)
     problems.init_app(app)
+    reads.init_app(app, settings)
     database.init_app(app, database.normalised_url(settings.database_url))
     assets.init_app(app)
     security.init_app(app)

@@ -44,6 +44,8 @@ class Settings:
     database_url: str = field(repr=False)
     # None: a temporary one.
     metrics_directory: Path | None = None
+    # Where processes share how much is read at once; None: a temporary one.
+    reads_directory: Path | None = None
     proxies: int = 0
     unknown: tuple[str, ...] = ()
 
@@ -81,7 +83,8 @@ class Settings:
 
         metrics = environment.get("TOLL_METRICS_DIRECTORY") or None
         # systemd may name several: the first is the service's own.
-        if not metrics and (runtime := environment.get("RUNTIME_DIRECTORY", "").split(":")[0]):
+        runtime = environment.get("RUNTIME_DIRECTORY", "").split(":")[0]
+        if not metrics and runtime:
             metrics = f"{runtime}/metrics"
 
         if problems:
@@ -93,6 +96,7 @@ class Settings:
             proxies=int(proxies),
             database_url=database_url,
             metrics_directory=Path(metrics) if metrics else None,
+            reads_directory=Path(runtime, "reads") if runtime else None,
             unknown=tuple(sorted(ours - VARIABLES.keys())),
         )
 
