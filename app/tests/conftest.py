@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from callers import Caller
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
@@ -22,6 +23,7 @@ from support import SECRET, PostgreSQL, Templates
 
 from toll import Settings, create_app
 from toll.database import make_engine
+from toll.services import accounts
 
 
 @pytest.fixture
@@ -166,3 +168,30 @@ def queries(session: Session) -> Iterator[list[str]]:
     sa.event.listen(engine, "before_cursor_execute", note)
     yield sent
     sa.event.remove(engine, "before_cursor_execute", note)
+
+
+# Callers of the API, each with a key of their own.
+
+
+@pytest.fixture
+def recorder_key(session: Session) -> str:
+    """A key that may record."""
+    return accounts.create_key(session, "lane-7", "recorder")[1]
+
+
+@pytest.fixture
+def reader_key(session: Session) -> str:
+    """A key that may read."""
+    return accounts.create_key(session, "bookkeeping", "reader")[1]
+
+
+@pytest.fixture
+def recorder(app: Flask, recorder_key: str) -> Caller:
+    """Records and reads."""
+    return Caller(app.test_client(), recorder_key)
+
+
+@pytest.fixture
+def reader(app: Flask, reader_key: str) -> Caller:
+    """Reads only."""
+    return Caller(app.test_client(), reader_key)

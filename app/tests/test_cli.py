@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 from support import SECRET
 
 from toll import Settings, create_app, schema
+from toll.models import Passage
 from toll.services import accounts, passages, tariffs
 
 APP = Path(__file__).resolve().parents[1]
@@ -173,7 +175,7 @@ def test_the_demo_is_seeded_once(toll, session):
 
 def test_the_demo_charges_as_recording_would(toll, session):
     toll("demo", "seed", "--passages", "200")
-    for each in passages.iterate(session, passages.PassageFilter()):
+    for each in session.scalars(sa.select(Passage)):
         quote = tariffs.quote(session, each.plaza.code, each.vehicle_class.code, each.passed_at)
         assert (each.amount, each.tariff_name, each.window_id, each.tariff_id) == (
             quote.amount, quote.name, quote.window and quote.window.id, quote.tariff.id

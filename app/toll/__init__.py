@@ -16,6 +16,7 @@ from toll import (
     pages,
     problems,
     proxy,
+    reads,
     security,
 )
 from toll.release import read_release
@@ -57,6 +58,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     # First, so that what it measures includes all others.
     metrics.init_app(app, settings)
     problems.init_app(app)
+    reads.init_app(app, settings)
     database.init_app(app, database.normalised_url(settings.database_url))
     assets.init_app(app)
     security.init_app(app)

@@ -22,7 +22,7 @@ from toll import devices
 from toll.backup import BackupError, backup_to, restore_from
 from toll.backup import backup as write_copy
 from toll.backup import restore as put_back
-from toll.database import db
+from toll.database import db, trouble
 from toll.errors import InvalidParameters
 from toll.models import KEY_ROLES, USER_ROLES, Tariff, now
 from toll.schema import SchemaError, count_rows, known_revisions, schema_status
@@ -36,7 +36,10 @@ from toll.transfer import TransferError, export_data, import_data
 P = ParamSpec("P")
 R = TypeVar("R")
 # Errors that an operator can do something about.
-EXPECTED = (InvalidParameters, SchemaError, BackupError, TransferError, sa.exc.DBAPIError)
+EXPECTED = (
+    *(InvalidParameters, SchemaError, BackupError, TransferError),
+    *(sa.exc.DBAPIError, sa.exc.TimeoutError),
+)
 COPY = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 
 
@@ -49,6 +52,12 @@ def refused(error: Exception) -> click.ClickException:
     """Return what an operator reads of an error."""
     if isinstance(error, InvalidParameters):
         return click.ClickException("\n".join(str(each) for each in error.errors))
+    found = trouble(error)
+    if found and found.busy:
+        return click.ClickException(
+            f"The database is busy: {found.words}. Nothing was changed. Find out who keeps it "
+            f"busy, such as a migration or a restore, and try again after it ({where()})"
+        )
     if isinstance(error, sa.exc.DBAPIError):
         # The statement and its values are nobody's business here.
         return click.ClickException(
@@ -503,12 +512,20 @@ def describe(tariff: Tariff) -> str:
 
 
 @toll.command("prune")
-@click.option("--days", default=30, show_default=True, type=click.IntRange(min=1))
+@click.option("--days", default=30, show_default=True, type=click.IntRange(1, 36_500))
 @with_schema
 def prune(days: int) -> None:
     """Forget idempotency keys that are older than some days."""
     count = passages.prune_idempotency(db.session, now() - timedelta(days=days))
     click.echo(f"{count} idempotency keys were forgotten.")
+
+
+@toll.command("plates")
+@with_schema
+def plates() -> None:
+    """Rewrite plates that older releases stored with look-alike letters. Changes nothing twice."""
+    count = passages.rewrite_plates(db.session)
+    click.echo(f"{count} passages have another notation of their plate now.")
 
 
 # The demo
@@ -521,7 +538,11 @@ def demo_group() -> None:
 
 @demo_group.command("seed")
 @click.option(
-    "--passages", "count", default=demo.PASSAGES, show_default=True, type=click.IntRange(min=0)
+    "--passages",
+    "count",
+    default=demo.PASSAGES,
+    show_default=True,
+    type=click.IntRange(0, 1_000_000),
 )
 @click.option("--users", is_flag=True, help="Make admin, operator and viewer, too.")
 @with_schema

@@ -3,6 +3,9 @@
 A session reads in a transaction that begins with its first statement. What writes does so inside
 `writing(session)`, which commits at its end. Nothing connects before the first statement, so a
 process that has imported the application can be forked.
+
+A request waits a short time for a database that is busy or away, and then says so: meanwhile its
+thread is missing to everybody else. A command, on a connection of its own, has more patience.
 """
 
 from __future__ import annotations
@@ -16,23 +19,37 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from flask import Flask
+from flask import Flask, has_request_context
 from flask.sansio.app import App
 from flask_sqlalchemy_lite import SQLAlchemy
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session, configure_mappers
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
 
 # Where the development server keeps its data: beside the package, out of the repository.
 INSTANCE = Path(__file__).resolve().parents[1] / "instance"
-# How long a writer waits for another one on SQLite, which lets in one at a time.
+# How long a command's writer waits for another one on SQLite, which lets in one at a time.
 SQLITE_BUSY_SECONDS = 15
+# How long a request waits for another writer, for a lock, for a connection. The health watcher
+# takes a service for dead whose threads are all taken for longer than its own time limit, 5 s.
+REQUEST_WAIT_SECONDS: float = 4
+# How long one statement of a request may work.
+STATEMENT_SECONDS: float = 10
+BUSY_RETRY_SECONDS = 2
+AWAY_RETRY_SECONDS = 10
+# Steps of SQLite's virtual machine between two looks at the clock: about a millisecond.
+SQLITE_STEPS = 20_000
 WRITES = "toll_writes"
+# Of a connection: a request made it. Of a transaction: how long it may work, on SQLite.
+REQUEST = "toll_request"
+SECONDS = "toll_seconds"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -98,10 +115,23 @@ def normalised_url(url: str) -> sa.URL:
 def engine_options(url: sa.URL) -> dict[str, Any]:
     """Return what `create_engine` is told for a URL."""
     if url.get_backend_name() == "sqlite":
-        return {"url": url, "connect_args": {"timeout": SQLITE_BUSY_SECONDS}}
+        return {
+            "url": url,
+            "connect_args": {"timeout": SQLITE_BUSY_SECONDS},
+            "pool_timeout": REQUEST_WAIT_SECONDS,
+        }
     return {
         "url": url,
-        "connect_args": {"connect_timeout": 5, "application_name": "toll-app"},
+        "connect_args": {
+            "connect_timeout": round(REQUEST_WAIT_SECONDS),
+            "application_name": "toll-app",
+            # A server that is gone without a word is noticed. Sockets of this host ignore these.
+            "tcp_user_timeout": round(STATEMENT_SECONDS * 1000),
+            "keepalives_idle": round(STATEMENT_SECONDS),
+            "keepalives_interval": 5,
+            "keepalives_count": 2,
+        },
+        "pool_timeout": REQUEST_WAIT_SECONDS,
         # A server that was restarted costs nobody a failed request.
         "pool_pre_ping": True,
         "pool_recycle": 1800,
@@ -121,6 +151,8 @@ def prepare(engine: Engine) -> None:
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _sqlite_connect)
         sa.event.listen(engine, "begin", _sqlite_begin)
+    else:
+        sa.event.listen(engine, "connect", _postgresql_connect)
     reference = weakref.ref(engine)
 
     def forget_connections() -> None:
@@ -130,10 +162,24 @@ def prepare(engine: Engine) -> None:
     os.register_at_fork(after_in_child=forget_connections)
 
 
-def _sqlite_connect(connection: sqlite3.Connection, _record: object) -> None:
+def _postgresql_connect(connection: Any, _record: object) -> None:
+    # A process serves requests or carries out a command, so this is said once.
+    if not has_request_context():
+        return
+    # Outside of a transaction, which might be undone.
+    connection.autocommit = True
+    connection.execute(f"SET lock_timeout = {round(REQUEST_WAIT_SECONDS * 1000)}")
+    connection.execute(f"SET statement_timeout = {round(STATEMENT_SECONDS * 1000)}")
+    connection.autocommit = False
+
+
+def _sqlite_connect(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
     # The driver would begin transactions on its own, and late; `_sqlite_begin` does it.
     connection.isolation_level = None
     cursor = connection.cursor()
+    record.info[REQUEST] = has_request_context()
+    if record.info[REQUEST]:
+        cursor.execute(f"PRAGMA busy_timeout = {round(REQUEST_WAIT_SECONDS * 1000)}")
     # Readers and the one writer do not wait for each other.
     cursor.execute("PRAGMA journal_mode = WAL")
     # In WAL mode less than FULL may lose commits with the machine's power.
@@ -145,13 +191,18 @@ def _sqlite_connect(connection: sqlite3.Connection, _record: object) -> None:
 def _sqlite_begin(connection: Connection) -> None:
     # A transaction that reads first and writes later would fail at once when another has written
     # in between: no waiting helps it. So those that write say so when they begin.
-    if not connection.get_execution_options().get(WRITES, False):
+    options = connection.get_execution_options()
+    seconds: float = SQLITE_BUSY_SECONDS
+    if connection.info.get(REQUEST):
+        seconds = REQUEST_WAIT_SECONDS
+        _sqlite_stop_after(connection, options.get(SECONDS, STATEMENT_SECONDS))
+    if not options.get(WRITES, False):
         connection.exec_driver_sql("BEGIN")
         return
     # SQLite's own waiting sleeps longer each time, up to 0.1 s: who came last gets in first. With
     # 4 processes that write without a pause, p99 is 2 s that way and 0.8 s this way.
     cursor = connection.connection.cursor()
-    end = time.monotonic() + SQLITE_BUSY_SECONDS
+    end = time.monotonic() + seconds
     cursor.execute("PRAGMA busy_timeout = 0")
     try:
         while time.monotonic() < end:
@@ -165,8 +216,74 @@ def _sqlite_begin(connection: Connection) -> None:
         # The last time, through SQLAlchemy: what it raises is one of its own errors.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     finally:
-        cursor.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_SECONDS * 1000}")
+        cursor.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
         cursor.close()
+
+
+def _sqlite_stop_after(connection: Connection, seconds: float) -> None:
+    """Interrupt what the transaction does after that time; SQLite has no limit of its own."""
+    end = time.monotonic() + seconds
+    driver = connection.connection.dbapi_connection
+    assert driver is not None
+    driver.set_progress_handler(lambda: time.monotonic() > end, SQLITE_STEPS)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why the database cannot do now what it could do at another time.
+
+    Attributes:
+        busy: others keep it busy, or the statement took too long; else it cannot be used at all.
+        words: the driver's, without the statement and its values.
+        retry_after: seconds after which another attempt makes sense.
+    """
+
+    busy: bool
+    words: str
+    retry_after: int
+
+
+SQLITE_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_INTERRUPT}
+SQLITE_AWAY = {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_READONLY,
+}
+# PostgreSQL's error codes (appendix A of its manual), whole or the class that they begin with.
+# Serialisation and deadlock, no lock in time, canceled by a time limit, too many connections.
+POSTGRESQL_BUSY = ("40001", "40P01", "55P03", "57014", "53300")
+# The connection, resources, shutting down or starting, the system; a primary that is a standby now.
+POSTGRESQL_AWAY = ("08", "53", "57P", "58", "25006")
+
+
+def trouble(error: BaseException) -> Trouble | None:
+    """Return what keeps the database from its work; None if the error is the program's own."""
+    if isinstance(error, sa.exc.TimeoutError):
+        return Trouble(True, "no connection was free in time", BUSY_RETRY_SECONDS)
+    if not isinstance(error, sa.exc.DBAPIError):
+        return None
+    cause = error.orig
+    words = str(cause).strip().replace("\n", "; ")
+    busy = away = False
+    if isinstance(cause, sqlite3.Error):
+        # The codes of some errors have details in their upper bits.
+        code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        busy, away = code in SQLITE_BUSY, code in SQLITE_AWAY
+    else:
+        state = getattr(cause, "sqlstate", None) or ""
+        busy = state.startswith(POSTGRESQL_BUSY)
+        # Without a code nobody answered, or the connection broke.
+        away = state.startswith(POSTGRESQL_AWAY) or (
+            isinstance(error, sa.exc.OperationalError) and not state
+        )
+    if busy:
+        return Trouble(True, words, BUSY_RETRY_SECONDS)
+    return (
+        Trouble(False, words, AWAY_RETRY_SECONDS) if away or error.connection_invalidated else None
+    )
 
 
 @contextmanager

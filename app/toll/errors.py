@@ -32,6 +32,10 @@ class InvalidParameters(Exception):
         self.errors = errors
 
 
+class MalformedRequest(InvalidParameters):
+    """A request does not have the form that its operation describes."""
+
+
 def cut(value: object) -> str | None:
     """Return a value as an error repeats it: nothing is None."""
     return str(value)[:VALUE_CHARACTERS] if value not in (None, "") else None

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
-from collections.abc import Iterable, Iterator
+import logging
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from typing import Any
+from zoneinfo import ZoneInfo
 
-from flask import Response, stream_with_context
+import sqlalchemy as sa
+from flask import Response, request, stream_with_context
+from sqlalchemy.exc import SQLAlchemyError
 
-from toll.models import Passage
+from toll.database import trouble
 from toll.services.money import CURRENCIES
+from toll.services.passages import EXPORT_SECONDS
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = (
     "id",
@@ -30,27 +41,30 @@ COLUMNS = (
 # Spreadsheets take a cell that begins like this for a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 BLOCK = 16 * 1024
+# How long a client may take for one, and how long the pause after one is at most.
+BLOCK_SECONDS = 30
+MOST_REST_SECONDS = 0.1
 
 
-def cells(passage: Passage) -> tuple[object, ...]:
+def cells(row: sa.Row[Any], zone: ZoneInfo) -> tuple[object, ...]:
     """Return a passage's cells, in the order of COLUMNS."""
-    digits = CURRENCIES[passage.currency]
-    whole, rest = divmod(passage.amount, 10**digits)
+    digits = CURRENCIES[row.currency]
+    whole, rest = divmod(row.amount, 10**digits)
     return (
-        passage.id,
-        passage.plaza.code,
-        passage.lane,
-        passage.vehicle_class.code,
-        passage.plate,
-        passage.passed_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        passage.local_time.strftime("%Y-%m-%dT%H:%M:%S"),
-        passage.amount,
+        row.id,
+        row.plaza,
+        row.lane,
+        row.vehicle_class,
+        row.plate,
+        f"{row.passed_at.replace(tzinfo=None).isoformat(timespec='seconds')}Z",
+        row.passed_at.astimezone(zone).replace(tzinfo=None).isoformat(timespec="seconds"),
+        row.amount,
         f"{whole}.{rest:0{digits}d}" if digits else whole,
-        passage.currency,
-        harmless(passage.tariff_name),
-        passage.payment_method,
-        passage.recorded_by,
-        passage.recorded_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        row.currency,
+        harmless(row.tariff_name),
+        row.payment_method,
+        row.recorded_by,
+        f"{row.recorded_at.replace(tzinfo=None).isoformat(timespec='seconds')}Z",
     )
 
 
@@ -59,24 +73,66 @@ def harmless(text: str) -> str:
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
-def lines(passages: Iterable[Passage]) -> Iterator[str]:
-    """Yield the CSV (RFC 4180) in blocks, the names of the columns first."""
+def lines(rows: Generator[sa.Row[Any]]) -> Generator[str]:
+    """Yield the CSV (RFC 4180) in blocks, the names of the columns first.
+
+    It rests after each block as long as the block has taken: other requests of this process need
+    the interpreter, and those of other processes the processor.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(COLUMNS)
-    for passage in passages:
-        writer.writerow(cells(passage))
-        if buffer.tell() >= BLOCK:
-            yield buffer.getvalue()
-            buffer.seek(0)
-            buffer.truncate()
+    begun = time.monotonic()
+    zones: dict[str, ZoneInfo] = {}
+    with closing(rows):
+        for row in rows:
+            zone = zones.get(row.time_zone)
+            if zone is None:
+                zone = zones[row.time_zone] = ZoneInfo(row.time_zone)
+            writer.writerow(cells(row, zone))
+            if buffer.tell() >= BLOCK:
+                time.sleep(min(time.monotonic() - begun, MOST_REST_SECONDS))
+                yield buffer.getvalue()
+                buffer.seek(0)
+                buffer.truncate()
+                begun = time.monotonic()
     yield buffer.getvalue()
 
 
-def csv_response(passages: Iterable[Passage], name: str = "passages.csv") -> Response:
+def sent(first: str, blocks: Iterable[str]) -> Iterator[str]:
+    """Yield the first block and the others, or break the connection off.
+
+    When a later one cannot be read, or the time is over, the status has gone out long since, and
+    an answer that ends as it should would pass for the whole export.
+    """
+    end = time.monotonic() + EXPORT_SECONDS
+    try:
+        yield first
+        for block in blocks:
+            yield block
+            if time.monotonic() > end:
+                raise TimeoutError(f"its client did not take it in {EXPORT_SECONDS} s")
+    except (SQLAlchemyError, TimeoutError) as error:
+        found = trouble(error)
+        logger.warning("an export was broken off: %s", found.words if found else error)
+        # gunicorn closes the connection without the end of the answer, and without a traceback.
+        raise BrokenPipeError(errno.EPIPE, "the export was broken off") from error
+
+
+def csv_response(rows: Generator[sa.Row[Any]], name: str = "passages.csv") -> Response:
     """Return the answer that streams the passages; they are read while it is sent."""
+    blocks = lines(rows)
+    # What fails at once has a status of its own.
+    first = next(blocks)
+    connection = request.environ.get("gunicorn.socket")
+    if connection is not None:
+        # For each block; nginx takes them as they come.
+        connection.settimeout(BLOCK_SECONDS)
     response = Response(
-        stream_with_context(lines(passages)), content_type="text/csv; charset=utf-8; header=present"
+        stream_with_context(sent(first, blocks)),
+        content_type="text/csv; charset=utf-8; header=present",
     )
+    # Also when nothing was sent, as after HEAD.
+    response.call_on_close(blocks.close)
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return response

@@ -28,7 +28,9 @@ from wtforms.validators import InputRequired, Length, Optional
 
 from toll.errors import FieldError
 from toll.models import DAYS, Plaza, VehicleClass
+from toll.services.fields import TYPED_MOST
 from toll.services.money import CURRENCIES
+from toll.services.tariffs import NAME_MOST
 
 PAYMENT_METHODS = {"tag": "Tag", "card": "Card", "cash": "Cash", "invoice": "Invoice"}
 # How many peak windows the form for a tariff has room for.
@@ -149,7 +151,7 @@ class PassageForm(Form):
 
     plaza = SelectField("Plaza", [InputRequired("Choose a plaza.")], validate_choice=False)
     lane = StringField("Lane", [InputRequired("The lane is missing."), Length(max=20)])
-    plate = StringField("Plate", [InputRequired("The plate is missing."), Length(max=20)])
+    plate = StringField("Plate", [InputRequired("The plate is missing."), Length(max=TYPED_MOST)])
     vehicle_class = RadioField(
         "Vehicle", [InputRequired("Choose a vehicle class.")], validate_choice=False
     )
@@ -173,7 +175,7 @@ class FilterForm(PlainForm):
     names: ClassVar[dict[str, str]] = {"class": "vehicle_class"}
 
     plaza = SelectField("Plaza", [Optional()], validate_choice=False)
-    plate = StringField("Plate", [Optional(), Length(max=20)])
+    plate = StringField("Plate", [Optional(), Length(max=TYPED_MOST)])
     since = StringField("From", [Optional()])
     until = StringField("To", [Optional()])
     vehicle_class = SelectField("Vehicle", [Optional()], name="class", validate_choice=False)
@@ -188,7 +190,7 @@ class FilterForm(PlainForm):
 class WindowForm(PlainForm):
     """A peak window; left empty, there is none."""
 
-    name = StringField("Name", [Optional(), Length(max=60)])
+    name = StringField("Name", [Optional(), Length(max=NAME_MOST)])
     amount = StringField("Amount", [Optional(), Length(max=20)])
     starts = StringField("From", [Optional()])
     ends = StringField("To", [Optional()])
@@ -216,7 +218,7 @@ class TariffForm(Form):
     vehicle_class = SelectField(
         "Vehicle", [InputRequired("Choose a vehicle class.")], validate_choice=False
     )
-    name = StringField("Name", [InputRequired("The name is missing."), Length(max=60)])
+    name = StringField("Name", [InputRequired("The name is missing."), Length(max=NAME_MOST)])
     amount = StringField("Amount", [InputRequired("The amount is missing."), Length(max=20)])
     valid_from = StringField("Valid from", [InputRequired("The beginning is missing.")])
     valid_until = StringField("Valid until", [Optional()])

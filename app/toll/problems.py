@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 
 from apiflask import HTTPError
-from flask import Flask, Response, jsonify, make_response, render_template, request
+from flask import Flask, Response, g, jsonify, make_response, render_template, request
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
-from toll.errors import FieldError, InvalidParameters
+from toll import reads
+from toll.database import trouble
+from toll.errors import FieldError, InvalidParameters, MalformedRequest
 from toll.logs import request_id
 
 __all__ = ["FieldError", "InvalidParameters", "MalformedRequest", "problem"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,11 +57,22 @@ CONFLICT = Kind(
     "The same key with the same body answers what was recorded the first time. With another body "
     "it is a mistake, and nothing is recorded. Send another key for another passage.",
 )
-KINDS = (MALFORMED, INVALID, CONFLICT)
-
-
-class MalformedRequest(InvalidParameters):
-    """A request does not have the form that its operation describes."""
+BUSY = Kind(
+    "busy",
+    503,
+    "Busy",
+    "The database is busy or away, or more is being read than this service takes at once. Repeat "
+    "the request after the seconds in `Retry-After`, with the same `Idempotency-Key` if it has "
+    "one: what was recorded is not recorded again.",
+)
+LIMITED = Kind(
+    "too-many-reads",
+    429,
+    "Too many reads at once",
+    "You are reading as much at once as one caller may. Repeat the request after the seconds in "
+    "`Retry-After`, or when your other requests are answered.",
+)
+KINDS = (MALFORMED, INVALID, CONFLICT, BUSY, LIMITED)
 
 
 def problem(status: int, title: str, detail: str, **members: object) -> Response:
@@ -76,6 +93,16 @@ def problem_of_kind(kind: Kind, detail: str, errors: list[FieldError] | None = N
         type=kind.type,
         errors=[asdict(error) for error in errors or []],
     )
+
+
+def later(kind: Kind, detail: str, retry_after: int) -> Response:
+    """Answer that the same request may succeed in some seconds, in the form that was asked for."""
+    if wants_document():
+        response = problem_of_kind(kind, detail)
+    else:
+        response = page(kind.status, kind.title, detail)
+    response.headers["Retry-After"] = str(retry_after)
+    return response
 
 
 def wants_document() -> bool:
@@ -108,6 +135,29 @@ def init_app(app: Flask) -> None:
         if isinstance(cause, ValidationError):
             return invalid_parameters(MalformedRequest(field_errors(cause)))
         return problem(error.status_code, str(error.message), str(error.message))
+
+    @app.errorhandler(SQLAlchemyError)
+    def database_error(error: SQLAlchemyError) -> Response:
+        found = trouble(error)
+        if found is None:
+            raise error
+        # The page must not ask it again who is logged in.
+        g.database_trouble = True
+        if found.busy:
+            logger.warning("answered 503, the database is busy: %s", found.words)
+            detail = "The database is busy, or this takes too long."
+        else:
+            logger.error("answered 503, the database cannot be used: %s", found.words)
+            detail = "The database cannot be reached at the moment."
+        wait = found.retry_after
+        detail += f" Send the same again in {wait} seconds"
+        if request.method in ("GET", "HEAD"):
+            return later(BUSY, f"{detail}, or ask for a shorter time.", wait)
+        return later(BUSY, f"{detail}. What is sent twice is not recorded twice.", wait)
+
+    @app.errorhandler(reads.Refused)
+    def read_refused(error: reads.Refused) -> Response:
+        return later(LIMITED if error.own else BUSY, str(error), error.retry_after)
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:

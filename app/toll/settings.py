@@ -55,6 +55,8 @@ class Settings:
     database_url: str = field(repr=False)
     # None: a temporary one.
     metrics_directory: Path | None = None
+    # Where processes share how much is read at once; None: a temporary one.
+    reads_directory: Path | None = None
     proxies: int = 0
     # Whose X-Forwarded-* count over TCP.
     proxy_networks: tuple[Network, ...] = ()
@@ -107,7 +109,8 @@ class Settings:
 
         metrics = environment.get("TOLL_METRICS_DIRECTORY") or None
         # systemd may name several: the first is the service's own.
-        if not metrics and (runtime := environment.get("RUNTIME_DIRECTORY", "").split(":")[0]):
+        runtime = environment.get("RUNTIME_DIRECTORY", "").split(":")[0]
+        if not metrics and runtime:
             metrics = f"{runtime}/metrics"
 
         if problems:
@@ -120,6 +123,7 @@ class Settings:
             proxy_networks=tuple(networks),
             database_url=database_url,
             metrics_directory=Path(metrics) if metrics else None,
+            reads_directory=Path(runtime, "reads") if runtime else None,
             unknown=tuple(sorted(ours - VARIABLES.keys())),
         )
 

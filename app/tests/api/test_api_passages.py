@@ -245,7 +245,7 @@ def test_filters(recorder, several, query, number):
         ({"limit": "1_0"}, 400, "limit"),
         ({"limit": ""}, 400, "limit"),
         ({"cursor": "x y"}, 400, "cursor"),
-        ({"cursor": "eHl6"}, 422, "cursor"),
+        ({"cursor": "eHl6"}, 400, "cursor"),
         ({"plaza": "nowhere"}, 422, "plaza"),
         ({"since": "yesterday"}, 400, "since"),
         ({"since": "2026-05-04T00:00:00Z", "until": "2026-05-04T00:00:00Z"}, 422, "until"),

@@ -19,6 +19,8 @@ DESCRIPTIONS = {
     409: "The Idempotency-Key was used with another body.",
     413: "The body is too large.",
     415: "The body is not JSON.",
+    429: "The caller has as many such requests under way as one may. Repeat it later.",
+    503: "The database or the service is busy, or away. Repeat it later.",
     422: "The form is right, but what is asked for cannot be done: an unknown plaza, for instance.",
 }
 # Marks an operation for `complete`, which takes it out again.
@@ -107,6 +109,13 @@ def _complete_operation(operation: dict[str, Any]) -> None:
             "WWW-Authenticate": {
                 "description": "How to authenticate.",
                 "schema": {"type": "string"},
+            }
+        }
+    for status in {"429", "503"} & responses.keys():
+        responses[status]["headers"] = {
+            "Retry-After": {
+                "description": "Seconds after which to repeat the request.",
+                "schema": {"type": "string", "pattern": "^[0-9]+$"},
             }
         }
     content = responses.get("200", {}).get("content", {})

@@ -14,7 +14,8 @@ from toll.errors import VALUE_CHARACTERS, FieldError, cut, unknown_fields
 PATTERNS = {
     schemas.CODE: "Write a code of lower-case letters, digits and hyphens, such as harbour-bridge",
     schemas.LANE: "Write up to 10 letters, digits and hyphens, such as 3",
-    schemas.PLATE: "Write up to 16 letters, digits, spaces and hyphens, such as AB-12-CD",
+    schemas.PLATE: "Write 2 to 16 letters and digits, with spaces or hyphens as you like, such as "
+    "AB-12-CD",
     schemas.CURSOR: "Take it as it is from `next` of the page before",
     schemas.LOCAL_OR_NOT: "Write it like 2026-05-04T08:15, local time at the plaza, or like "
     "2026-05-04T08:15Z",

@@ -20,22 +20,23 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from toll.services import fields, passages, revenue, times
+
 # Patterns are anchored, and name their characters: no control character reaches the database.
-CODE = r"^[a-z0-9][a-z0-9-]{0,39}$"
-LANE = r"^[A-Za-z0-9][A-Za-z0-9-]{0,9}$"
-PLATE = r"^[A-Za-z0-9][A-Za-z0-9 -]{0,15}$"
+CODE = f"^{fields.CODE}$"
+LANE = f"^{fields.LANE}$"
+# What is a plate is said in words: fields.plate knows all scripts, and patterns do not.
+PLATE = rf"^[^\x00-\x1f\x7f]{{1,{fields.TYPED_MOST}}}$"
 CURSOR = r"^[A-Za-z0-9_=.:-]{1,100}$"
 KEY = r"^[!-~]{1,255}$"
 # An unescaped plus arrives as a space.
 LOCAL_OR_NOT = (
-    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2})?"
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
     r"(Z|[+ -][0-9]{2}:[0-9]{2})?$"
 )
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-EARLIEST = datetime(1, 1, 3, tzinfo=UTC)
-LATEST = datetime(9999, 12, 29, tzinfo=UTC)
 WRITE_MOMENT = "Write it with its offset from UTC, like 2026-05-04T08:15:00Z"
-BATCH_MOST = 500
+BATCH_MOST = passages.MOST_AT_ONCE
 PAGE_MOST = 200
 PAGE_USUAL = 50
 
@@ -49,7 +50,7 @@ def parse_moment(value: Any) -> datetime:
         text = re.sub(r"(\.\d{6})\d+", r"\1", value.upper())
         moment = datetime.fromisoformat(text)
         # The first and the last days of the calendar have no equivalent in other zones.
-        return min(max(moment, EARLIEST), LATEST).astimezone(UTC)
+        return min(max(moment, times.EARLIEST), times.LATEST).astimezone(UTC)
     except (ValueError, OverflowError):
         raise PydanticCustomError("moment_exists", "is not a date and time that exists") from None
 
@@ -68,7 +69,7 @@ Moment = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 PaymentMethod = Literal["cash", "card", "tag", "invoice"]
-Group = Literal["hour", "day", "plaza", "class"]
+Group = revenue.Group
 
 
 def _plain(schema: dict[str, Any]) -> None:
@@ -131,7 +132,7 @@ class PassageFilters(In):
     vehicle_class: Code | None = optional("Of this vehicle class.", "car", alias="class")
     lane: Annotated[str, StringConstraints(pattern=LANE)] | None = optional("In this lane.", "3")
     plate: Annotated[str, StringConstraints(pattern=PLATE)] | None = optional(
-        "With this plate; spaces, hyphens and case do not matter.", "AB-12-CD"
+        "With this plate, however it is written: see `plate` of a passage.", "AB-12-CD"
     )
     payment_method: PaymentMethod | None = optional("Paid this way.")
     since: Moment | None = optional("Passed at this moment or later.", "2026-05-04T00:00:00Z")
@@ -162,11 +163,13 @@ class NewPassage(In):
 
     plaza: Code = PLAZA
     lane: Annotated[str, StringConstraints(pattern=LANE)] = Field(
-        description="Lane at the plaza.", examples=["3"]
+        description="Lane at the plaza. Case does not matter.", examples=["3"]
     )
     vehicle_class: Code = CLASS
     plate: Annotated[str, StringConstraints(pattern=PLATE)] = Field(
-        description="Number plate. It is kept in capitals.", examples=["AB-12-CD"]
+        description="Number plate: 2 to 16 letters and digits. Spaces, hyphens and case do not "
+        "matter, and Cyrillic and Greek letters that look like Latin ones are those.",
+        examples=["AB-12-CD"],
     )
     passed_at: Moment = Field(description="When.", examples=["2026-05-04T07:15:00Z"])
     payment_method: PaymentMethod = Field(description="How it is paid.", examples=["tag"])

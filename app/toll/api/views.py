@@ -13,7 +13,7 @@ from apiflask import APIBlueprint
 from flask import Response, current_app, request, url_for
 from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 
-from toll import exports, metrics
+from toll import exports, metrics, reads
 from toll.api import schemas
 from toll.api.auth import READER, RECORDER, auth, who
 from toll.api.document import IDEMPOTENT, problems
@@ -136,7 +136,7 @@ def shown_tariff(tariff: Tariff) -> dict[str, Any]:
 @public
 @checked
 @blueprint.output(schemas.Plazas)
-@blueprint.doc(responses=problems(400), operation_id="listPlazas")
+@blueprint.doc(responses=problems(400, 503), operation_id="listPlazas")
 def list_plazas() -> Response:
     """All plazas."""
     return answer(
@@ -159,7 +159,7 @@ def list_plazas() -> Response:
 @public
 @checked
 @blueprint.output(schemas.VehicleClasses)
-@blueprint.doc(responses=problems(400), operation_id="listClasses")
+@blueprint.doc(responses=problems(400, 503), operation_id="listClasses")
 def list_classes() -> Response:
     """All vehicle classes."""
     return answer(
@@ -176,7 +176,8 @@ def list_classes() -> Response:
 @checked
 @blueprint.input(schemas.TariffQuery, location="query")
 @blueprint.output(schemas.Tariffs)
-@blueprint.doc(responses=problems(400, 422), operation_id="listTariffs")
+@blueprint.doc(responses=problems(400, 422, 429, 503), operation_id="listTariffs")
+@reads.limited(reads.LIST)
 def list_tariffs(query_data: schemas.TariffQuery) -> Response:
     """Tariffs, past and future ones too unless a moment is given."""
     found = tariffs.list_tariffs(
@@ -190,7 +191,7 @@ def list_tariffs(query_data: schemas.TariffQuery) -> Response:
 @checked
 @blueprint.input(schemas.QuoteQuery, location="query")
 @blueprint.output(schemas.Quote)
-@blueprint.doc(responses=problems(400, 422), operation_id="quote")
+@blueprint.doc(responses=problems(400, 422, 503), operation_id="quote")
 def quote(query_data: schemas.QuoteQuery) -> Response:
     """What a passage costs, at a moment or now."""
     at = None
@@ -232,7 +233,8 @@ def which(query: schemas.PassageFilters) -> passages.PassageFilter:
 @checked
 @blueprint.input(schemas.PassageQuery, location="query")
 @blueprint.output(schemas.PassagesPage)
-@blueprint.doc(responses=problems(400, 401, 422), operation_id="listPassages")
+@blueprint.doc(responses=problems(400, 401, 422, 429, 503), operation_id="listPassages")
+@reads.limited(reads.LIST)
 def list_passages(query_data: schemas.PassageQuery) -> Response:
     """Passages, the latest first, by page."""
     page = passages.find(db.session, which(query_data), query_data.cursor, query_data.limit)
@@ -250,9 +252,10 @@ def list_passages(query_data: schemas.PassageQuery) -> Response:
 @checked
 @blueprint.input(schemas.PassageFilters, location="query")
 @blueprint.output({}, content_type="text/csv")
-@blueprint.doc(responses=problems(400, 401, 422), operation_id="exportPassages")
+@blueprint.doc(responses=problems(400, 401, 422, 429, 503), operation_id="exportPassages")
+@reads.limited(reads.REPORT)
 def export_passages(query_data: schemas.PassageFilters) -> Response:
-    """Passages as CSV, the latest first: all that match, in one answer."""
+    """Passages as CSV, the latest first: all that match, up to 200,000, in one answer."""
     return exports.csv_response(passages.iterate(db.session, which(query_data)))
 
 
@@ -261,7 +264,7 @@ def export_passages(query_data: schemas.PassageFilters) -> Response:
 @blueprint.auth_required(auth, roles=[READER])
 @checked
 @blueprint.output(schemas.Passage)
-@blueprint.doc(responses=problems(400, 401, 404), operation_id="getPassage")
+@blueprint.doc(responses=problems(400, 401, 404, 503), operation_id="getPassage")
 def get_passage(passage_id: int) -> Response:
     """One passage."""
     passage = passages.get(db.session, passage_id)
@@ -317,7 +320,7 @@ def created(response: Response, replayed: bool) -> Response:
 @blueprint.input(schemas.NewPassage)
 @blueprint.output(schemas.Passage, status_code=201)
 @blueprint.doc(
-    responses=problems(400, 401, 403, 409, 413, 415, 422),
+    responses=problems(400, 401, 403, 409, 413, 415, 422, 503),
     operation_id="recordPassage",
     extensions=IDEMPOTENT,
 )
@@ -344,7 +347,7 @@ def record_passage(json_data: schemas.NewPassage) -> Response:
 @blueprint.input(schemas.NewPassages)
 @blueprint.output(schemas.RecordedPassages, status_code=201)
 @blueprint.doc(
-    responses=problems(400, 401, 403, 409, 413, 415, 422),
+    responses=problems(400, 401, 403, 409, 413, 415, 422, 503),
     operation_id="recordPassages",
     extensions=IDEMPOTENT,
 )
@@ -372,7 +375,8 @@ def record_passages(json_data: schemas.NewPassages) -> Response:
 @checked
 @blueprint.input(schemas.RevenueQuery, location="query")
 @blueprint.output(schemas.Revenue)
-@blueprint.doc(responses=problems(400, 401, 422), operation_id="revenue")
+@blueprint.doc(responses=problems(400, 401, 422, 429, 503), operation_id="revenue")
+@reads.limited(reads.REPORT)
 def get_revenue(query_data: schemas.RevenueQuery) -> Response:
     """Revenue by hour, day, plaza or class."""
     rows = revenue.by(db.session, query_data.group, which(query_data))

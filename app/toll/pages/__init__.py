@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Flask, current_app
+from flask import Flask, current_app, g
 from flask_login import current_user
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -35,6 +35,8 @@ def shared() -> dict[str, Any]:
 
 def user() -> SessionUser | None:
     """Return who is logged in; nobody if the database cannot say, on the page for that error."""
+    if g.get("database_trouble"):
+        return None
     try:
         return current_user._get_current_object() if current_user.is_authenticated else None
     except SQLAlchemyError:

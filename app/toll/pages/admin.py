@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from flask import (
@@ -19,13 +19,14 @@ from flask import (
 from werkzeug.wrappers import Response
 from wtforms import Field
 
+from toll import reads
 from toll.database import db
 from toll.errors import FieldError, InvalidParameters
 from toll.forms import EndTariffForm, TariffForm, choices, minor_units, named, sentence
-from toll.models import Plaza, Tariff
+from toll.models import DAYS, Plaza, Tariff
 from toll.security import requires
+from toll.services import fields, times
 from toll.services import tariffs as service
-from toll.services import times
 from toll.services.tariffs import NewTariff, NewWindow
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ blueprint = Blueprint("admin", __name__)
 
 @blueprint.get("/tariffs")
 @requires("admin")
+@reads.limited(reads.LIST)
 def tariffs() -> str:
     """Show what holds and what is to come, or what has ended, by plaza."""
     ended = "ended" in request.args
@@ -107,7 +109,7 @@ def send_end_tariff(tariff_id: int) -> Response:
 
 def find(tariff_id: int) -> Tariff:
     """Return the tariff of that id, or answer 404."""
-    tariff = db.session.get(Tariff, tariff_id) if tariff_id < 1 << 31 else None
+    tariff = db.session.get(Tariff, tariff_id) if 0 < tariff_id < 1 << 31 else None
     if tariff is None:
         abort(404, "There is no such tariff.")
     return tariff
@@ -138,14 +140,6 @@ def read(field: Field, parse: Callable[[str], T]) -> T | None:
         return None
 
 
-def clock(text: str) -> time:
-    """Return a time of day; raise ValueError(problem, remedy)."""
-    try:
-        return time.fromisoformat(text)
-    except ValueError:
-        raise ValueError("is not a time of day", "Write it like 07:30") from None
-
-
 def read_tariff(form: TariffForm) -> NewTariff | None:
     """Return what the form says, or None with an error at each field that is wrong."""
     try:
@@ -173,15 +167,16 @@ def read_tariff(form: TariffForm) -> NewTariff | None:
         for field in (each.name, each.amount, each.starts, each.ends):
             if not (field.data or "").strip():
                 field.errors = ["Fill this in too, or leave the whole window empty."]
-        if not each.days.data:
+        days = [day for day in each.days.data or () if 0 <= day < len(DAYS)]
+        if not days:
             each.days.errors = ["Choose at least one day."]
-        starts, ends = read(each.starts, clock), read(each.ends, clock)
+        starts, ends = read(each.starts, fields.clock), read(each.ends, fields.clock)
         costs = read(each.amount, amount)
         if starts is not None and ends is not None and costs is not None:
             windows.append(
                 NewWindow(
                     name=each.name.data.strip(),
-                    days=sum(1 << day for day in each.days.data),
+                    days=sum(1 << day for day in set(days)),
                     starts=starts,
                     ends=ends,
                     amount=costs,

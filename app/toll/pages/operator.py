@@ -22,15 +22,15 @@ from flask import (
 from flask_login import current_user
 from werkzeug.wrappers import Response as BaseResponse
 
-from toll import exports, metrics
+from toll import exports, metrics, reads
 from toll.database import db
 from toll.errors import FieldError, InvalidParameters
 from toll.forms import PAYMENT_METHODS, FilterForm, PassageForm, choices, named
 from toll.models import Plaza
 from toll.pages import charts
 from toll.security import requires
+from toll.services import fields, revenue, tariffs, times
 from toll.services import passages as service
-from toll.services import revenue, tariffs, times
 from toll.services.passages import IdempotencyConflict, NewPassage, PassageFilter
 
 blueprint = Blueprint("operator", __name__)
@@ -43,6 +43,7 @@ TOKEN = re.compile(r"[A-Za-z0-9_-]{16,64}", re.ASCII)
 
 @blueprint.get("/dashboard")
 @requires("viewer")
+@reads.limited(reads.LIST)
 def dashboard() -> str:
     """Show today, and the latest passages."""
     return render_template("dashboard.html", **today())
@@ -50,6 +51,7 @@ def dashboard() -> str:
 
 @blueprint.get("/dashboard/parts")
 @requires("viewer")
+@reads.limited(reads.LIST)
 def dashboard_parts() -> str:
     """Answer the parts of the dashboard that change, for its script."""
     return render_template("dashboard_live.html", **today())
@@ -81,6 +83,7 @@ def today() -> dict[str, Any]:
 
 @blueprint.get("/passages")
 @requires("viewer")
+@reads.limited(reads.LIST)
 def passages() -> tuple[str, int]:
     """Show the passages that match the filters, newest first."""
     form, which = filters()
@@ -103,12 +106,16 @@ def passages() -> tuple[str, int]:
 
 @blueprint.get("/passages/export.csv")
 @requires("viewer")
+@reads.limited(reads.REPORT)
 def export() -> Response | BaseResponse:
     """Answer the passages that match the filters as CSV."""
     form, which = filters()
     if not form.faulty:
         try:
             return exports.csv_response(service.iterate(db.session, which))
+        except service.TooManyPassages:
+            # The list has no fault to show: it has pages.
+            raise
         except InvalidParameters as error:
             form.refuse(error.errors)
     # The page shows what is wrong with the filters.
@@ -153,7 +160,7 @@ def day(form: FilterForm, name: str, plaza: Plaza | None) -> date | None:
     if not text:
         return None
     try:
-        found = date.fromisoformat(text)
+        found = fields.day(text)
         # The calendar's ends have no day before or after in another time zone.
         begins(found - timedelta(days=2), plaza)
         begins(found + timedelta(days=2), plaza)
@@ -246,7 +253,7 @@ def new_passage(form: PassageForm) -> NewPassage:
             raise InvalidParameters([FieldError("at", form.at.data, problem, remedy)]) from None
     return NewPassage(
         plaza=form.plaza.data,
-        lane=form.lane.data.strip(),
+        lane=form.lane.data,
         vehicle_class=form.vehicle_class.data,
         plate=form.plate.data,
         payment_method=form.payment_method.data,

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import TypeVarTuple
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVarTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, contains_eager
 from sqlalchemy.orm.attributes import set_committed_value
 
-from toll.database import writing
-from toll.errors import FieldError, InvalidParameters, cut, not_known
+from toll.database import SECONDS, writing
+from toll.errors import FieldError, InvalidParameters, MalformedRequest, cut, not_known
 from toll.models import (
     PAYMENT_METHODS,
     IdempotencyRecord,
@@ -28,14 +26,18 @@ from toll.models import (
     now,
     table,
 )
-from toll.services import tariffs
+from toll.services import fields, tariffs, times
 
 Ts = TypeVarTuple("Ts")
-LANE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,9}", re.ASCII)
 # Clocks of lanes run ahead a little.
 AHEAD = timedelta(minutes=5)
 MOST_AT_ONCE = 500
 MOST_PER_PAGE = 500
+# An export of so many ends in the time that gunicorn gives a request when a release is handed over.
+MOST_EXPORTED = 200_000
+# And one that does not, since its client reads slowly, is broken off: it keeps a snapshot of the
+# database alive.
+EXPORT_SECONDS = 60
 
 
 # Made once: see services/tariffs.py.
@@ -50,6 +52,22 @@ _REMEMBER = {
     .returning(RECORDS.c.id)
     for dialect in (postgresql, sqlite)
 }
+
+
+_EXPORTED = (
+    sa.select(
+        *(Passage.id, Plaza.code.label("plaza"), Plaza.time_zone),
+        *(Passage.lane, VehicleClass.code.label("vehicle_class"), Passage.plate),
+        *(Passage.passed_at, Passage.amount, Passage.currency, Passage.tariff_name),
+        *(Passage.payment_method, Passage.recorded_by, Passage.recorded_at),
+    )
+    .join(Passage.plaza)
+    .join(Passage.vehicle_class)
+)
+
+
+class TooManyPassages(InvalidParameters):
+    """More match than are exported in one answer."""
 
 
 class IdempotencyConflict(Exception):
@@ -146,18 +164,6 @@ class Total:
 
     count: int
     amounts: dict[str, int]
-
-
-def normalise_plate(text: str) -> str:
-    """Return a plate in the one form that is stored; raise ValueError(problem, remedy)."""
-    plate = unicodedata.normalize("NFKC", text).upper()
-    plate = re.sub(r"[\s.\-\u2010-\u2015\u30fb]", "", plate)
-    if not 2 <= len(plate) <= 16 or not plate.isalnum():
-        raise ValueError(
-            "is missing" if not text else "is not a plate",
-            "Write 2 to 16 letters and digits, with spaces or hyphens as you like",
-        )
-    return plate
 
 
 def record(
@@ -291,21 +297,15 @@ def _charge(
     for index, each in enumerate(new):
         found: list[FieldError] = []
         passed_at = each.passed_at or moment
-        if not LANE.fullmatch(each.lane):
-            found.append(
-                FieldError(
-                    "lane",
-                    cut(each.lane),
-                    "is not a lane" if each.lane else "is missing",
-                    "Write 1 to 10 letters, digits and hyphens, like 3 or N-2",
-                )
-            )
-        plate = ""
+        lane = plate = ""
         try:
-            plate = normalise_plate(each.plate)
+            lane = fields.lane(each.lane)
         except ValueError as error:
-            problem, remedy = error.args
-            found.append(FieldError("plate", cut(each.plate), problem, remedy))
+            found.append(FieldError("lane", cut(each.lane), *error.args))
+        try:
+            plate = fields.plate(each.plate)
+        except ValueError as error:
+            found.append(FieldError("plate", cut(each.plate), *error.args))
         if each.payment_method not in PAYMENT_METHODS:
             found.append(not_known("payment_method", each.payment_method, PAYMENT_METHODS))
         if passed_at > moment + AHEAD:
@@ -330,7 +330,7 @@ def _charge(
             continue
         passage = Passage(
             plaza_id=price.plaza_id,
-            lane=each.lane,
+            lane=lane,
             class_id=price.class_id,
             plate=plate,
             passed_at=passed_at,
@@ -402,23 +402,41 @@ def total(s: Session, which: PassageFilter) -> Total:
     return Total(sum(row[1] for row in rows), {row[0]: int(row[2]) for row in rows})
 
 
-def iterate(s: Session, which: PassageFilter, chunk: int = 500) -> Iterator[Passage]:
-    """Yield all passages that match, newest first, without holding them all in memory."""
-    query = matching(s, _select(), which).order_by(Passage.passed_at.desc(), Passage.id.desc())
+def iterate(s: Session, which: PassageFilter, chunk: int = 500) -> Generator[sa.Row[Any]]:
+    """Yield all passages that match, newest first, without holding them all in memory.
+
+    A row has the passage's columns, and its plaza's and class's codes and time zone. Objects would
+    cost several times as much as the database does.
+
+    Raises InvalidParameters, and TooManyPassages if there are more than MOST_EXPORTED.
+    """
+    matched = matching(s, sa.select(Passage.id), which).limit(MOST_EXPORTED + 1).subquery()
+    if (s.scalar(sa.select(sa.func.count()).select_from(matched)) or 0) > MOST_EXPORTED:
+        field, value = ("until", which.until) if which.until else ("since", which.since)
+        raise TooManyPassages(
+            [
+                FieldError(
+                    field,
+                    value.isoformat(timespec="minutes") if value else None,
+                    f"leaves more than {MOST_EXPORTED:,} passages to export",
+                    "Take a shorter time, or more filters, and export the rest after it",
+                )
+            ]
+        )
     # Errors of the filter are raised here, not when the first row is taken.
+    query = matching(s, _EXPORTED, which).order_by(Passage.passed_at.desc(), Passage.id.desc())
     return _stream(s.get_bind(), query, chunk)
 
 
 def _stream(
-    bind: sa.Engine | sa.Connection, query: sa.Select[Passage], chunk: int
-) -> Iterator[Passage]:
+    bind: sa.Engine | sa.Connection, query: sa.Select[*tuple[Any, ...]], chunk: int
+) -> Generator[sa.Row[Any]]:
     # A session of its own: when Flask sends the rows, it has closed the request's session already,
     # which would begin again and then be closed by nobody.
-    with (
-        Session(bind) as session,
-        closing(session.scalars(query.execution_options(yield_per=chunk))) as rows,
-    ):
-        yield from rows
+    with Session(bind) as session:
+        session.connection(execution_options={SECONDS: EXPORT_SECONDS})
+        with closing(session.execute(query.execution_options(yield_per=chunk))) as rows:
+            yield from rows
 
 
 def _select() -> sa.Select[Passage]:
@@ -445,25 +463,19 @@ def matching(s: Session, query: sa.Select[*Ts], which: PassageFilter) -> sa.Sele
             errors += error.errors
     if which.plate is not None:
         try:
-            query = query.where(Passage.plate == normalise_plate(which.plate))
+            query = query.where(Passage.plate == fields.plate(which.plate))
         except ValueError as error:
-            problem, remedy = error.args
-            errors.append(FieldError("plate", cut(which.plate), problem, remedy))
+            errors.append(FieldError("plate", cut(which.plate), *error.args))
     if which.payment_method is not None:
         if which.payment_method not in PAYMENT_METHODS:
             errors.append(not_known("payment_method", which.payment_method, PAYMENT_METHODS))
         query = query.where(Passage.payment_method == which.payment_method)
     if which.lane is not None:
-        if not LANE.fullmatch(which.lane):
-            errors.append(
-                FieldError(
-                    "lane",
-                    cut(which.lane),
-                    "is not a lane",
-                    "Write 1 to 10 letters, digits and hyphens, like 3 or N-2",
-                )
-            )
-        query = query.where(Passage.lane == which.lane)
+        try:
+            # Older releases kept lanes in the case in which they came.
+            query = query.where(sa.func.upper(Passage.lane) == fields.lane(which.lane))
+        except ValueError as error:
+            errors.append(FieldError("lane", cut(which.lane), *error.args))
     if which.since is not None:
         query = query.where(Passage.passed_at >= which.since)
     if which.until is not None:
@@ -491,11 +503,16 @@ def _read_cursor(cursor: str) -> tuple[datetime, int]:
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         moment, _, number = base64.b64decode(padded, b"-_", validate=True).decode().partition(" ")
-        passed_at, passage_id = datetime.fromisoformat(moment), int(number)
-        if passed_at.tzinfo is None or not 0 < passage_id < 1 << 63:
+        passage_id = int(number)
+        # The first and the last days of the calendar have no equivalent in UTC.
+        read = datetime.fromisoformat(moment)
+        passed_at = read.astimezone(UTC)
+        if read.tzinfo is None or not times.EARLIEST <= passed_at <= times.LATEST:
             raise ValueError
-    except (ValueError, binascii.Error):
-        raise InvalidParameters(
+        if not 0 < passage_id < 1 << 63:
+            raise ValueError
+    except (ValueError, OverflowError, binascii.Error):
+        raise MalformedRequest(
             [
                 FieldError(
                     "cursor",
@@ -506,6 +523,31 @@ def _read_cursor(cursor: str) -> tuple[datetime, int]:
             ]
         ) from None
     return passed_at, passage_id
+
+
+def rewrite_plates(s: Session) -> int:
+    """Give plates that older releases stored the form that they have now; return of how many
+    passages that changed it.
+    """
+    # What is plain ASCII was right all along.
+    sqlite = s.get_bind().dialect.name == "sqlite"
+    other = Passage.plate.op("GLOB")("*[^ -~]*") if sqlite else Passage.plate.regexp_match("[^ -~]")
+    changed = 0
+    for stored in s.scalars(sa.select(Passage.plate).where(other).distinct()).all():
+        plate = fields.plate(stored)
+        if plate == stored:
+            continue
+        # A transaction for each, so that nobody waits for all of them.
+        with writing(s):
+            rows = s.execute(
+                sa.update(Passage)
+                .where(Passage.plate == stored)
+                .values(plate=plate)
+                .returning(Passage.id)
+                .execution_options(synchronize_session=False)
+            )
+            changed += len(rows.all())
+    return changed
 
 
 def prune_idempotency(s: Session, before: datetime) -> int:

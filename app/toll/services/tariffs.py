@@ -27,12 +27,13 @@ from toll.models import (
     table,
     window_holds,
 )
-from toll.services import times
+from toll.services import fields, times
 from toll.services.money import CURRENCIES, MOST, format_money
 
 __all__ = ["CURRENCIES", "format_money"]
 
-CODE = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", re.ASCII)
+CODE = re.compile(fields.CODE, re.ASCII)
+NAME_MOST = 80  # characters of a name
 LOCK = "tariffs"
 EVERY_DAY = (1 << len(DAYS)) - 1
 
@@ -181,7 +182,7 @@ def list_classes(s: Session) -> list[VehicleClass]:
 
 def get_plaza(s: Session, code: str, field: str = "plaza") -> Plaza:
     """Return a plaza; raise UnknownPlaza."""
-    plaza = s.scalar(sa.select(Plaza).where(Plaza.code == code)) if _text(code) else None
+    plaza = s.scalar(sa.select(Plaza).where(Plaza.code == code)) if fields.storable(code) else None
     if plaza is None:
         raise UnknownPlaza([not_known(field, code, (each.code for each in list_plazas(s)))])
     return plaza
@@ -190,7 +191,7 @@ def get_plaza(s: Session, code: str, field: str = "plaza") -> Plaza:
 def get_class(s: Session, code: str, field: str = "class") -> VehicleClass:
     """Return a vehicle class; raise UnknownClass."""
     query = sa.select(VehicleClass).where(VehicleClass.code == code)
-    found = s.scalar(query) if _text(code) else None
+    found = s.scalar(query) if fields.storable(code) else None
     if found is None:
         raise UnknownClass([not_known(field, code, (each.code for each in list_classes(s)))])
     return found
@@ -241,7 +242,7 @@ def quote(s: Session, plaza_code: str, class_code: str, at: datetime | None = No
         .where(Plaza.code == plaza_code, VehicleClass.code == class_code, *_valid(at))
         .order_by(PeakWindow.id)
     )
-    found = _text(plaza_code) and _text(class_code)
+    found = fields.storable(plaza_code) and fields.storable(class_code)
     tariff = s.scalars(query).unique().one_or_none() if found else None
     if tariff is None:
         plaza = get_plaza(s, plaza_code)
@@ -251,7 +252,7 @@ def quote(s: Session, plaza_code: str, class_code: str, at: datetime | None = No
             [
                 FieldError(
                     "at",
-                    f"{local:%Y-%m-%dT%H:%M%z}",
+                    local.isoformat(timespec="minutes"),
                     f"has no tariff for {class_code} at {plaza_code}",
                     "Take another time, or add a tariff that holds then",
                 )
@@ -276,7 +277,7 @@ def price(s: Session, plaza_code: str, class_code: str, at: datetime | None = No
     at = at or now()
     rows = (
         s.connection().execute(_PRICE, {"plaza": plaza_code, "class": class_code, "at": at}).all()
-        if _text(plaza_code) and _text(class_code)
+        if fields.storable(plaza_code) and fields.storable(class_code)
         else []
     )
     if not rows:
@@ -313,7 +314,7 @@ def create_plaza(
     s: Session, *, code: str, name: str, road: str, time_zone: str, currency: str
 ) -> Plaza:
     """Make a plaza; raise InvalidParameters."""
-    errors = [*_code("plaza", code), *_name("name", name, 80), *_name("road", road, 80)]
+    errors = [*_code("plaza", code), *_name("name", name), *_name("road", road)]
     try:
         if not time_zone:
             raise ValueError
@@ -340,7 +341,7 @@ def create_plaza(
 
 def create_class(s: Session, *, code: str, name: str, position: int | None = None) -> VehicleClass:
     """Make a vehicle class, the last one unless a position is given; raise InvalidParameters."""
-    errors = [*_code("class", code), *_name("name", name, 80)]
+    errors = [*_code("class", code), *_name("name", name)]
     with writing(s, LOCK):
         if s.scalar(sa.select(VehicleClass.id).where(VehicleClass.code == code)):
             errors.append(FieldError("class", code, "is there already", "Take another code"))
@@ -406,11 +407,6 @@ def _valid(at: datetime) -> tuple[sa.ColumnElement[bool], ...]:
     )
 
 
-def _text(value: object) -> bool:
-    """Return whether a value can be compared in the database: PostgreSQL refuses NUL."""
-    return isinstance(value, str) and "\0" not in value
-
-
 def _code(field: str, code: str) -> list[FieldError]:
     if CODE.fullmatch(code or ""):
         return []
@@ -424,11 +420,11 @@ def _code(field: str, code: str) -> list[FieldError]:
     ]
 
 
-def _name(field: str, name: str, most: int) -> list[FieldError]:
-    if name and name.strip() == name and len(name) <= most and name.isprintable():
+def _name(field: str, name: str) -> list[FieldError]:
+    if name and name.strip() == name and len(name) <= NAME_MOST and name.isprintable():
         return []
     problem = "is not a name" if name else "is missing"
-    return [FieldError(field, cut(name), problem, f"Write 1 to {most} printable characters")]
+    return [FieldError(field, cut(name), problem, f"Write 1 to {NAME_MOST} printable characters")]
 
 
 def _amount(field: str, amount: object) -> list[FieldError]:
@@ -458,7 +454,7 @@ def _windows(windows: Iterable[NewWindow]) -> list[FieldError]:
     errors: list[FieldError] = []
     before: list[NewWindow] = []
     for window in windows:
-        errors += _name("windows", window.name, 80)
+        errors += _name("windows", window.name)
         errors += _amount("windows", window.amount)
         text = f"{window.starts:%H:%M}-{window.ends:%H:%M}"
         if type(window.days) is not int or not 1 <= window.days <= EVERY_DAY:
@@ -507,7 +503,7 @@ def _create(s: Session, new: NewTariff) -> Tariff:
         vehicle_class = get_class(s, new.vehicle_class)
     except UnknownClass as error:
         errors += error.errors
-    errors += _name("name", new.name, 80) + _amount("amount", new.amount)
+    errors += _name("name", new.name) + _amount("amount", new.amount)
     if plaza:
         errors += _currency(new.currency, plaza)
     errors += _windows(new.windows)
@@ -618,7 +614,6 @@ COLUMNS = (
 )
 REQUIRED = ("plaza", "class", "name", "amount", "valid_from")
 DAY_NAMES = {day[:3].lower(): 1 << index for index, day in enumerate(DAYS)}
-CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -821,10 +816,10 @@ def _window(cells: dict[str, str], amount: int, errors: list[FieldError]) -> New
     clock = {}
     for name in ("starts", "ends"):
         value = cells.get(name, "") or "00:00"
-        if CLOCK.fullmatch(value):
-            clock[name] = time.fromisoformat(value)
-        else:
-            errors.append(FieldError(name, cut(value), "is not a time of day", "Write it as 07:00"))
+        try:
+            clock[name] = fields.clock(value)
+        except ValueError as error:
+            errors.append(FieldError(name, cut(value), *error.args))
     if len(errors) > before:
         return None
     return NewWindow(

@@ -9,6 +9,9 @@ TIMESTAMP = re.compile(
     r"(?P<local>\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?)(?P<offset>Z|[+-]\d\d:\d\d)?",
     re.ASCII,
 )
+# A moment between these has an equivalent, and a day before and after it, in every time zone.
+EARLIEST = datetime(1, 1, 3, tzinfo=UTC)
+LATEST = datetime(9999, 12, 29, tzinfo=UTC)
 # In a query string an unescaped plus arrives as a space.
 LOST_PLUS = re.compile(r"(?<=:\d\d) (?=\d\d:\d\d$)", re.ASCII)
 
@@ -30,10 +33,9 @@ def parse(text: str, zone: tzinfo | None) -> datetime:
         at = datetime.fromisoformat(match[0])
         if at.tzinfo is None:
             at = at.replace(tzinfo=zone or UTC)
-        # Both directions: dates at either end of the calendar have no equivalent elsewhere.
+        if not EARLIEST <= at.astimezone(UTC) <= LATEST:
+            raise ValueError
         back = at.astimezone(UTC).astimezone(at.tzinfo)
-        if zone:
-            at.astimezone(zone)
     except (ValueError, OverflowError) as error:
         raise ValueError("is not a date and time that exists", write) from error
     if back.replace(tzinfo=None) != at.replace(tzinfo=None):

@@ -38,6 +38,12 @@ async function refresh() {
       toggle.hidden = true;
       return;
     }
+    if (answer.status === 429 || answer.status === 503) {
+      failures += 1;
+      say("The service is busy; trying again");
+      plan();
+      return;
+    }
     if (!answer.ok) throw new Error(String(answer.status));
     show(await answer.text());
     failures = 0;
