@@ -927,6 +927,16 @@ def test_names_keep_what_covers_them_until_the_successor_is_there(
     assert host.reloaded() == 1
 
 
+def test_what_is_served_stays_while_nothing_is_better(host: Host) -> None:
+    """Another certificate that is no more what is wanted would be a change for nothing."""
+    host.lineage()
+    host.prepare(BOTH)
+    host.lineage("wider", [*DOMAINS, "more.example.org"], days=89)
+    result = host.prepare(BOTH, key_type="rsa-2048")
+    assert (host.links / "both").readlink() == host.configuration / "live" / "shop"
+    assert result["certificates"]["both"]["reason"] == "its key is ecdsa-p256, not rsa-2048"
+
+
 def test_only_names_without_any_valid_certificate_get_the_placeholder(host: Host) -> None:
     host.lineage("old", ["shop.example.org"], days=-1)
     host.lineage("other", ["other.example.org"])

@@ -858,7 +858,8 @@ class Run:
         own, problem = self.lineage(wanted.name, wanted)
         best = own
         if own.reason:
-            best = max([own, *self.others(wanted)], key=lambda each: rank(each, own))
+            current = link_targets(self.links).get(wanted.name)
+            best = max([own, *self.others(wanted)], key=lambda each: rank(each, own, current))
         if not best.covers:
             best = own
         wanted.source = best if best.certificate else None
@@ -1241,15 +1242,16 @@ def facts(certificate: Certificate | None) -> dict[str, Any]:
     }
 
 
-def rank(source: Source, own: Source) -> tuple[Any, ...]:
-    """The better of two certificates comes last."""
+def rank(source: Source, own: Source, current: Path | None) -> tuple[Any, ...]:
+    """The better of two certificates comes last; of two that are as good, what is served already."""
     if source.certificate is None:
         return (-1,)
     return (
         source.covers,
         not source.reason,
-        source is own,
         bool(source.lineage),
+        source.path == current,
+        source is own,
         source.certificate.not_after,
     )
 
