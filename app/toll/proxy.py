@@ -51,7 +51,8 @@ class Doors:
 def init_app(app: Flask, settings: Settings) -> None:
     """Believe the proxy, if there is one."""
     if settings.proxies:
-        app.wsgi_app = Doors(app.wsgi_app, settings.proxy_networks)  # type: ignore[method-assign]
+        doors = Doors(app.wsgi_app, settings.proxy_networks)
+        app.wsgi_app = doors  # type: ignore[method-assign,assignment]
 
 
 def from_proxy() -> bool:

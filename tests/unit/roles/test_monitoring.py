@@ -210,6 +210,26 @@ def test_everything_listens_on_the_loopback() -> None:
     assert re.findall(r"listen (.*);", status) == ["127.0.0.1:9145"]
 
 
+@pytest.mark.parametrize("variant", ["ON", "WATCHED"])
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ({}, "http://unix:/run/gunicorn/toll-app.sock:/metrics"),
+        ({"monitoring_app_address": "127.0.0.1:5000"}, "http://127.0.0.1:5000/metrics"),
+    ],
+    ids=["socket", "tcp"],
+)
+def test_nginx_asks_the_application_for_its_counts(
+    variant: str, address: dict[str, str], url: str
+) -> None:
+    """Past nginx the application does not answer them: every user of the host could ask."""
+    variables = {**HOST, **{"ON": ON, "WATCHED": WATCHED}[variant], **address}
+    status = render("monitoring", "nginx-status.conf.j2", "Debian", **variables)
+    assert f"proxy_pass {url};" in status
+    prometheus = render("monitoring", "monitoring/prometheus.yml.j2", "Debian", **variables)
+    assert ":5000" not in prometheus
+
+
 def test_a_watched_host_opens_one_port_to_one_key() -> None:
     status = render("monitoring", "nginx-status.conf.j2", "Debian", **HOST, **WATCHED)
     assert re.findall(r"listen (.*);", status) == [
