@@ -354,8 +354,9 @@ def test_site_and_deploy_run_the_same_stages_in_the_same_order() -> None:
     # A deploy alone has to see first that site.yml was there.
     stages = [each for each in imports("deploy.yml") if each != "set_up.yml"]
     assert stages[1:5] == ["lock.yml", "build.yml", "ship.yml", "programs.yml"]
-    # Packages and timers are a matter of setting up a host.
-    own = ("keep.yml", "install.yml", "journal.yml", "schedule.yml")
+    # Packages, timers, and where the data are, are a matter of setting up a host.
+    setup = ("keep.yml", "install.yml", "journal.yml", "schedule.yml")
+    own = (*setup, "move_out.yml")
     assert [each for each in imports("main.yml") if each not in own] == stages
 
 
