@@ -36,7 +36,8 @@ molecule: bootstrap ## All Molecule scenarios, or SCENARIO=name; KEEP=1 leaves i
 proof: bootstrap ## What is long: measurements and every fault, written to docs/proof/; ROUNDS=3
 	@$(python) tests/proof/run_cost.py $(ROUNDS)
 	@$(python) tests/proof/releases.py
-	@EVERY_SYSTEM=1 MONITORING_IMAGE=debian12 $(python) tools/run_tests.py molecule
+	@EVERY_SYSTEM=1 MONITORING_IMAGE=debian12 FIRST_SYSTEM=debian13 SECOND_SYSTEM=debian12 \
+		$(python) tools/run_tests.py molecule
 	@$(python) tests/proof/system_upgrade.py
 	@$(python) tests/proof/app_performance.py $(if $(ROUNDS),--rounds $(ROUNDS)) --write
 	@$(python) tests/proof/reading.py $(if $(ROUNDS),--rounds $(ROUNDS)) --write

@@ -112,7 +112,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 # Where it is set, each test runs on each system: `make proof`.
 EVERY_SYSTEM = bool(os.environ.get("EVERY_SYSTEM"))
-# The system is the end of a host's name: debian12, changed-13.
+# The system is the end of a name: debian12.
 SYSTEM = re.compile(r"(12|13)$")
 
 

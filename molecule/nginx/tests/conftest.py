@@ -147,6 +147,6 @@ def as_root(host: Host) -> Callable[[str], str]:
 def play(control: Any, host: Host, changed: bool) -> Callable[..., Any]:
     """Runs converge.yml on this host once more, with other variables."""
     if not changed:
-        pytest.skip("tried on both systems with the other variant")
+        pytest.skip("tried with the other variant")
     name = host.backend.host
     return lambda **variables: control.run_playbook(variables=variables, limit=name)

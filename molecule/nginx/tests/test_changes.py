@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from conftest import Web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -61,7 +60,6 @@ def main_pid(as_root: Callable[[str], str]) -> str:
     return as_root("systemctl show --property MainPID --value nginx.service").strip()
 
 
-@pytest.mark.one_system(12)
 def test_a_configuration_that_nginx_refuses_does_not_stay(
     web: Web,
     variables: dict[str, Any],
@@ -86,7 +84,6 @@ def test_a_configuration_that_nginx_refuses_does_not_stay(
     assert answers(web, name)
 
 
-@pytest.mark.one_system(13)
 def test_a_foreign_file_that_is_broken_is_named(
     web: Web, name: str, play: Callable[..., Any], as_root: Callable[[str], str]
 ) -> None:
@@ -123,7 +120,6 @@ def test_a_reload_that_nginx_cannot_do_fails_and_says_why(
     assert played.changed > 0
 
 
-@pytest.mark.one_system(12)
 def test_a_file_edited_by_hand_is_reported_and_kept(
     play: Callable[..., Any], as_root: Callable[[str], str]
 ) -> None:
@@ -199,7 +195,6 @@ def test_a_killed_master_comes_back(web: Web, name: str, as_root: Callable[[str]
     wait_for(lambda: answers(web, name))
 
 
-@pytest.mark.one_system(13)
 def test_a_site_that_is_taken_off_the_list_is_gone(
     web: Web,
     variables: dict[str, Any],
