@@ -27,7 +27,14 @@ LEAST = {
     "admin.end_tariff": "admin",
     "admin.send_end_tariff": "admin",
 }
-PUBLIC = {"public.calculator", "account.login", "account.send_login", "assets.serve", "docs.page"}
+PUBLIC = {
+    "public.calculator",
+    "account.login",
+    "account.make_known",
+    "account.send_login",
+    "assets.serve",
+    "docs.page",
+}
 
 
 def rules(app: Flask) -> list[tuple[str, str, str]]:
