@@ -130,6 +130,7 @@ def test_a_placeholder_stands_in_for_it(
     """The web server starts with it, and it says what it is."""
     if "staged" in variables["group_names"]:
         assert "Placeholder" in issuer(steps["changed"].served[name][NOWHERE])
+        assert f"{NOWHERE} now serves the placeholder" in steps["changed"].said
     link = host.file(f"{variables['certbot_links_directory']}/lost")
     assert link.linked_to.startswith(f"{variables['certbot_links_directory']}/.placeholder/lost@")
 
@@ -165,7 +166,9 @@ def test_an_authority_that_does_not_answer_leaves_what_is_served(
     step = steps["no authority"]
     assert step.stats[name]["failed"] == 1
     assert "Connection refused" in step.said
-    assert "What these names serve is as it was before" in step.said
+    for item in certificates_of(name):
+        for domain in item["domains"]:
+            assert f"{domain} now serves a certificate from CN=Pebble" in step.said
     assert step.served[name] == steps["back"].served[name]
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import http.server
 import json
 import shlex
+import shutil
+import socket
 import ssl
 import stat
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -171,14 +175,16 @@ class Host:
             "email": "ops@example.org",
             "key_type": "ecdsa-p256",
             "probe": False,
+            "serving_address": "",
+            "ahead": False,
             "reload_argv": ["/bin/sh", "-c", f"echo reload >> {self.reloads}"],
             "certbot": str(self.root / "certbot"),
             "configuration_directory": str(self.configuration),
             "reload_marker": str(self.marker),
             **options,
         }
-        call = certificate.Run(self)
-        return {**call(), "failures": call.failures}
+        self.call = certificate.Run(self)
+        return {**self.call(), "failures": self.call.failures}
 
     def prepare(self, *certificates: tuple[str, list[str]], **options: Any) -> dict[str, Any]:
         return self.run(*certificates, obtain=False, reload_argv=[], **options)
@@ -876,3 +882,302 @@ def test_a_second_renewer_is_warned_of(
     monkeypatch.setattr(certificate, "CRON_DIRECTORY", str(host.root / "nowhere"))
     host.prepare()
     assert any(str(crontab) in warning for warning in host.warnings) is found
+
+
+# --- What a name has, it keeps --------------------------------------------------------------
+
+BOTH = ("both", DOMAINS)
+
+
+def remove_lineage(host: Host, name: str = "shop") -> None:
+    """As `certbot delete` does."""
+    shutil.rmtree(host.configuration / "live" / name)
+    (host.configuration / "renewal" / f"{name}.conf").unlink()
+
+
+def test_a_certificate_under_another_name_is_served_and_not_obtained_again(host: Host) -> None:
+    """A layout of before, or a certificate that the operator obtained: as wanted, so it serves."""
+    host.lineage()
+    result = host.prepare(BOTH)
+    assert (host.links / "both").readlink() == host.configuration / "live" / "shop"
+    assert result["certificates"]["both"]["serves"] == "issued"
+    assert result["pending"] == []
+    before = host.state()
+    assert not host.run(BOTH)["changed"]
+    assert host.state() == before
+    assert host.asked() == []
+
+
+@pytest.mark.parametrize("have", [DOMAINS[:1], ["*.example.org"]], ids=["one of two", "wildcard"])
+def test_names_keep_what_covers_them_until_the_successor_is_there(
+    host: Host, have: list[str]
+) -> None:
+    """Neither a name that joins nor an authority that refuses takes a certificate from a name."""
+    host.lineage(domains=have)
+    host.lineage("old", ["shop.example.org"], days=-1)
+    host.prepare(BOTH)
+    assert names_of(host.served("both")) == set(have)
+    host.certbot(1, REFUSED)
+    assert host.run(BOTH)["failures"]
+    assert names_of(host.served("both")) == set(have)
+    host.certbot(0)
+    host.issue("both")
+    assert not host.run(BOTH)["failures"]
+    assert (host.links / "both").readlink() == host.configuration / "live" / "both"
+    assert host.reloaded() == 1
+
+
+def test_what_is_served_stays_while_nothing_is_better(host: Host) -> None:
+    """Another certificate that is no more what is wanted would be a change for nothing."""
+    host.lineage()
+    host.prepare(BOTH)
+    host.lineage("wider", [*DOMAINS, "more.example.org"], days=89)
+    result = host.prepare(BOTH, key_type="rsa-2048")
+    assert (host.links / "both").readlink() == host.configuration / "live" / "shop"
+    assert result["certificates"]["both"]["reason"] == "its key is ecdsa-p256, not rsa-2048"
+
+
+def test_only_names_without_any_valid_certificate_get_the_placeholder(host: Host) -> None:
+    host.lineage("old", ["shop.example.org"], days=-1)
+    host.lineage("other", ["other.example.org"])
+    host.prepare(BOTH)
+    assert "Placeholder" in host.served("both").issuer.rfc4514_string()
+
+
+def test_a_certificate_deleted_in_certbot_is_served_until_there_is_another(host: Host) -> None:
+    """Deleted by hand: nginx has it in memory, and any reload or reboot would end that."""
+    host.lineage()
+    host.prepare()
+    serial = host.served().serial_number
+    remove_lineage(host)
+    host.certbot(1, REFUSED)
+    result = host.run()
+    assert result["failures"]
+    assert result["certificates"]["shop"]["serves"] == "kept"
+    assert host.served().serial_number == serial
+    certificate.read_pair(host.links / "shop")
+    # Nothing more to change, and still to be obtained.
+    assert host.prepare()["actions"] == []
+    host.certbot(0)
+    host.issue()
+    result = host.run()
+    assert result["certificates"]["shop"]["serves"] == "issued"
+    assert host.served().serial_number != serial
+
+
+def test_the_copy_is_roots_alone_and_follows_a_renewal(host: Host) -> None:
+    host.lineage()
+    host.prepare()
+    host.lineage()
+    host.prepare()
+    copy = host.links / ".kept" / "shop"
+    assert certificate.read_pair(copy).serial == f"{host.served().serial_number:x}"
+    (real,) = host.links.glob(".kept/shop@*")
+    assert copy.resolve() == real
+    assert stat.S_IMODE(real.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(real.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in real.iterdir()} == {0o600}
+
+
+def test_files_that_certbot_was_killed_over_are_replaced(host: Host) -> None:
+    """It exchanges certificate and key one after the other. It cannot mend what it cannot read."""
+    host.lineage()
+    host.prepare()
+    serial = host.served().serial_number
+    host.lineage(stranger=True)
+    assert host.prepare()["certificates"]["shop"]["serves"] == "kept"
+    assert host.served().serial_number == serial
+    host.issue("shop-2")
+    result = host.run()
+    assert not result["failures"]
+    assert "--cert-name shop-2" in host.asked()[0]
+    assert (host.links / "shop").readlink() == host.configuration / "live" / "shop-2"
+    assert any("certbot delete --cert-name shop" in warning for warning in host.warnings)
+    assert host.run()["actions"] == []
+
+
+def test_a_name_is_not_taken_from_a_certificate_that_another_site_reads(host: Host) -> None:
+    """certbot changes names in place: whoever reads the other link would lose one."""
+    host.lineage()
+    host.prepare(BOTH)
+    host.issue("shop-2", DOMAINS[:1])
+    assert not host.run(("shop", DOMAINS[:1]))["failures"]
+    assert "--cert-name shop-2" in host.asked()[0]
+    assert names_of(host.served("both")) == set(DOMAINS)
+    assert names_of(host.served("shop")) == set(DOMAINS[:1])
+
+
+def test_the_remedy_for_an_old_link_spares_what_another_reads(host: Host) -> None:
+    host.lineage()
+    host.prepare()
+    host.run(BOTH)
+    (warning,) = host.warnings
+    assert "certbot delete" not in warning
+    subprocess.run(["sh", "-c", warning.partition("reads it: ")[2]], check=True)
+    assert not (host.links / "shop").is_symlink()
+    assert host.run(BOTH)["actions"] == []
+    assert host.warnings == []
+
+
+# --- Before the web server changes ----------------------------------------------------------
+
+
+class Tls:
+    """A web server that shows a pair of files for the names in its certificate, no other."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[str, ssl.SSLContext] = {}
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.sni_callback = self.choose
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def choose(self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
+        if name not in self.pairs:
+            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        connection.context = self.pairs[name]
+        return None
+
+    def serve(self, pair: Path, *names: str) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair / "fullchain.pem", pair / "privkey.pem")
+        for name in names or DOMAINS:
+            self.pairs[name] = context
+        # A context without any certificate does not get as far as the name.
+        self.context.load_cert_chain(pair / "fullchain.pem", pair / "privkey.pem")
+
+    def run(self) -> None:
+        while True:
+            try:
+                raw, _ = self.listener.accept()
+            except OSError:
+                return
+            try:
+                with self.context.wrap_socket(raw, server_side=True) as connection:
+                    connection.recv(1)
+            except OSError:
+                raw.close()
+
+    def stop(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
+@pytest.fixture
+def tls() -> Iterator[Tls]:
+    server = Tls()
+    yield server
+    with contextlib.suppress(OSError):
+        server.stop()
+
+
+NEW = ("new", ["new.example.org"])
+
+
+@pytest.fixture
+def live(host: Host, tls: Tls) -> Tls:
+    """The web server serves the first certificate."""
+    host.lineage()
+    host.prepare()
+    tls.serve(host.links / "shop")
+    return tls
+
+
+def ahead(host: Host, live: Tls, *certificates: tuple[str, list[str]], **options: Any) -> Any:
+    options = {"serving_address": live.address, **options}
+    return host.run(*(certificates or [NEW]), ahead=True, reload_argv=[], **options)
+
+
+def test_new_names_have_their_certificate_before_they_go_live(host: Host, live: Tls) -> None:
+    host.issue(*NEW)
+    result = ahead(host, live)
+    assert not result["failures"]
+    assert result["pending"] == []
+    # No web server reads a link that was not there.
+    assert not result["reload_pending"]
+    assert (host.links / "new").readlink() == host.configuration / "live" / "new"
+
+
+def test_new_names_whose_certificate_is_refused_change_nothing(host: Host, live: Tls) -> None:
+    before = host.state()
+    host.certbot(1, REFUSED)
+    result = ahead(host, live)
+    assert list(result["failures"]) == ["new"]
+    after = host.state()
+    changed = {path for path in after if after[path] != before.get(path)}
+    assert changed == {str(host.calls), str(host.root / "certbot")}
+
+
+@pytest.mark.parametrize("why", ["no server", "nobody to ask", "other directory", "placeholder"])
+def test_where_nothing_serves_nobody_is_asked_ahead(host: Host, live: Tls, why: str) -> None:
+    """The first run of a host, or one that mends a web server that is down, has to come through."""
+    options: dict[str, Any] = {}
+    if why == "no server":
+        live.stop()
+    elif why == "nobody to ask":
+        options["serving_address"] = ""
+    elif why == "other directory":
+        options["challenge_directory"] = str(host.root / "moved")
+    else:
+        # It has not reloaded since the authority issued.
+        certificate.make_placeholder(host.root / "p" / "shop", DOMAINS, NOW)
+        live.serve(host.root / "p" / "shop")
+    result = ahead(host, live, **options)
+    assert host.asked() == []
+    assert result["pending"] == ["new"]
+    assert "Placeholder" in host.served("new").issuer.rfc4514_string()
+
+
+def test_what_is_covered_is_not_asked_for_ahead(host: Host, live: Tls) -> None:
+    """A kind of key may wait until the web server is as wanted, which may be what it needs."""
+    result = ahead(host, live, BOTH, key_type="rsa-2048")
+    assert host.asked() == []
+    assert result["pending"] == ["both"]
+    assert names_of(host.served("both")) == set(DOMAINS)
+
+
+def test_a_preview_says_that_it_would_be_obtained_first(host: Host, live: Tls) -> None:
+    host.check_mode = True
+    before = host.state()
+    result = ahead(host, live)
+    assert result["actions"] == [
+        f"new: obtain for new.example.org from {AUTHORITY}, because there is none yet"
+    ]
+    assert result["pending"] == []
+    assert host.state() == before
+
+
+# --- What is served -------------------------------------------------------------------------
+
+
+def test_a_failure_says_what_the_web_server_shows(host: Host, tls: Tls, tmp_path: Path) -> None:
+    """Looked at, in a handshake for each name: a claim about it was wrong before."""
+    domains = [f"{name}.example.org" for name in ("good", "old", "fake", "foreign", "unknown")]
+    good, old, fake, foreign = domains[:4]
+    write_pair(tmp_path / "good", [good])
+    write_pair(tmp_path / "old", [old], days=-1)
+    certificate.make_placeholder(tmp_path / "p" / "fake", [fake], NOW)
+    write_pair(tmp_path / "foreign", ["elsewhere.example.org"])
+    for name, folder in ((good, "good"), (old, "old"), (fake, "p/fake"), (foreign, "foreign")):
+        tls.serve(tmp_path / folder, name)
+    host.certbot(1, REFUSED)
+    host.run(("shop", domains), serving_address=tls.address)
+    served = host.call.served()
+    until = f"{NOW + datetime.timedelta(days=60):%Y-%m-%d %H:%M} UTC"
+    assert served[good] == f"a certificate from CN=Test Authority, valid until {until}"
+    assert served[old].startswith("a certificate from CN=Test Authority that expired at ")
+    assert served[fake] == "the placeholder, which no client trusts"
+    assert served[foreign] == (
+        "a certificate from CN=Test Authority for other names, elsewhere.example.org"
+    )
+    assert served["unknown.example.org"].startswith("nothing: the web server refuses the name (")
+
+
+def test_a_failure_says_that_nobody_answers(host: Host, tls: Tls) -> None:
+    tls.stop()
+    host.certbot(1, REFUSED)
+    host.run(serving_address=tls.address)
+    assert set(host.call.served().values()) == {
+        f"nothing: no answer at {tls.address} (Connection refused)"
+    }

@@ -10,16 +10,21 @@ version_added: "1.0.0"
 description:
   - A web server always reads C(<links_directory>/<name>/fullchain.pem) and C(privkey.pem). This
     module decides what that link leads to, for all certificates in one trip.
-  - Until the authority has issued, it is a self-signed placeholder, so that the web server can
-    start and answer the challenge. From then on it is certbot's C(live/<name>), so that a renewal
-    needs no further step than a reload.
+  - It leads to the valid certificate that covers most of the wanted names, whatever certbot calls it; a
+    certificate that is as wanted is never obtained a second time under another name. Leading to
+    certbot's C(live/<lineage>) means that a renewal needs no further step than a reload.
+  - A copy of what a link leads to is kept beside the links. If somebody deletes the certificate in
+    certbot, or certbot is killed while it exchanges the files, the copy serves until the authority has issued again.
+  - Only if no name has a valid certificate is it a self-signed placeholder, so that the web server
+    can start and answer the challenge.
   - certbot is run only for a certificate that is missing, has expired, or differs from what is
     wanted in its names, its authority, its kind of key or the directory of its challenges. What
     is merely due is left to the renewal timer.
   - Before the authority is asked, each name's challenge path is fetched from the host, because an
     authorisation that fails counts against a limit of the authority.
-  - A certificate that cannot be obtained leaves what is served as it was. The others are still
-    obtained; the module fails at the end and says why for each.
+  - A certificate that cannot be obtained leaves each link as it was. The others are still
+    obtained; the module fails at the end and says why for each, and what the web server serves for
+    each name, for which it asks the web server (O(serving_address)).
   - Nothing below O(configuration_directory) is ever removed. A link for a certificate that is no
     longer listed is reported and left.
 options:
@@ -33,6 +38,21 @@ options:
       without asking the authority, as before the web server starts.
     type: bool
     default: true
+  ahead:
+    description:
+      - With O(obtain), obtain only what would otherwise go live without a certificate, before the web
+        server is changed. This is a certificate of which certbot has nothing yet, with a name that no valid
+        certificate covers, on a host whose web server already serves another of certbot's
+        certificates and answers challenges from O(challenge_directory). Everything else is left
+        for a later call.
+      - If it fails, the module changes nothing.
+    type: bool
+    default: false
+  serving_address:
+    description: Where the web server answers over TLS, C(<host>:<port>). Empty if nobody can be
+      asked, in which case a failure does not say what is served, and O(ahead) does nothing.
+    type: str
+    default: 127.0.0.1:443
   links_directory:
     description: Directory of the links, one per certificate.
     type: path
@@ -105,8 +125,8 @@ EXAMPLES = r"""
 RETURN = r"""
 certificates:
   description:
-    - By name, what is served after the task (V(placeholder), V(issued), or V(nothing) in check
-      mode), with C(domains), C(issuer), C(serial) in hexadecimal and C(not_after) in UTC as far
+    - By name, what the link leads to after the task (V(issued); V(kept), a copy of a certificate that
+      certbot no longer has; V(placeholder); or V(nothing) in check mode), with C(domains), C(issuer), C(serial) in hexadecimal and C(not_after) in UTC as far
       as they are known, and C(reason), why it is to be obtained, empty if it is as wanted.
   type: dict
   returned: success
@@ -124,6 +144,10 @@ unlisted:
   returned: success
 failures:
   description: By name, why a certificate could not be obtained.
+  type: dict
+  returned: failure
+served:
+  description: By domain, what the web server showed in a TLS handshake after the failure.
   type: dict
   returned: failure
 """
@@ -175,6 +199,7 @@ KEY_OPTIONS = {
     "rsa-4096": ("--key-type", "rsa", "--rsa-key-size", "4096"),
 }
 
+HANDSHAKE_TIMEOUT_SECONDS = 5
 # HTTP-01 knows no other port.
 HTTP_PORT = 80
 PROBE_TIMEOUT_SECONDS = 10
@@ -220,17 +245,45 @@ class Lineage:
 
 
 @dataclass
+class Source:
+    """What a link could lead to.
+
+    Attributes:
+        path: directory with fullchain.pem and privkey.pem.
+        lineage: certbot's name for it; empty for a kept copy.
+        certificate: None where nothing can be served.
+        reason: why it is not what is wanted; empty if it is.
+        force: whether certbot has to be forced to replace it.
+        covers: how many of the wanted names a client can reach with it today.
+    """
+
+    path: Path
+    lineage: str
+    certificate: Certificate | None
+    reason: str
+    force: bool
+    covers: int
+
+
+@dataclass
 class Wanted:
-    """One certificate, and what has become of it."""
+    """One certificate, and what has become of it.
+
+    `source` is the best of what there is, None where no certificate can be served.
+    """
 
     name: str
     domains: list[str]
     link: Path
-    live: Path
     serves: str = "nothing"
+    source: Source | None = None
     certificate: Certificate | None = None
     reason: str = ""
     force: bool = False
+    # Check mode: what a run would have obtained before the web server is changed.
+    planned: bool = False
+    # What is wrong with certbot's files under the name, although another certificate serves.
+    problem: str = ""
 
 
 # --- Reading what is there ------------------------------------------------------------------
@@ -385,14 +438,14 @@ def reason_to_obtain(
     return "; ".join(reasons), force
 
 
-def unlisted_links(links: Path, wanted: set[str]) -> list[str]:
-    """Names that have a link and are not wanted."""
-    if not links.is_dir():
-        return []
-    return sorted(
-        path.name
-        for path in links.iterdir()
-        if path.is_symlink() and path.name not in wanted and not path.name.startswith(".")
+def covered(certificate: Certificate, domains: list[str], now: datetime.datetime) -> int:
+    """How many of the domains a client can reach with the certificate today."""
+    if certificate.not_after <= now:
+        return 0
+    names = certificate.domains
+    return sum(
+        domain in names or f"*.{domain.partition('.')[2]}" in names
+        for domain in map(str.lower, domains)
     )
 
 
@@ -442,16 +495,29 @@ def make_placeholder(directory: Path, domains: list[str], now: datetime.datetime
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(key, hashes.SHA256())
     )
-    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_pair(
+        directory,
+        {
+            "privkey.pem": key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            ),
+            "fullchain.pem": certificate.public_bytes(serialization.Encoding.PEM),
+        },
+    )
+
+
+def is_placeholder(certificate: Any) -> bool:
+    organizations = certificate.issuer.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    return any(each.value == PLACEHOLDER_NAME for each in organizations)
+
+
+def write_pair(directory: Path, files: dict[str, bytes]) -> None:
+    """Writes a certificate and its key into a new directory, readable by root alone."""
+    directory.parent.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    directory.parent.mkdir(mode=0o700, exist_ok=True)
     directory.mkdir(mode=0o700)
-    files = {
-        "privkey.pem": key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ),
-        "fullchain.pem": certificate.public_bytes(serialization.Encoding.PEM),
-    }
     for name, content in files.items():
         handle = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as stream:
@@ -480,6 +546,17 @@ def link_target(link: Path) -> Path | None:
             f"{link} is not a symbolic link; move it away, the link to the certificate goes there"
         )
     return None
+
+
+def link_targets(links: Path) -> dict[str, Path]:
+    """Where each link leads, by its name."""
+    if not links.is_dir():
+        return {}
+    return {
+        path.name: Path(os.readlink(path))
+        for path in sorted(links.iterdir())
+        if path.is_symlink() and not path.name.startswith(".")
+    }
 
 
 # --- Probing the challenge path -------------------------------------------------------------
@@ -618,8 +695,8 @@ def probe_all(domains: list[str], challenge_directory: str) -> list[str]:
 # --- certbot --------------------------------------------------------------------------------
 
 
-def certbot_argv(wanted: Wanted, params: dict[str, Any]) -> list[str]:
-    """The command that obtains one certificate without asking anything."""
+def certbot_argv(wanted: Wanted, lineage: str, params: dict[str, Any]) -> list[str]:
+    """The command that obtains one certificate under certbot's name for it, asking nothing."""
     account = (
         ["--email", params["email"], "--no-eff-email"]
         if params["email"]
@@ -637,7 +714,7 @@ def certbot_argv(wanted: Wanted, params: dict[str, Any]) -> list[str]:
         *("--webroot", "--webroot-path", params["challenge_directory"]),
         *("--webroot-map", webroots),
         *KEY_OPTIONS[params["key_type"]],
-        *("--cert-name", wanted.name, *domains, "--renew-with-new-domains"),
+        *("--cert-name", lineage, *domains, "--renew-with-new-domains"),
         "--force-renewal" if wanted.force else "--keep-until-expiring",
     ]
 
@@ -700,6 +777,43 @@ def essence(output: str) -> str:
     return " ".join(kept[-2:]) or "failed without a word; see /var/log/letsencrypt/letsencrypt.log"
 
 
+# --- What is served -------------------------------------------------------------------------
+
+
+def shown(address: str, domain: str) -> bytes:
+    """The certificate (DER) that the web server shows for the domain. Raises OSError for none."""
+    host, _, port = address.rpartition(":")
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with (
+        socket.create_connection((host.strip("[]"), int(port)), HANDSHAKE_TIMEOUT_SECONDS) as raw,
+        context.wrap_socket(raw, server_hostname=domain) as connection,
+    ):
+        return connection.getpeercert(binary_form=True) or b""
+
+
+def describe_served(address: str, domain: str, now: datetime.datetime) -> str:
+    """What a client gets that asks the web server for the domain, in words."""
+    try:
+        leaf = x509.load_der_x509_certificate(shown(address, domain))
+    except ssl.SSLError as error:
+        return f"nothing: the web server refuses the name ({error.reason})"
+    except OSError as error:
+        return f"nothing: no answer at {address} ({error.strerror or error})"
+    issuer = leaf.issuer.rfc4514_string()
+    end = end_of_validity(leaf)
+    if is_placeholder(leaf):
+        return "the placeholder, which no client trusts"
+    until = f"{end:%Y-%m-%d %H:%M} UTC"
+    if end <= now:
+        return f"a certificate from {issuer} that expired at {until}"
+    names = frozenset(subject_names(leaf))
+    if not covered(Certificate(names, issuer, "", end, ""), [domain], now):
+        return f"a certificate from {issuer} for other names, {', '.join(sorted(names))}"
+    return f"a certificate from {issuer}, valid until {until}"
+
+
 # --- The module -----------------------------------------------------------------------------
 
 
@@ -712,6 +826,7 @@ class Run:
         self.configuration = Path(self.params["configuration_directory"])
         self.links = Path(self.params["links_directory"])
         self.placeholders = self.links / ".placeholder"
+        self.kept = self.links / ".kept"
         self.marker = Path(self.params["reload_marker"])
         self.now = datetime.datetime.now(UTC)
         self.wanted = [
@@ -719,7 +834,6 @@ class Run:
                 name=entry["name"],
                 domains=entry["domains"],
                 link=self.links / entry["name"],
-                live=self.configuration / "live" / entry["name"],
             )
             for entry in self.params["certificates"]
         ]
@@ -731,31 +845,71 @@ class Run:
         """Reads what there is and decides, without changing anything."""
         if not HAS_CRYPTOGRAPHY:
             # Check mode on a host that has no certbot yet: what is there is taken for right.
-            wanted.serves = "issued" if wanted.live.exists() else "nothing"
-            wanted.reason = "" if wanted.live.exists() else "there is none yet"
+            there = wanted.link.exists() or (self.configuration / "live" / wanted.name).exists()
+            wanted.serves = "issued" if there else "nothing"
+            wanted.reason = "" if there else "there is none yet"
             return
-        lineage = read_lineage(wanted.name, self.configuration)
-        wanted.certificate = lineage.certificate
-        wanted.reason, wanted.force = reason_to_obtain(
-            lineage,
+        own, problem = self.lineage(wanted.name, wanted)
+        best = own
+        if own.reason:
+            current = link_targets(self.links).get(wanted.name)
+            best = max([own, *self.others(wanted)], key=lambda each: rank(each, own, current))
+        if not best.covers:
+            best = own
+        wanted.source = best if best.certificate else None
+        wanted.certificate = best.certificate
+        complete = best.covers == len(wanted.domains)
+        wanted.reason = best.reason if complete and best.lineage else own.reason
+        wanted.force = own.force
+        wanted.problem = problem if best is not own else ""
+
+    def lineage(self, name: str, wanted: Wanted) -> tuple[Source, str]:
+        """What certbot has under a name, judged by what is wanted; and what is wrong with it."""
+        found = read_lineage(name, self.configuration)
+        reason, force = reason_to_obtain(
+            found,
             wanted.domains,
             directory_url=self.params["directory_url"],
             challenge_directory=self.params["challenge_directory"],
             wanted_key=self.params["key_type"],
             now=self.now,
         )
+        covers = covered(found.certificate, wanted.domains, self.now) if found.certificate else 0
+        path = self.configuration / "live" / name
+        return Source(path, name, found.certificate, reason, force, covers), found.problem
+
+    def others(self, wanted: Wanted) -> list[Source]:
+        """Certificates under other names, and the copy of what the link led to."""
+        found = []
+        directory = self.configuration / "live"
+        if directory.is_dir():
+            for path in sorted(directory.iterdir()):
+                if path.is_dir() and path.name != wanted.name:
+                    found.append(self.lineage(path.name, wanted)[0])
+        kept = self.kept / wanted.name
+        try:
+            certificate = read_pair(kept)
+        except CertificateError:
+            return found
+        covers = covered(certificate, wanted.domains, self.now)
+        return [*found, Source(kept, "", certificate, "certbot no longer has it", False, covers)]
 
     def connect(self, wanted: Wanted) -> None:
-        """Leads the link to certbot's certificate if it can be served, else to a placeholder."""
+        """Leads the link to the best certificate that there is, else to a placeholder."""
         found = link_target(wanted.link)
         if not HAS_CRYPTOGRAPHY:
             if found is None:
                 self.done.append(f"{wanted.name}: link to {wanted.serves}")
             return
-        if wanted.certificate is not None:
-            wanted.serves = "issued"
-            if found != wanted.live:
-                self.move(wanted, wanted.live, f"{wanted.name}: serve the issued certificate")
+        if wanted.source is not None:
+            self.keep(wanted, wanted.source)
+            wanted.serves = "issued" if wanted.source.lineage else "kept"
+            if found != wanted.source.path:
+                what = {
+                    wanted.name: "the issued certificate",
+                    "": "the copy of its last certificate",
+                }.get(wanted.source.lineage, f"certbot's certificate {wanted.source.lineage}")
+                self.move(wanted, wanted.source.path, f"{wanted.name}: serve {what}")
                 for leftover in self.placeholders.glob(f"{wanted.name}@*"):
                     if not self.module.check_mode:
                         shutil.rmtree(leftover)
@@ -775,13 +929,40 @@ class Run:
         fresh = self.placeholders / f"{wanted.name}@{secrets.token_hex(4)}"
         if not self.module.check_mode:
             make_placeholder(fresh, wanted.domains, self.now)
-            if self.module.selinux_enabled():
-                for path in (self.placeholders, fresh, *fresh.iterdir()):
-                    self.module.set_default_selinux_context(str(path), False)
+            self.label(self.placeholders, fresh)
             wanted.certificate = read_pair(fresh)
         self.move(wanted, fresh, f"{wanted.name}: serve a placeholder for {names(wanted)}")
         for old in self.placeholders.glob(f"{wanted.name}@*"):
             if old != fresh and not self.module.check_mode:
+                shutil.rmtree(old)
+
+    def label(self, parent: Path, pair: Path) -> None:
+        if self.module.selinux_enabled():
+            for path in (parent, pair, *pair.iterdir()):
+                self.module.set_default_selinux_context(str(path), False)
+
+    def keep(self, wanted: Wanted, source: Source) -> None:
+        """Copies a valid certificate with its key, for the day on which certbot has lost it."""
+        if self.module.check_mode or not source.lineage or not source.covers:
+            return
+        link = self.kept / wanted.name
+        try:
+            if (
+                source.certificate is not None
+                and read_pair(link).serial == source.certificate.serial
+            ):
+                return
+        except CertificateError:
+            pass
+        fresh = self.kept / f"{wanted.name}@{secrets.token_hex(4)}"
+        write_pair(
+            fresh,
+            {name: (source.path / name).read_bytes() for name in ("privkey.pem", "fullchain.pem")},
+        )
+        self.label(self.kept, fresh)
+        point(link, fresh)
+        for old in self.kept.glob(f"{wanted.name}@*"):
+            if old != fresh:
                 shutil.rmtree(old)
 
     def move(self, wanted: Wanted, target: Path, what: str) -> None:
@@ -808,9 +989,12 @@ class Run:
         if self.params["probe"]:
             addresses = probe_all(wanted.domains, self.params["challenge_directory"])
         before = self.marker.exists()
-        self.remember_reload()
+        # No web server reads a link that is not there yet.
+        if wanted.link.is_symlink():
+            self.remember_reload()
+        lineage = self.free_lineage(wanted)
         try:
-            run_certbot(certbot_argv(wanted, self.params))
+            run_certbot(certbot_argv(wanted, lineage, self.params))
         except CertificateError as error:
             if not before:
                 self.marker.unlink(missing_ok=True)
@@ -830,15 +1014,81 @@ class Run:
             raise CertificateError(f"{error}{note}") from error
         reason = wanted.reason
         self.look(wanted)
-        if wanted.certificate is None:
-            raise CertificateError(
-                f"certbot reported success, but {wanted.reason or f'{wanted.live} is missing'}; "
-                f"look at {self.configuration / 'renewal' / wanted.name}.conf"
-            )
         if wanted.reason:
-            raise CertificateError(f"certbot reported success, but {wanted.reason}")
+            raise CertificateError(
+                f"certbot reported success, but {wanted.reason}; `certbot certificates` shows what "
+                f"it has, and {self.configuration / 'renewal' / lineage}.conf its settings"
+            )
         self.done.append(f"{wanted.name}: obtained for {names(wanted)}, because {reason}")
         self.connect(wanted)
+
+    def free_lineage(self, wanted: Wanted) -> str:
+        """certbot's name for what is obtained: the certificate's, unless something else depends on that.
+
+        A site may still read a certificate through another link; losing a name from it would take that name
+        from its clients. And certbot cannot repair files of its own that it cannot read.
+        """
+        others = link_targets(self.links)
+        others.pop(wanted.name, None)
+        read = {target.name for target in others.values()}
+        problem = read_lineage(wanted.name, self.configuration).problem
+        if wanted.name not in read and not problem:
+            return wanted.name
+        number = 2
+        while any(
+            (self.configuration / directory / f"{wanted.name}-{number}{suffix}").exists()
+            for directory, suffix in (("live", ""), ("archive", ""), ("renewal", ".conf"))
+        ):
+            number += 1
+        return f"{wanted.name}-{number}"
+
+    def unproven(self, wanted: Wanted) -> bool:
+        """Whether a name would go live without a certificate on a web server that serves others."""
+        covers = wanted.source.covers if wanted.source else 0
+        if not wanted.reason or covers == len(wanted.domains) or not HAS_CRYPTOGRAPHY:
+            return False
+        if (self.configuration / "live" / wanted.name).exists() or not self.params[
+            "serving_address"
+        ]:
+            return False
+        challenges = self.params["challenge_directory"].rstrip("/")
+        live = self.configuration / "live"
+        targets = link_targets(self.links).values()
+        lineages = [
+            read_lineage(target.name, self.configuration)
+            for target in targets
+            if target.parent == live
+        ]
+        return any(
+            found.certificate is not None
+            and found.certificate.not_after > self.now
+            and challenges in found.webroots.values()
+            and self.is_served(found.certificate)
+            for found in lineages
+        )
+
+    def is_served(self, certificate: Certificate) -> bool:
+        """Whether the web server shows a certificate for one of these names."""
+        for domain in sorted(certificate.domains):
+            try:
+                leaf = x509.load_der_x509_certificate(shown(self.params["serving_address"], domain))
+            except OSError:
+                continue
+            if not is_placeholder(leaf):
+                return True
+        return False
+
+    def served(self) -> dict[str, str]:
+        """By domain of what failed, what the web server shows."""
+        address = self.params["serving_address"]
+        if not address or not HAS_CRYPTOGRAPHY:
+            return {}
+        failed = [wanted for wanted in self.wanted if {wanted.name, "reload"} & set(self.failures)]
+        return {
+            domain: describe_served(address, domain, self.now)
+            for wanted in failed
+            for domain in wanted.domains
+        }
 
     def reload(self) -> None:
         """Has the web server read the certificates; forgets that it must only if it did."""
@@ -866,38 +1116,70 @@ class Run:
             why = f"; obtained because {wanted.reason}" if wanted.reason else ""
             was = describe_link(wanted, self.placeholders)
             self.before.append(f"{wanted.name}: {was}{why if self.params['obtain'] else ''}")
-            self.connect(wanted)
-        if self.params["obtain"]:
-            for wanted in self.wanted:
-                if not wanted.reason:
-                    continue
-                if self.module.check_mode:
-                    self.done.append(
-                        f"{wanted.name}: obtain for {names(wanted)} from "
-                        f"{self.params['directory_url']}, because {wanted.reason}"
-                    )
-                    continue
-                try:
-                    self.obtain(wanted)
-                except CertificateError as error:
-                    self.failures[wanted.name] = str(error)
+        if self.params["ahead"]:
+            # Before any link is made: what fails here has changed nothing.
+            self.obtain_all([each for each in self.wanted if self.unproven(each)])
+            if self.failures:
+                return self.result([])
+        for wanted in self.wanted:
+            if not wanted.planned:
+                self.connect(wanted)
+        if not self.params["ahead"]:
+            self.obtain_all(self.wanted)
         if self.params["reload_argv"] and self.marker.exists():
             self.done.append("web server: reload")
             if not self.module.check_mode:
                 self.reload()
-        unlisted = unlisted_links(self.links, {wanted.name for wanted in self.wanted})
+        listed = {wanted.name for wanted in self.wanted}
+        unlisted = [name for name in link_targets(self.links) if name not in listed]
         self.warn(unlisted)
         return self.result(unlisted)
 
+    def obtain_all(self, missing: list[Wanted]) -> None:
+        """Gets what differs from what is wanted, and keeps account of what cannot be had."""
+        if not self.params["obtain"]:
+            return
+        for wanted in missing:
+            if not wanted.reason:
+                continue
+            if self.module.check_mode:
+                wanted.planned = bool(self.params["ahead"])
+                self.done.append(
+                    f"{wanted.name}: obtain for {names(wanted)} from "
+                    f"{self.params['directory_url']}, because {wanted.reason}"
+                )
+                continue
+            try:
+                self.obtain(wanted)
+            except CertificateError as error:
+                self.failures[wanted.name] = str(error)
+
     def warn(self, unlisted: list[str]) -> None:
+        used = {link_target(wanted.link) for wanted in self.wanted}
         for name in unlisted:
-            renewed = (self.configuration / "renewal" / f"{name}.conf").exists()
-            state = "is still renewed" if renewed else "was never issued"
-            command = f"certbot delete --cert-name {name} && " if renewed else ""
+            target = link_target(self.links / name)
+            lineage = target.name if target and target.parent == self.configuration / "live" else ""
+            remove = f"rm -rf {self.links / name} {self.kept / name}*"
+            if lineage and target in used:
+                state = (
+                    f"{self.links / name} is left in place, another certificate has taken its place"
+                )
+            elif lineage and (self.configuration / "renewal" / f"{lineage}.conf").exists():
+                state = "It is still renewed and is left in place"
+                remove = f"certbot delete --cert-name {lineage} && {remove}"
+            else:
+                state = "It was never issued and is left in place"
             self.module.warn(
-                f"Certificate {name!r} is no longer in certbot_certificates. It {state} and is "
-                f"left in place; once no web server reads it: {command}rm {self.links / name}"
+                f"Certificate {name!r} is no longer in certbot_certificates. {state}; once no web "
+                f"server reads it: {remove}"
             )
+        for wanted in self.wanted:
+            if wanted.problem:
+                self.module.warn(
+                    f"certbot's certificate {wanted.name!r} is damaged ({wanted.problem}), and its "
+                    "renewal fails. Another one serves in its place: certbot delete --cert-name "
+                    f"{wanted.name}"
+                )
         directory = Path(CRON_DIRECTORY)
         jobs = sorted(directory.iterdir()) if directory.is_dir() else []
         for path in other_renewers([*map(Path, CRON_FILES), *jobs]):
@@ -928,7 +1210,7 @@ class Run:
                 }
                 for wanted in self.wanted
             },
-            "pending": [wanted.name for wanted in self.wanted if wanted.reason],
+            "pending": [each.name for each in self.wanted if each.reason and not each.planned],
             "reload_pending": self.marker.exists(),
             "unlisted": unlisted,
             "diff": {
@@ -952,6 +1234,20 @@ def facts(certificate: Certificate | None) -> dict[str, Any]:
         "not_after": f"{certificate.not_after:%Y-%m-%dT%H:%M:%SZ}",
         "key_type": certificate.key_type,
     }
+
+
+def rank(source: Source, own: Source, current: Path | None) -> tuple[Any, ...]:
+    """The better of two certificates comes last; of two that are as good, what is served already."""
+    if source.certificate is None:
+        return (-1,)
+    return (
+        source.covers,
+        not source.reason,
+        bool(source.lineage),
+        source.path == current,
+        source is own,
+        source.certificate.not_after,
+    )
 
 
 def describe_link(wanted: Wanted, placeholders: Path) -> str:
@@ -987,6 +1283,8 @@ def main() -> None:
                 },
             },
             "obtain": {"type": "bool", "default": True},
+            "ahead": {"type": "bool", "default": False},
+            "serving_address": {"type": "str", "default": "127.0.0.1:443"},
             "links_directory": {"type": "path", "required": True},
             "challenge_directory": {"type": "path", "required": True},
             "directory_url": {"type": "str", "required": True},
@@ -1016,11 +1314,12 @@ def main() -> None:
     if run.failures:
         lines = [f"{name}: {text}" for name, text in run.failures.items()]
         obtained = [line for line in run.done if ": obtained for" in line]
-        kept = (
-            "What these names serve is as it was before." if set(run.failures) - {"reload"} else ""
-        )
+        served = run.served()
+        looked = [f"{domain} now serves {text}." for domain, text in served.items()]
         module.fail_json(
-            **{**result, "msg": "\n".join([*lines, kept, *obtained]).strip()}, failures=run.failures
+            **{**result, "msg": "\n".join([*lines, *looked, *obtained])},
+            failures=run.failures,
+            served=served,
         )
     module.exit_json(**result)
 
