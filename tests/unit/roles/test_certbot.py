@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from .render import FACTS, FAMILIES, ROLES, evaluate, render
 
@@ -64,10 +65,28 @@ def test_a_wrong_calendar_does_not_reach_the_host(tmp_path: Path) -> None:
     assert "certbot.timer" in done.stderr
 
 
-def test_the_tree_is_checked_with_the_units() -> None:
-    tasks = (ROLES / "certbot" / "tasks" / "configure.yml").read_text()
-    for unit in ("certbot.service", "certbot.timer"):
-        assert f"{{stage}}/etc/systemd/system/{unit}" in tasks
+@pytest.mark.parametrize("broken", [None, "certbot.service", "certbot.timer"])
+def test_the_trees_check_refuses_a_unit_that_cannot_run(tmp_path: Path, broken: str | None) -> None:
+    """The very commands of the task, over a staged tree: none of the units is left out."""
+    (task,) = yaml.safe_load((ROLES / "certbot" / "tasks" / "configure.yml").read_text())
+    units = tmp_path / "etc" / "systemd" / "system"
+    units.mkdir(parents=True)
+    write_units(units, "Debian")
+    if broken:
+        text = (units / broken).read_text()
+        needed = {"certbot.service": "ExecStart=", "certbot.timer": "OnCalendar="}[broken]
+        (units / broken).write_text(re.sub(rf"^{needed}.*$", "", text, flags=re.MULTILINE))
+    checks = task["wsgi.host.config_tree"]["checks"]
+    done = [
+        subprocess.run(
+            [part.replace("{stage}", str(tmp_path)) for part in check["argv"]],
+            capture_output=True,
+            check=False,
+            timeout=60,
+        ).returncode
+        for check in checks
+    ]
+    assert any(done) is (broken is not None)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -266,7 +285,7 @@ def test_the_lock_is_whole() -> None:
 
 GOOD: dict[str, Any] = {
     "certbot_certificates": [{"name": "shop", "domains": ["shop.example.org"]}],
-    "certbot_email": "ops@example.org",
+    "certbot_email": "ops@toll-app.dev",
     "certbot_ca_file": __file__,
 }
 # Each with what the message must say: the variable, what was found, and the remedy.
@@ -298,6 +317,38 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         'certbot_certificates[0].name is "../shop"',
     ),
     "an address without domain": ({"certbot_email": "ops"}, 'certbot_email is "ops", which is not'),
+    "an address that receives no mail": (
+        {"certbot_email": "ops@example"},
+        'certbot_email ("ops@example") is at a domain that receives no mail, which Let\'s Encrypt '
+        "refuses: write an address that you read, or leave it empty",
+    ),
+    "an address from the documentation": (
+        {"certbot_email": "ops@example.com"},
+        'certbot_email ("ops@example.com") is at a domain that receives no mail',
+    ),
+    "private names": (
+        {"certbot_certificates": [{"name": "shop", "domains": ["localhost", "shop.home.arpa"]}]},
+        "certbot_certificates has localhost and shop.home.arpa, which can exist in private "
+        "networks only: use a public name, name a private authority in certbot_directory_url, or "
+        "set certbot_obtain: false",
+    ),
+    "a domain twice": (
+        {"certbot_certificates": [{"name": "s", "domains": ["a.example.org", "A.example.org"]}]},
+        "certbot_certificates has a.example.org twice in one certificate: list each name once",
+    ),
+    "too many names": (
+        {
+            "certbot_certificates": [
+                {"name": "shop", "domains": [f"n{number}.example.org" for number in range(101)]}
+            ]
+        },
+        "certbot_certificates has a certificate with more than 100 names, which no authority "
+        "issues: divide the names among several certificates",
+    ),
+    "no port": (
+        {"certbot_serving_address": "127.0.0.1"},
+        'certbot_serving_address ("127.0.0.1") is not a host with a port: write one such as ',
+    ),
     "no HTTPS": (
         {"certbot_directory_url": "http://acme.example.org/directory"},
         'certbot_directory_url ("http://acme.example.org/directory") is not an address by HTTPS',
@@ -329,6 +380,18 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "certbot_install: package",
     ),
 }
+
+# The remedies for private names and for an address, followed.
+PRIVATE = {"certbot_certificates": [{"name": "shop", "domains": ["shop.localhost"]}]}
+ACCEPTED: tuple[dict[str, Any], ...] = (
+    {**PRIVATE, "certbot_obtain": False},
+    {
+        **PRIVATE,
+        "certbot_email": "ops@home.test",
+        "certbot_directory_url": "https://ca.home.test/dir",
+    },
+    {"certbot_email": "", "certbot_serving_address": ""},
+)
 
 PLAYBOOK = """\
 - hosts: all
@@ -373,6 +436,8 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "main()\n"
     )
     hosts: dict[str, dict[str, Any]] = {"good": dict(GOOD)}
+    for number, variables in enumerate(ACCEPTED):
+        hosts[f"accepted-{number}"] = {**GOOD, **variables}
     for name, (variables, _) in BAD.items():
         hosts[name.replace(" ", "-")] = {**GOOD, **variables}
     for variables in hosts.values():
@@ -420,5 +485,6 @@ def test_a_mistake_is_refused_with_its_remedy(refusals: dict[str, str], case: st
     assert message.startswith("One thing has to be set right")
 
 
-def test_good_variables_are_not_refused(refusals: dict[str, str]) -> None:
-    assert refusals["good"] == ""
+@pytest.mark.parametrize("host", ["good", *(f"accepted-{number}" for number in range(3))])
+def test_good_variables_are_not_refused(refusals: dict[str, str], host: str) -> None:
+    assert refusals[host] == ""
