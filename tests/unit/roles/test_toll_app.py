@@ -355,8 +355,7 @@ def test_site_and_deploy_run_the_same_stages_in_the_same_order() -> None:
     stages = [each for each in imports("deploy.yml") if each != "set_up.yml"]
     assert stages[1:5] == ["lock.yml", "build.yml", "ship.yml", "programs.yml"]
     # Packages, timers, and where the data are, are a matter of setting up a host.
-    setup = ("keep.yml", "install.yml", "journal.yml", "schedule.yml")
-    own = (*setup, "move_out.yml")
+    own = ("keep.yml", "install.yml", "schedule.yml")
     assert [each for each in imports("main.yml") if each not in own] == stages
 
 
