@@ -105,7 +105,7 @@ class Host:
             assert module_args["policy_rc_d"] == 101
             return dict(self.results.pop(0))
 
-        plugin._execute_module = execute  # type: ignore[method-assign]
+        plugin._execute_module = execute
         return plugin.run(task_vars={"inventory_hostname": "web1"})
 
 

@@ -103,7 +103,7 @@ def test_places_that_are_away_are_named() -> None:
 def test_copies_do_not_stay_behind() -> None:
     (problem,) = said(None, {"moves": True}, toll_app_backup_directory="/srv/new")
     assert "is /srv/new, but the copies up to now are in /srv/old: move them" in problem
-    told = {"toll_app_backup_directory": "/srv/new", "toll_app_abandon": ["copies"]}
+    told: dict[str, Any] = {"toll_app_backup_directory": "/srv/new", "toll_app_abandon": ["copies"]}
     assert said(None, {"moves": True}, **told) == []
     # Of a host that makes none any more, they stay as they are.
     assert said(None, {"moves": True}, toll_app_backup=False) == []

@@ -183,8 +183,9 @@ class Checker:
         self.doubtful: set[str] = set()
         for path, format_ in formats.items():
             name = str(format_).removesuffix("?")
-            check = FORMATS.get(name) or Range.parse(name)
-            if not check:
+            limits = Range.parse(name)
+            check = FORMATS.get(name) or (limits.__call__ if limits else None)
+            if check is None:
                 raise ValueError(
                     f"{format_} is neither a range such as 1..60 nor a format; "
                     f"there are {', '.join(FORMATS)}"
