@@ -311,7 +311,9 @@ def test_nobody_has_a_client_of_their_own(path: Path) -> None:
     """Six copies of one thing were mended in two; a seventh would not be mended at all."""
     assert len(asking()) > 10
     own = r"\bhttp\.client|\burllib\.request|\bcreate_connection|\bcurl\b"
-    assert re.findall(own, path.read_text()) == []
+    # A handshake that looks at a certificate, over which nothing is asked.
+    handshakes = ["create_connection"] if path.name == "certificate.py" else []
+    assert re.findall(own, path.read_text()) == handshakes
 
 
 def test_it_is_json_that_programs_read(server: Server) -> None:

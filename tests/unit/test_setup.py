@@ -127,7 +127,7 @@ def test_without_root_nothing_is_written() -> None:
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name)
         copy.chmod(0o755)
-        for part in ("setup-production.sh", "setup/lib.sh", "setup/steps/site.yml"):
+        for part in ("setup-production.sh", "setup/lib.sh", "setup/apt.sh", "setup/steps/site.yml"):
             (copy / part).parent.mkdir(exist_ok=True)
             (copy / part).write_bytes((PROJECT / part).read_bytes())
         done = subprocess.run(

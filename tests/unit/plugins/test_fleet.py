@@ -179,7 +179,7 @@ class TestGoingBack:
     def test_what_cannot_start_is_said_where_there_is_nowhere_to_go(self):
         gone = {**A, "cannot_start": "its interpreter /usr/bin/python3.11 is not on this host"}
         answer = {**host("b", gone, B), "candidates": []}
-        with pytest.raises(FleetError, match=r"- web1: a \(healthy, cannot start\), b \(live"):
+        with pytest.raises(FleetError, match=r"- web1: .*a \(.*healthy, cannot start\)"):
             fleet.going_back({"web1": answer}, "")
 
     def test_unknown_name(self):

@@ -273,6 +273,8 @@ def test_password_is_in_no_argument() -> None:
         "toll_app_admin_password": "hush-hush-7f3a",
         "toll_app_demo": True,
         "__toll_app_target": "abc",
+        "__toll_app_release": {"id": "abc"},
+        "ansible_check_mode": False,
     }
     argv = evaluate(ROLE, "__toll_app_data_argv", "Debian", **variables)
     assert argv[1:] == ["--release", "abc", "--keep", "10", "--admin", "admin", "--demo"]

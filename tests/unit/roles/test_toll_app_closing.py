@@ -12,6 +12,9 @@ RELEASE = {"id": "0c742c8387b4", "current": None}
 GIVEN: dict[str, Any] = {
     "toll_app_domains": ["app.example.com", "www.example.com"],
     "inventory_hostname": "web1",
+    "ansible_play_hosts_all": ["web1"],
+    "hostvars": {"web1": {"inventory_hostname": "web1"}},
+    "__toll_app_rolled_back": False,
     "__toll_app_release": RELEASE,
 }
 

@@ -331,7 +331,9 @@ def test_first_release_has_nothing_to_go_back_to(fleet: Fleet) -> None:
 
 
 def test_lock_of_another_stops_it_before_anything(fleet: Fleet) -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     told = {"token": "x", "owner": "ben@desk", "since": "2026", "renewed_at": 4e9}
+    told |= {"boot": boot, "renewed_uptime": 4e9}
     (fleet.root / "lock.json").write_text(json.dumps(told))
     code, output = fleet.deploy(2)
     assert code == 2

@@ -33,6 +33,7 @@ class Host:
         (path / "app" / "app.py").write_text("x")
         manifest = {
             "id": name,
+            "content": name,
             "python": "3.13",
             "revision": "1234567890" * 4,
             "files": {

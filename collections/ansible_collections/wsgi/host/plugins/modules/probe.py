@@ -107,6 +107,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wsgi.host.plugins.module_utils import clean_environment
 
+# Of config_tree, about the tree that the role nginx puts in place.
+NGINX_RECORD = "/var/lib/config-tree/nginx.json"
 MANAGED = "Ansible managed"
 DPKG_STATUS = "/var/lib/dpkg/status"
 LISTENING = "0A"  # TCP_LISTEN in the kernel's include/net/tcp_states.h
@@ -170,7 +172,8 @@ def shipped_files(status: str) -> dict[str, str]:
 def nginx_files(shipped: dict[str, str], root: str = "/etc/nginx") -> list[str]:
     """What somebody wrote of a configuration of nginx that is not Ansible's."""
     main = f"{root}/nginx.conf"
-    if not os.path.exists(main) or MANAGED in read(main)[:500]:
+    # The role has put its own in place: what else lies there was agreed to then, or is told by config_tree.
+    if not os.path.exists(main) or os.path.exists(NGINX_RECORD) or MANAGED in read(main)[:500]:
         return []
     found = []
     # What lies in conf.d stays in use.
