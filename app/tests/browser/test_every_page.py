@@ -35,7 +35,7 @@ PRIVATE = {
 EXPECTED = {"faulty quote": 400, "problem": 404, "faulty filters": 400}
 # Only the application's own documents and files have no page to look at.
 NOT_PAGES = re.compile(
-    r"/(api/|api$|static/|healthz|readyz|version|metrics|dashboard/parts|passages/export|logout)"
+    r"/(api/|api$|static/|healthz|readyz|version|metrics|dashboard/parts|passages/export|logout|login/device)"
 )
 
 

@@ -174,7 +174,7 @@ def test_broken_database_still_gives_a_page_that_says_so(log_in, session, app, m
     monkeypatch.setattr("sqlalchemy.orm.Session.get", fail)
     app.config["PROPAGATE_EXCEPTIONS"] = False
     answer = visitor.get("/dashboard")
-    assert answer.status_code == 500
+    assert answer.status_code == 503
     assert "please name the request" in answer.text
 
 

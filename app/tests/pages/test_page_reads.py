@@ -156,7 +156,8 @@ def test_names_cannot_leave_the_directory(slots):
 
 # Their cost does not grow with what was recorded, or it is the health watcher who asks.
 CHEAP = {
-    "account.login", "admin.end_tariff", "admin.new_tariff", "api.get_passage", "api.list_classes",
+    "account.login", "account.make_known", "admin.end_tariff", "admin.new_tariff",
+    "api.get_passage", "api.list_classes",
     "api.list_plazas", "api.quote", "assets.serve", "docs.page", "document.openapi",
     "health.healthz", "health.readyz", "health.version", "metrics.metrics", "operator.passage",
     "operator.record", "public.calculator",

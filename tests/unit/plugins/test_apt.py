@@ -138,5 +138,7 @@ def test_it_gives_up_and_says_for_whom_it_waited() -> None:
 
 
 def test_all_roles_install_packages_this_way() -> None:
-    files = [*PROJECT.glob("roles/**/*.yml"), *PROJECT.glob("playbooks/*.yml")]
+    # A removal fetches nothing, and apt itself waits for dpkg's lock.
+    found = [*PROJECT.glob("roles/**/*.yml"), *PROJECT.glob("playbooks/*.yml")]
+    files = [file for file in found if file.parent.name != "uninstall"]
     assert [str(file) for file in files if "ansible.builtin.apt:" in file.read_text()] == []

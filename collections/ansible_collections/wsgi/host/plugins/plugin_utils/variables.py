@@ -12,7 +12,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from ansible.module_utils.common.validation import check_type_bits, check_type_bytes
 
@@ -183,8 +183,7 @@ class Checker:
         self.doubtful: set[str] = set()
         for path, format_ in formats.items():
             name = str(format_).removesuffix("?")
-            limits = Range.parse(name)
-            check = FORMATS.get(name) or (limits.__call__ if limits else None)
+            check = FORMATS.get(name) or cast("Check | None", Range.parse(name))
             if check is None:
                 raise ValueError(
                     f"{format_} is neither a range such as 1..60 nor a format; "
