@@ -26,6 +26,11 @@ OPERATIONS = 10
 CONFIGURATION = """
 [checks]
 positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "404", "409", "422"]
+
+# A cursor is opaque: no pattern says which text is one, and what is none is malformed.
+[[operations]]
+include-operation-id = "listPassages"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "422"]
 """
 
 
