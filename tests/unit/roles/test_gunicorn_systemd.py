@@ -717,7 +717,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "relative-root": (
         {"gunicorn_systemd_release_root": "/opt/shop/"},
-        "gunicorn_systemd_release_root (\"/opt/shop/\") is not the plain absolute path of a directory",
+        "is not the plain absolute path of a directory: write it as /opt/shop",
     ),
     "root-of-another": (
         {"gunicorn_systemd_release_root": "/srv/shop"},
@@ -735,6 +735,14 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
 
 # Of the wrong kind, so that rules that read it are not asked, or tied up with other variables.
 ALONE: dict[str, tuple[dict[str, Any], str]] = {
+    "more-connections-than-open-files": (
+        {"gunicorn_systemd_worker_connections": 1000, "gunicorn_systemd_open_files": 1000},
+        "is too few for a worker's connections and its own files: raise it to",
+    ),
+    "a-short-random-credential": (
+        {"gunicorn_systemd_credentials": [{"name": "key", "random": 4}]},
+        "gunicorn_systemd_credentials[0].random is 4, which is less than 16",
+    ),
     "health-all-the-time": (
         {"gunicorn_systemd_health_interval": 0},
         "gunicorn_systemd_health_interval is 0, which is less than 1: use 1 to 3600",

@@ -19,7 +19,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import yaml
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleError, AnsibleTemplateSyntaxError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.wsgi.host.plugins.action import preflight
@@ -241,7 +241,12 @@ def test_no_value_makes_a_rule_stumble(
 ) -> None:
     """Whatever it is, it passes or is refused by words that name a variable of the role."""
     for value in [*ODD.get(option["type"], []), None]:
-        message = check(role, placed(trusted(BASE[role]), path, trusted(value)))
+        try:
+            message = check(role, placed(trusted(BASE[role]), path, trusted(value)))
+        except AnsibleTemplateSyntaxError:
+            # Half a template, which Ansible itself refuses before any rule.
+            assert value == "{{"
+            continue
         assert not message or re.search(rf"^- {role}_", message, re.MULTILINE), message
 
 
