@@ -368,7 +368,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("debian 11", "use Debian 12 or 13"),
         ("no address", "monitoring_urls"),
         ("objective", "monitoring_objective_percent"),
-        ("short retention", "less than the 30 days"),
+        ("short retention", "less than 30: use 30 to 3650"),
         ("port twice", "give each service a port of its own"),
         ("half a mail", "monitoring_email_from"),
         ("half a log-in", "monitoring_smtp_password"),
