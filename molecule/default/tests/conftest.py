@@ -17,6 +17,10 @@ import pytest
 from testinfra.host import Host
 
 
+# After it there is nothing left to test (molecule/conftest.py).
+STAGES = ("removed",)
+
+
 @dataclass
 class Answer:
     """What came back: the certificate is that of the connection, already verified."""
