@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-
 # After it there is nothing left to test (molecule/conftest.py).
 STAGES = ("removed",)
 
