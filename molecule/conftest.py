@@ -5,8 +5,8 @@ They run under Molecule, and against hosts that are up anyway:
     molecule converge -s nginx
     pytest --hosts=ansible://all molecule/nginx/tests
 
-Fixtures besides Testinfra's `host`: `address`, `reboot`, `acme` and `control`. When a test fails,
-the end of its host's journal is printed with it.
+Fixtures besides Testinfra's `host`: `as_root`, `address`, `reboot`, `acme` and `control`. When a
+test fails, the end of its host's journal is printed with it.
 """
 
 from __future__ import annotations
@@ -325,6 +325,18 @@ def _say(line: str) -> None:
 def testhosts() -> Hosts:
     """This checkout's test hosts."""
     return Hosts(Engine(), scope="", network="", say=_say)
+
+
+@pytest.fixture(scope="module")
+def as_root(host: Any) -> Callable[[str], str]:
+    """Runs a command on the host and returns what it printed; fails where it fails."""
+
+    def run(command: str) -> str:
+        result = host.run(command)
+        assert result.rc == 0, f"{command[:200]}: {result.stderr or result.stdout}"
+        return str(result.stdout)
+
+    return run
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -16,7 +17,8 @@ from sqlalchemy.orm import Session
 
 from toll import schema
 from toll.database import make_engine
-from toll.services import demo
+from toll.services import demo, passages
+from toll.services.passages import NewPassage
 
 SECRET = "0123456789abcdef" * 4
 
@@ -165,3 +167,19 @@ class Templates:
                 raw = connection.connection.cursor()
                 raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         engine.dispose()
+
+
+def record(session: Session, plate: str) -> None:
+    """Take down one passage, at a moment of the past."""
+    passages.record(
+        session,
+        NewPassage(
+            plaza="harbour-bridge",
+            lane="1",
+            vehicle_class="car",
+            plate=plate,
+            payment_method="tag",
+            passed_at=datetime(2026, 5, 4, tzinfo=UTC),
+        ),
+        "key:test",
+    )

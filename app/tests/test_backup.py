@@ -6,35 +6,20 @@ import io
 import os
 import shutil
 import stat
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
+from support import record
 
 from toll import backup, schema
 from toll.database import make_engine
 from toll.models import Passage
 from toll.services import passages
-from toll.services.passages import NewPassage, PassageFilter
+from toll.services.passages import PassageFilter
 
 only_sqlite = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-
-
-def record(session: Session, plate: str) -> None:
-    passages.record(
-        session,
-        NewPassage(
-            plaza="harbour-bridge",
-            lane="1",
-            vehicle_class="car",
-            plate=plate,
-            payment_method="tag",
-            passed_at=datetime(2026, 5, 4, tzinfo=UTC),
-        ),
-        "key:test",
-    )
 
 
 def plates(url: str) -> list[str]:

@@ -10,28 +10,12 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
+from support import record
 
 from toll import schema, transfer
 from toll.database import make_engine, writing
 from toll.models import ApiKey, IdempotencyRecord, LoginAttempt, Passage, User
-from toll.services import accounts, passages
-from toll.services.passages import NewPassage
-
-
-def record(session: Session, plate: str) -> None:
-    passages.record(
-        session,
-        NewPassage(
-            plaza="harbour-bridge",
-            lane="1",
-            vehicle_class="car",
-            plate=plate,
-            payment_method="tag",
-            passed_at=datetime(2026, 5, 4, tzinfo=UTC),
-        ),
-        "key:test",
-    )
-
+from toll.services import accounts
 
 MOMENT = datetime(2026, 5, 4, 6, 7, 8, 987654, tzinfo=UTC)
 

@@ -6,7 +6,6 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,18 +123,6 @@ def certificates(variables: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def web(address: str, acme: Any) -> Web:
     return Web(address, acme.root)
-
-
-@pytest.fixture(scope="module")
-def as_root(host: Host) -> Callable[[str], str]:
-    """Runs a command on the host and returns what it printed; fails where it fails."""
-
-    def run(command: str) -> str:
-        result = host.run(command)
-        assert result.rc == 0, f"{command}: {result.stderr or result.stdout}"
-        return str(result.stdout)
-
-    return run
 
 
 def names(certificate: x509.Certificate) -> set[str]:

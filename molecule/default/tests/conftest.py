@@ -8,7 +8,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -165,15 +165,3 @@ def recorder(host: Host) -> str:
 def api(site: Site, recorder: str) -> Api:
     """The API with that key."""
     return Api(site, recorder)
-
-
-@pytest.fixture
-def as_root(host: Host) -> Callable[[str], str]:
-    """Runs a command on the host and returns what it printed; fails where it fails."""
-
-    def run(command: str) -> str:
-        result = host.run(command)
-        assert result.rc == 0, f"{command}: {result.stderr or result.stdout}"
-        return str(result.stdout)
-
-    return run

@@ -178,18 +178,6 @@ class Service:
         assert result.good > 50, result
 
 
-@pytest.fixture(scope="module")
-def as_root(host: Host) -> Callable[[str], str]:
-    """Runs a command on the host and returns what it printed; fails where it fails."""
-
-    def run(command: str) -> str:
-        result = host.run(command)
-        assert result.rc == 0, f"{command[:200]}: {result.stderr or result.stdout}"
-        return str(result.stdout)
-
-    return run
-
-
 @pytest.fixture(params=sorted(SERVICES))
 def service(request: pytest.FixtureRequest, host: Host, as_root: Callable[[str], str]) -> Service:
     """Each service in turn."""

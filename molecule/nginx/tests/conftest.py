@@ -132,18 +132,6 @@ def web(variables: dict[str, Any]) -> Web:
 
 
 @pytest.fixture
-def as_root(host: Host) -> Callable[[str], str]:
-    """Runs a command on the host and returns what it printed; fails where it fails."""
-
-    def run(command: str) -> str:
-        result = host.run(command)
-        assert result.rc == 0, f"{command}: {result.stderr or result.stdout}"
-        return str(result.stdout)
-
-    return run
-
-
-@pytest.fixture
 def play(control: Any, host: Host, changed: bool) -> Callable[..., Any]:
     """Runs converge.yml on this host once more, with other variables."""
     if not changed:

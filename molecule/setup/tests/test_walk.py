@@ -24,18 +24,6 @@ CHOICES = "/etc/toll-app-setup/group_vars/toll_app/choices.yml"
 
 
 @pytest.fixture
-def as_root(host: Host) -> Callable[[str], str]:
-    """Runs a command on the host and returns what it printed; fails where it fails."""
-
-    def run(command: str) -> str:
-        result = host.run(command)
-        assert result.rc == 0, f"{command}: {result.stderr or result.stdout}"
-        return str(result.stdout)
-
-    return run
-
-
-@pytest.fixture
 def refused(host: Host) -> Callable[..., str]:
     """Runs a command that has to end with an exit status, and returns what a person reads."""
 
