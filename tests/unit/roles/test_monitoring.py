@@ -453,3 +453,27 @@ def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
     assert [line for line in written.splitlines() if not line.startswith("#")] == [
         "toll_app_workers 0"
     ]
+
+
+def test_what_is_ignored_is_these_mounts_and_nothing_below_them() -> None:
+    """As systemd hands the line on: it reads backslashes, percent and dollar signs itself."""
+    changed = {**HOST, **ON, "monitoring_ignored_mounts": ["/mnt/full.d", "/srv/100%"]}
+    services = evaluate("monitoring", "__monitoring_all_services", "Debian", **changed)
+    service = next(each for each in services if each["name"] == "prometheus-node-exporter")
+    unit = render("monitoring", "service.conf.j2", "Debian", **changed, service=service)
+    [line] = re.findall(r"--collector\.filesystem\.mount-points-exclude=(\S+)", unit)
+    given = line.replace("$$", "$").replace("%%", "%").replace("\\\\", "\\")
+    ignored = [
+        "/",
+        "/var",
+        "/mnt/full.d",
+        "/mnt/full.d/below",
+        "/mnt/fullxd",
+        "/srv/100%",
+        "/dev/x",
+    ]
+    assert [place for place in ignored if re.search(given, place)] == [
+        "/mnt/full.d",
+        "/srv/100%",
+        "/dev/x",
+    ]
