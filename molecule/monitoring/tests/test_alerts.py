@@ -104,13 +104,6 @@ FAULTS = {
         f"rm -r {BROKEN} && toll-app-handover --restart"
         " && systemctl start toll-app-metrics.service",
     ),
-    "InterpreterMissing": (
-        "readlink /opt/toll-app/current/bin/python > /root/interpreter"
-        " && ln -sfn /usr/bin/python3.0 /opt/toll-app/current/bin/python"
-        " && systemctl start toll-app-metrics.service",
-        "ln -sfn $(cat /root/interpreter) /opt/toll-app/current/bin/python"
-        " && systemctl start toll-app-metrics.service",
-    ),
     "MetricsStale": (
         "systemctl stop toll-app-metrics.timer"
         f" && touch -d '20 minutes ago' {TEXTFILES}/toll-app.prom",
@@ -165,6 +158,19 @@ def test_requests_that_fail_burn_the_budget(watched: Watched) -> None:
     query = 'ALERTS{alertname="ErrorBudgetBurnsFast",measure="requests",alertstate="firing"}'
     until(lambda: watched.value(query), lambda value: value == 1)
     assert watched.value('ALERTS{alertname="SiteDown"}') is None
+
+
+def test_an_interpreter_that_is_gone_is_told(watched: Watched, receiver: None) -> None:
+    """While all goes well: what runs has what it needs, and could not start again."""
+    python = "/opt/toll-app/current/bin/python"
+    real = watched.run(f"readlink {python}").strip()
+    count = "systemctl start toll-app-metrics.service"
+    watched.run(f"ln -sfn /usr/bin/python3.0 {python} && {count}")
+    try:
+        until(watched.received, lambda told: (PATH, "firing", "InterpreterMissing") in told)
+    finally:
+        watched.run(f"ln -sfn {real} {python} && {count}")
+    until(watched.firing, lambda firing: "InterpreterMissing" not in firing)
 
 
 @pytest.mark.usefixtures("broken")
