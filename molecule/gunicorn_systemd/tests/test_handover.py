@@ -255,7 +255,8 @@ def test_settings_that_are_judged_bad_are_not_loaded_later(
         as_root(f"cmp {file} /root/kept")
     as_root(f"kill -9 {plain.master}")
     assert plain.ask().status == 200
-    assert handover.run()["changed"] is False
+    again = handover.run()
+    assert again["changed"] is False, again
 
 
 @pytest.mark.one_system(13)
