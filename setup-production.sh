@@ -43,10 +43,12 @@ run_step "Installing Ansible for this server alone" prepare_control
 write_inventory
 keep_copy
 run_step "Making room" stop_old
-: >"$taken"
-# A person has just agreed to it.
+# A person has just agreed to it, or did before a run that was cut off.
 agreed=()
-[[ $old_nginx == false ]] || agreed=(--extra-vars '{"nginx_take_over": true}')
+if [[ -e $taken || $old_nginx == true || -n ${old_units[*]} ]]; then
+  agreed=(--extra-vars '{"nginx_take_over": true, "gunicorn_systemd_take_over": true}')
+fi
+: >"$taken"
 run_playbook site.yml "${agreed[@]}" || {
   bring_back
   stop "the set-up failed in the step above."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 import sys
@@ -208,33 +209,91 @@ def test_a_descriptor_that_closes_meanwhile_hides_no_other(tmp_path: Path) -> No
     assert probe.holders({"7", "8"}, str(tmp_path)) == {"7": 1, "8": 1}
 
 
-def test_a_configuration_of_nginx_that_somebody_wrote_is_found(tmp_path: Path) -> None:
-    """It would be switched off; what the package brought, and what Ansible wrote, are nobody's."""
-    enabled = tmp_path / "sites-enabled"
-    available = tmp_path / "sites-available"
-    for folder in (enabled, available):
-        folder.mkdir()
-    main = tmp_path / "nginx.conf"
-    assert probe.nginx_files({}, str(tmp_path)) == []
-    main.write_text("the package's\n")
-    (available / "default").write_text("welcome\n")
-    (enabled / "default").symlink_to(available / "default")
-    digests = {
-        str(path): hashlib.md5(path.read_bytes()).hexdigest()
-        for path in (main, available / "default")
-    }
+def written(root: Path, path: str, text: str) -> str:
+    """A file below a host's root."""
+    file = root / path.lstrip("/")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return str(file)
+
+
+def shipped(*paths: str) -> dict[str, str]:
+    """What dpkg says of packages that brought these files as they are now."""
+    digests = {path: hashlib.md5(Path(path).read_bytes()).hexdigest() for path in paths}
     listed = "".join(f" {path} {digest}\n" for path, digest in digests.items())
-    shipped = probe.shipped_files(f"Package: nginx\nConffiles:\n{listed} /etc/x newconffile\n")
-    assert shipped == digests
-    assert probe.nginx_files(shipped, str(tmp_path)) == []
-    (enabled / "shop").write_text("server {}\n")
-    assert probe.nginx_files(shipped, str(tmp_path)) == [str(enabled / "shop")]
-    main.write_text("edited\n")
-    (available / "default").write_text("edited too\n")
-    found = [str(main), str(enabled / "default"), str(enabled / "shop")]
-    assert probe.nginx_files(shipped, str(tmp_path)) == found
-    main.write_text("# Ansible managed\n")
-    assert probe.nginx_files(shipped, str(tmp_path)) == []
+    found = probe.shipped_files(f"Package: nginx\nConffiles:\n{listed} /etc/x newconffile\n")
+    assert found == digests
+    return found
+
+
+def test_a_configuration_of_nginx_that_somebody_wrote_is_found(tmp_path: Path) -> None:
+    """It would be switched off; what the package brought is nobody's."""
+    root = str(tmp_path)
+    assert probe.edited_files({}, [], set(), root) == []
+    main = written(tmp_path, "/etc/nginx/nginx.conf", "the package's\n")
+    default = written(tmp_path, "/etc/nginx/sites-available/default", "welcome\n")
+    enabled = tmp_path / "etc/nginx/sites-enabled"
+    enabled.mkdir()
+    (enabled / "default").symlink_to(default)
+    known = shipped(main, default)
+    assert probe.edited_files(known, [], set(), root) == []
+    shop = written(tmp_path, "/etc/nginx/sites-enabled/shop", "server {}\n")
+    assert probe.edited_files(known, [], set(), root) == [shop]
+    Path(main).write_text("edited\n")
+    Path(default).write_text("edited too\n")
+    found = [main, str(enabled / "default"), shop]
+    assert probe.edited_files(known, [], set(), root) == found
+    assert probe.edited_files(known, [], {main}, root) == found[1:]
+    # From then on config_tree tells what somebody changes.
+    assert probe.edited_files(known, ["nginx"], set(), root) == []
+
+
+def test_a_configuration_of_prometheus_that_somebody_wrote_is_found(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    main = written(tmp_path, "/etc/prometheus/prometheus.yml", "the package's\n")
+    arguments = written(tmp_path, "/etc/default/prometheus", "ARGS=\n")
+    known = shipped(main, arguments)
+    assert probe.edited_files(known, [], set(), root) == []
+    Path(arguments).write_text("ARGS=--web.listen-address=:9090\n")
+    assert probe.edited_files(known, [], set(), root) == [arguments]
+    assert probe.edited_files(known, ["monitoring"], set(), root) == []
+
+
+def test_units_and_programs_that_somebody_wrote_are_found(tmp_path: Path) -> None:
+    ours = written(tmp_path, "/etc/systemd/system/toll-app.service", "")
+    theirs = written(tmp_path, "/etc/systemd/system/certbot.timer", "")
+    program = written(tmp_path, "/usr/local/bin/certbot", "")
+    (tmp_path / "etc/systemd/system/link.service").symlink_to(theirs)
+    assert probe.foreign_files({ours}, str(tmp_path)) == [theirs, program]
+
+
+def test_what_is_ours_stands_in_the_records(tmp_path: Path) -> None:
+    """Also what a run wrote that was cut off. A record that is broken is told elsewhere."""
+    record = {"files": {"/a": "1"}, "written": {"/b": "2"}, "settled": {"/c": "3"}, "pending": True}
+    written(tmp_path, "toll-app.json", json.dumps(record))
+    written(tmp_path, "certbot.json", "{")
+    written(tmp_path, "nginx.json", json.dumps({"files": {"/d": "4"}}))
+    trees = ["certbot", "nginx", "toll-app"]
+    assert probe.recorded(str(tmp_path)) == (trees, {"/a", "/b", "/c", "/d"})
+
+
+def test_limits_of_the_journal_that_somebody_set_are_found(tmp_path: Path) -> None:
+    main = written(tmp_path, "/etc/systemd/journald.conf", "[Journal]\n#SystemMaxUse=\n")
+    ours = written(tmp_path, "/etc/systemd/journald.conf.d/50-a.conf", "SystemMaxUse=1G\n")
+    theirs = written(tmp_path, "/etc/systemd/journald.conf.d/b.conf", "MaxRetentionSec = 1year\n")
+    assert probe.journal_limits({ours}, str(tmp_path)) == [theirs]
+    Path(main).write_text("[Journal]\nSystemMaxUse=4G\n")
+    assert probe.journal_limits({ours}, str(tmp_path)) == [main, theirs]
+
+
+def test_who_can_log_in_is_told() -> None:
+    passwd = """root:x:0:0:root:/root:/bin/bash
+www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin
+sync:x:4:65534:sync:/bin:/bin/sync
+old:x:70:70::/home/old:
+anna:x:1000:1000:Anna,,,:/home/anna:/usr/bin/zsh
+"""
+    assert probe.logins(passwd) == ["root", "old", "anna"]
 
 
 def test_a_file_system_without_programs_is_told() -> None:

@@ -369,13 +369,60 @@ def test_a_file_system_without_programs_is_refused() -> None:
         assert "`mount -o remount,exec /opt`" in message
 
 
-def test_the_sites_of_somebody_else_need_a_yes() -> None:
-    """They were switched off by a green run."""
-    host = {"nginx_files": ["/etc/nginx/sites-enabled/shop"]}
-    message = check("nginx", trusted(BASE["nginx"]), host)
-    assert "- nginx_take_over (false) does not allow replacing a configuration of nginx" in message
-    assert "/etc/nginx/sites-enabled/shop" in message
-    assert check("nginx", trusted(BASE["nginx"] | {"nginx_take_over": True}), host) == ""
+@pytest.mark.parametrize(
+    ("role", "host", "named"),
+    [
+        (
+            "nginx",
+            {"edited_files": ["/etc/nginx/sites-enabled/shop"]},
+            "/etc/nginx/sites-enabled/shop",
+        ),
+        ("certbot", {"renewals": ["shop.example.com"]}, "/etc/letsencrypt/live/shop.example.com"),
+        ("certbot", {"foreign_files": ["/usr/local/bin/certbot"]}, "/usr/local/bin/certbot"),
+        (
+            "gunicorn_systemd",
+            {"foreign_files": ["/etc/systemd/system/shop.service"]},
+            "/etc/systemd/system/shop.service",
+        ),
+        (
+            "monitoring",
+            {"edited_files": ["/etc/prometheus/prometheus.yml"]},
+            "/etc/prometheus/prometheus.yml",
+        ),
+    ],
+)
+def test_what_somebody_else_set_up_needs_a_yes(role: str, host: dict[str, Any], named: str) -> None:
+    """It was switched off, or replaced, by a green run."""
+    message = check(role, trusted(BASE[role]), host)
+    assert f"- {role}_take_over (false) does not allow " in message
+    assert named in message
+    agreed = trusted(BASE[role] | {f"{role}_take_over": True})
+    assert check(role, agreed, host) == ""
+
+
+def test_what_others_put_beside_ours_needs_no_yes() -> None:
+    """Of another name, or after the role's first run."""
+    beside = {"foreign_files": ["/etc/systemd/system/blog.service", "/usr/local/bin/blog"]}
+    for role in ("nginx", "certbot", "gunicorn_systemd", "monitoring"):
+        assert check(role, trusted(BASE[role]), beside) == ""
+    mine = ["/etc/systemd/system/shop.service", "/etc/systemd/system/shop-health.timer"]
+    later = {"trees": ["shop", "certbot"], "foreign_files": [*mine, "/usr/local/bin/certbot"]}
+    for role in ("certbot", "gunicorn_systemd"):
+        assert check(role, trusted(BASE[role]), later) == ""
+
+
+def test_a_person_does_not_become_the_services_user() -> None:
+    variables = trusted(BASE["gunicorn_systemd"] | {"gunicorn_systemd_user": "anna"})
+    message = check("gunicorn_systemd", variables, {"logins": ["root", "anna"]})
+    assert '- gunicorn_systemd_user ("anna") is somebody who can log in on this host' in message
+
+
+def test_a_limit_of_the_journal_that_is_there_stays() -> None:
+    host = {"journal_limits": ["/etc/systemd/journald.conf.d/site.conf"]}
+    message = check("toll_app", trusted(BASE["toll_app"]), host)
+    assert "- toll_app_journal_size " in message
+    assert "/etc/systemd/journald.conf.d/site.conf has a limit already" in message
+    assert check("toll_app", trusted(BASE["toll_app"] | {"toll_app_journal_size": ""}), host) == ""
 
 
 def told(role: str) -> dict[str, Any]:

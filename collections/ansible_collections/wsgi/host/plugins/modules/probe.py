@@ -69,12 +69,24 @@ ansible_facts:
             C(active) and C(enabled) of each service, socket and timer that systemd has loaded or that is
             enabled.
           type: dict
-        nginx_files:
-          description: >-
-            Of a host whose C(/etc/nginx/nginx.conf) Ansible did not write, the files of its configuration
-            that somebody did, that one included if it was edited. What a package of Debian's brought is
-            left out; on other families it is empty.
+        trees:
+          description: Names of the trees that M(wsgi.host.config_tree) has put in place.
           type: list
+        foreign_files:
+          description: Units and programs of the administrator's places that no such tree holds.
+          type: list
+        edited_files:
+          description: >-
+            Of the configuration that packages of nginx and Prometheus brought, the files that somebody
+            edited or added, as long as no tree holds any of it. On Debian only.
+          type: list
+        renewals:
+          description: Certificates that certbot renews there, as long as no tree is called C(certbot).
+          type: list
+        journal_limits:
+          description: Files outside of trees that say how much the journal may keep.
+          type: list
+        logins: {description: Names in C(/etc/passwd) whose shell is one., type: list}
         users: {description: Names in C(/etc/passwd)., type: list}
         groups: {description: Names in C(/etc/group)., type: list}
         listeners:
@@ -96,6 +108,7 @@ ansible_facts:
 import glob
 import hashlib
 import ipaddress
+import json
 import os
 import re
 import socket
@@ -107,9 +120,20 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wsgi.host.plugins.module_utils import clean_environment
 
-# Of config_tree, about the tree that the role nginx puts in place.
-NGINX_RECORD = "/var/lib/config-tree/nginx.json"
-MANAGED = "Ansible managed"
+# Of config_tree, about what it has put in place.
+RECORDS = "/var/lib/config-tree"
+# Where roles put what distributions leave to the administrator.
+PLACES = (
+    "/etc/systemd/system/*.service",
+    "/etc/systemd/system/*.socket",
+    "/etc/systemd/system/*.timer",
+    "/usr/local/bin/*",
+    "/usr/local/sbin/*",
+    "/usr/local/libexec/*",
+)
+RENEWALS = "/etc/letsencrypt/renewal/*.conf"
+# Shells that end at once: shells(5) does not name them.
+NO_SHELL = frozenset({"nologin", "false", "true", "sync", "shutdown", "halt"})
 DPKG_STATUS = "/var/lib/dpkg/status"
 LISTENING = "0A"  # TCP_LISTEN in the kernel's include/net/tcp_states.h
 UNIT_TYPES = "service,socket,timer"
@@ -169,22 +193,64 @@ def shipped_files(status: str) -> dict[str, str]:
     return dict(re.findall(r"^ (/\S+) ([0-9a-f]{32})(?: obsolete)?$", status, re.MULTILINE))
 
 
-def nginx_files(shipped: dict[str, str], root: str = "/etc/nginx") -> list[str]:
-    """What somebody wrote of a configuration of nginx that is not Ansible's."""
-    main = f"{root}/nginx.conf"
-    # The role has put its own in place: what else lies there was agreed to then, or is told by config_tree.
-    if not os.path.exists(main) or os.path.exists(NGINX_RECORD) or MANAGED in read(main)[:500]:
-        return []
+def recorded(records: str = RECORDS) -> tuple[list[str], set[str]]:
+    """Names of config_tree's trees, and the files that they hold."""
+    trees, files = [], set()
+    for path in sorted(glob.glob(f"{records}/*.json")):
+        try:
+            record = json.loads(read(path))
+            files.update(*(record.get(part, {}) for part in ("files", "written", "settled")))
+        except (ValueError, AttributeError, TypeError):
+            # config_tree says so itself, with what to do.
+            pass
+        trees.append(os.path.basename(path).removesuffix(".json"))
+    return trees, files
+
+
+def foreign_files(ours: set[str], root: str = "") -> list[str]:
+    """Units and programs that somebody else put where the roles put theirs."""
     found = []
-    # What lies in conf.d stays in use.
-    for path in [main, *sorted(glob.glob(f"{root}/sites-enabled/*"))]:
+    for pattern in PLACES:
+        for path in glob.glob(root + pattern):
+            # Links are how units are enabled.
+            if os.path.isfile(path) and not os.path.islink(path) and path not in ours:
+                found.append(path)
+    return sorted(found)
+
+
+def edited_files(
+    shipped: dict[str, str], trees: Iterable[str], ours: set[str], root: str = ""
+) -> list[str]:
+    """What somebody wrote of a configuration before a role put its own in place.
+
+    What else lies there afterwards was agreed to then, or is told by config_tree.
+    """
+    paths = []
+    if "nginx" not in trees:
+        main = f"{root}/etc/nginx/nginx.conf"
+        # What lies in conf.d stays in use. No site of a host without nginx is served.
+        if os.path.exists(main):
+            paths += [main, *glob.glob(f"{root}/etc/nginx/sites-enabled/*")]
+    if "monitoring" not in trees:
+        paths += glob.glob(f"{root}/etc/prometheus/*.yml")
+        paths += glob.glob(f"{root}/etc/default/prometheus*")
+    found = []
+    for path in paths:
         text = read(path)
         digest = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
         # The package's site is a link to a file of the package.
         known = shipped.get(os.path.realpath(path)) or shipped.get(path)
-        if text and MANAGED not in text[:500] and digest != known:
+        if text and path not in ours and digest != known:
             found.append(path)
-    return found
+    return sorted(found)
+
+
+def journal_limits(ours: set[str], root: str = "") -> list[str]:
+    """Where somebody has said how much the journal may keep."""
+    paths = [f"{root}/etc/systemd/journald.conf"]
+    paths += sorted(glob.glob(f"{root}/etc/systemd/journald.conf.d/*.conf"))
+    said = re.compile(r"^\s*(SystemMaxUse|MaxRetentionSec)\s*=\s*\S", re.MULTILINE)
+    return [path for path in paths if path not in ours and said.search(read(path))]
 
 
 def rpm_packages(listed: str) -> dict[str, str]:
@@ -310,6 +376,12 @@ def names(database: str) -> list[str]:
     return [line.split(":", 1)[0] for line in database.splitlines() if ":" in line]
 
 
+def logins(passwd: str) -> list[str]:
+    """Users of passwd(5) that have a shell. An empty one is /bin/sh."""
+    rows = (line.split(":") for line in passwd.splitlines() if line.count(":") == 6)
+    return [row[0] for row in rows if os.path.basename(row[6] or "/bin/sh") not in NO_SHELL]
+
+
 def has_ipv6() -> bool:
     """Whether a socket can listen on the loopback's IPv6 address."""
     try:
@@ -386,13 +458,16 @@ def probe() -> dict[str, Any]:
     if os.path.exists(DPKG_STATUS):
         status = read(DPKG_STATUS)
         packages = dpkg_packages(status)
-        if os.path.exists("/etc/nginx"):
+        if os.path.exists("/etc/nginx") or os.path.exists("/etc/prometheus"):
             shipped = shipped_files(status)
     else:
         packages = rpm_packages(
             Command("rpm", "-qa", "--qf", "%{NAME} %{VERSION}-%{RELEASE}\\n").output()
         )
     release = os_release(read("/etc/os-release") or read("/usr/lib/os-release"))
+    trees, ours = recorded()
+    renewals = sorted(os.path.basename(path).removesuffix(".conf") for path in glob.glob(RENEWALS))
+    passwd = read("/etc/passwd")
     mounts = read("/proc/self/mounts")
     free = free_mib(mounts)
     memory = re.search(r"MemTotal:\s+(\d+)", read("/proc/meminfo"))
@@ -412,8 +487,13 @@ def probe() -> dict[str, Any]:
         "selinux": os.path.exists("/sys/fs/selinux/enforce"),
         "ipv6": has_ipv6(),
         "packages": packages,
-        "nginx_files": nginx_files(shipped) if shipped else [],
-        "users": names(read("/etc/passwd")),
+        "trees": trees,
+        "foreign_files": foreign_files(ours),
+        "edited_files": edited_files(shipped, trees, ours) if shipped else [],
+        "renewals": [] if "certbot" in trees else renewals,
+        "journal_limits": journal_limits(ours),
+        "users": names(passwd),
+        "logins": logins(passwd),
         "groups": names(read("/etc/group")),
         "mounts": free,
         "noexec": noexec(mounts, free),
