@@ -112,6 +112,12 @@ def test_the_user_of_prometheus_cannot_lead_root_astray(watched: Watched) -> Non
         watched.run(f"rm {place}; mv {place}.away {place}; rmdir {target}")
 
 
+def test_probes_that_go_well_are_not_in_the_journal(watched: Watched) -> None:
+    watched.wait_for("probe_success == 1")
+    quiet = "journalctl --quiet --no-pager --unit=prometheus-blackbox-exporter --since=-20s"
+    assert [line for line in watched.run(quiet).splitlines() if "level=INFO" in line] == []
+
+
 def test_limits_of_what_is_kept_are_set(watched: Watched) -> None:
     flags = watched.ask("status/flags")
     assert flags["storage.tsdb.retention.time"] in ("90d", "12w6d")
