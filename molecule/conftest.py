@@ -67,6 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "one_system(12 | 13): a behaviour that does not depend on the system"
     )
+    config.addinivalue_line("markers", "proof: a further case of a kind that another test shows")
     option = config.option
     if not option.ansible_inventory and (inventory := inventory_of(config.args)):
         option.ansible_inventory = str(inventory)
@@ -110,7 +111,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByHost(config, log)
 
 
-# Where it is set, each test runs on each system: `make proof`.
+# Where it is set, each test runs on each system, and further cases of one kind do: `make proof`.
 EVERY_SYSTEM = bool(os.environ.get("EVERY_SYSTEM"))
 # The system is the end of a name: debian12.
 SYSTEM = re.compile(r"(12|13)$")
@@ -129,6 +130,8 @@ def fits(item: pytest.Item) -> bool:
         return True
     named = getattr(getattr(item, "module", None), "testinfra_hosts", None)
     if named is not None and backend.get_pytest_id() not in named:
+        return False
+    if item.get_closest_marker("proof") and not EVERY_SYSTEM:
         return False
     mark = item.get_closest_marker("one_system")
     system = SYSTEM.search(backend.get_pytest_id())

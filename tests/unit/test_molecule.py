@@ -27,17 +27,23 @@ def molecule(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def item(
-    host: str = "", one_system: int = 0, named: list[str] | None = None, needs: tuple[str, ...] = ()
+    host: str = "",
+    one_system: int = 0,
+    named: list[str] | None = None,
+    needs: tuple[str, ...] = (),
+    proof: bool = False,
 ) -> Any:
     """A test as pytest collects it."""
     backend = SimpleNamespace(get_pytest_id=lambda: f"ansible://{host}")
     parameters = {"_testinfra_host": SimpleNamespace(backend=backend)} if host else {}
-    mark = SimpleNamespace(args=(one_system,)) if one_system else None
+    marks = {"one_system": SimpleNamespace(args=(one_system,))} if one_system else {}
+    if proof:
+        marks["proof"] = SimpleNamespace(args=())
     return SimpleNamespace(
         callspec=SimpleNamespace(params=parameters),
         module=SimpleNamespace(**({"testinfra_hosts": named} if named else {})),
         fixturenames=[*needs],
-        get_closest_marker=lambda name: mark,
+        get_closest_marker=marks.get,
     )
 
 
@@ -51,6 +57,7 @@ def item(
         (item("changed-13", one_system=13), True),
         # It has no sibling of another system.
         (item("watcher", one_system=12), True),
+        (item("debian12", proof=True), False),
         (item("watcher", named=["ansible://watched"]), False),
         (item("watched", named=["ansible://watched"]), True),
     ],
@@ -62,6 +69,7 @@ def test_a_test_runs_on_the_hosts_that_it_is_for(molecule, found, runs):
 def test_a_proof_tries_every_system(molecule, monkeypatch):
     monkeypatch.setattr(molecule, "EVERY_SYSTEM", True)
     assert molecule.fits(item("debian13", one_system=12))
+    assert molecule.fits(item("debian13", proof=True))
     assert not molecule.fits(item("watcher", named=["ansible://watched"]))
 
 

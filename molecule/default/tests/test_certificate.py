@@ -6,6 +6,7 @@ authority is out of reach: a name that has a certificate keeps it then.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import ssl
@@ -21,6 +22,8 @@ from testinfra.host import Host
 testinfra_hosts = ["ansible://debian12"]
 
 SITE = "../../site.yml"
+# `make proof`.
+EVERY_CASE = bool(os.environ.get("EVERY_SYSTEM"))
 
 
 @dataclass
@@ -126,10 +129,12 @@ def steps(host: Host, address: str, acme: Any, control: Any) -> dict[str, Step]:
     with authority_away():
         found["another order"] = step([second, first], both)
         found["a new name, refused"] = step([*both, new], both)
-        found["another name alone, refused"] = step([new], both)
-        found["another kind of key, refused"] = step(both, both, certbot_key_type="ecdsa-p384")
-        found["deleted, refused"] = step(both, both, delete.format(link))
-    found["deleted"] = step(both, both)
+        if EVERY_CASE:
+            found["another name alone, refused"] = step([new], both)
+            found["another kind of key, refused"] = step(both, both, certbot_key_type="ecdsa-p384")
+            found["deleted, refused"] = step(both, both, delete.format(link))
+    if EVERY_CASE:
+        found["deleted"] = step(both, both)
     found["a new name"] = step([*both, new], both)
     found["back"] = step(both, both)
     return found
@@ -141,10 +146,10 @@ def steps(host: Host, address: str, acme: Any, control: Any) -> dict[str, Step]:
         "before",
         "another order",
         "a new name, refused",
-        "another name alone, refused",
-        "another kind of key, refused",
-        "deleted, refused",
-        "deleted",
+        pytest.param("another name alone, refused", marks=pytest.mark.proof),
+        pytest.param("another kind of key, refused", marks=pytest.mark.proof),
+        pytest.param("deleted, refused", marks=pytest.mark.proof),
+        pytest.param("deleted", marks=pytest.mark.proof),
         "a new name",
         "back",
     ],
@@ -162,7 +167,13 @@ def test_the_order_of_the_names_does_not_matter(steps: dict[str, Step]) -> None:
     assert step.serials == steps["before"].serials
 
 
-@pytest.mark.parametrize("name", ["a new name, refused", "another name alone, refused"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a new name, refused",
+        pytest.param("another name alone, refused", marks=pytest.mark.proof),
+    ],
+)
 def test_names_without_a_certificate_do_not_go_live(steps: dict[str, Step], name: str) -> None:
     """The run stops before nginx changes: the names of before are served, and no others."""
     step = steps[name]
@@ -177,12 +188,17 @@ def test_the_message_says_what_is_served(steps: dict[str, Step], host: Host) -> 
     served = steps["a new name, refused"].output
     assert f"{first} now serves a certificate from CN=Pebble" in served
     assert f"new.{first} now serves nothing: the web server refuses the name" in served
-    assert steps["another kind of key, refused"].returncode != 0
-    assert f"{first} now serves a certificate from CN=Pebble" in (
-        steps["another kind of key, refused"].output
-    )
 
 
+@pytest.mark.proof
+def test_another_kind_of_key_waits_for_its_certificate(steps: dict[str, Step], host: Host) -> None:
+    first, _ = host.ansible.get_variables()["toll_app_domains"]
+    step = steps["another kind of key, refused"]
+    assert step.returncode != 0
+    assert f"{first} now serves a certificate from CN=Pebble" in step.output
+
+
+@pytest.mark.proof
 def test_what_was_deleted_in_certbot_is_served_and_comes_back(
     steps: dict[str, Step], host: Host
 ) -> None:
@@ -206,7 +222,7 @@ def test_a_new_name_goes_live_with_its_certificate(steps: dict[str, Step]) -> No
 def test_the_names_of_before_need_no_new_certificate(steps: dict[str, Step]) -> None:
     """Going back at night costs no authorisation, and works while the authority is away."""
     assert steps["back"].returncode == 0, steps["back"].output
-    assert steps["back"].serials == steps["deleted"].serials
+    assert steps["back"].serials == steps.get("deleted", steps["before"]).serials
 
 
 def test_the_remedy_for_what_is_left_works(

@@ -74,7 +74,7 @@ def load(to: list[str], path: str, clients: int, seconds: float, until: str = ""
                     good.append(time.monotonic() - start)
                 else:
                     bad[str(status)] += 1
-            # Enough to meet a gap of any length that matters, and processors are left for the others.
+            # Some 50 requests a second meet a gap of 20 ms, and leave processors for the others.
             time.sleep(0.05)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
