@@ -61,10 +61,10 @@ def test_killed_worker_is_replaced(site: Site, as_root: Callable[[str], str]) ->
         time.sleep(0.5)
         as_root(f"kill -9 {before[0]}")
         wait_for(lambda: len(as_root(f"pgrep -P {master}").split()) == len(before))
-        time.sleep(0.5)
+        # Enough requests after it, however busy the machine is.
+        wait_for(lambda: load.asked > 20)
     assert main_pid(as_root) == master
     assert len(load.bad) <= 1, load.bad
-    assert load.asked > 20
 
 
 def test_killed_master_is_restarted_and_requests_wait(
