@@ -20,6 +20,7 @@ from .render import ROLES, evaluate, render
 
 PROJECT = ROLES.parent
 RULES = Path(__file__).with_name("monitoring_rules.yml")
+RULES_OF_DAYS = Path(__file__).with_name("monitoring_rules_of_days.yml")
 FLEET_RULES = Path(__file__).with_name("monitoring_fleet_rules.yml")
 PROGRAM = ROLES / "monitoring/templates/libexec/toll-app-metrics"
 URLS = ["https://app.example.com/readyz"]
@@ -151,7 +152,9 @@ def test_prometheus_and_alertmanager_take_the_files(
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("variant", "rules"), [(ON, RULES), (WATCHES, FLEET_RULES)])
+@pytest.mark.parametrize(
+    ("variant", "rules"), [(ON, RULES), (ON, RULES_OF_DAYS), (WATCHES, FLEET_RULES)]
+)
 def test_alerts_over_invented_time(
     variant: dict[str, Any], rules: Path, lay_out: Callable[..., Path], programs: Path
 ) -> None:
@@ -171,7 +174,9 @@ def test_each_alert_has_a_test_and_a_section_in_the_guide() -> None:
     """A call at night whose meaning stands nowhere is noise."""
     names = {alert["alert"] for variant in (ON, WATCHES) for alert in alerts(**variant)}
     tests = [
-        test for path in (RULES, FLEET_RULES) for test in yaml.safe_load(path.read_text())["tests"]
+        test
+        for path in (RULES, RULES_OF_DAYS, FLEET_RULES)
+        for test in yaml.safe_load(path.read_text())["tests"]
     ]
     fired = {
         case["alertname"]
