@@ -136,6 +136,16 @@ class Trial:
         """Another release must be live."""
         self.expect(self.host.settle()["current"] != self.before, "the old release is still live")
 
+    def fails(self, record: Record) -> bool:
+        """Whether a request counts as one that failed.
+
+        On a machine that is busy with other tests an answer may come late, or be the application's
+        own "repeat it later": that many requests waited for SQLite's one writer.
+        """
+        if not self.may_wait:
+            return bool(record.failure)
+        return bool(record.error) and (self.measured or '"/api#busy"' not in record.error)
+
     def outcome(self, title: str) -> Outcome:
         """Everything that holds for every case, and the row."""
         state = self.host.settle()
@@ -153,7 +163,7 @@ class Trial:
             for mark in self.broken:
                 self.expect(mark not in load.answered_by, f"{mark} took traffic")
         total = ledger.summarize(records)
-        failed = sum(1 for record in records if (record.error if self.may_wait else record.failure))
+        failed = sum(1 for record in records if self.fails(record))
         self.expect(failed <= self.may_fail, f"requests failed: {total.failures}")
         return Outcome(
             case=title,

@@ -25,6 +25,8 @@ PINNED: dict[str, Any] = {
     # A handler of a failed host would hand over what was to be taken back.
     "force_handlers": False,
     "timeout": 0,
+    # Ansible's own modules start systemctl with what sudo passes on. It enabled an init script.
+    "environment": {"SYSTEMD_UNIT_PATH": ":", "SYSTEMD_OFFLINE": "0"},
 }
 # A status asks every host that answers.
 EXCEPTIONS: dict[str, dict[str, Any]] = {"status.yml": {"any_errors_fatal": False}}

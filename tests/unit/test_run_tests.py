@@ -114,7 +114,7 @@ def test_a_failing_command_keeps_its_exit_code_and_output(part, tmp_path):
 
 def test_somebody_who_waits_is_told_of_stages_and_failures(part, capfd):
     announced = "INFO     nginx ➜ verify: Executing\nFAILED x.py::test_y\n" + (
-        "INFO     nginx ➜ verify: Executed: Failed\n"
+        "ERROR    nginx ➜ verify: Executed: Failed\n"
     )
     part.run(["printf", "%s", announced])
     assert [line[9:] for line in capfd.readouterr().out.splitlines()] == [
@@ -144,7 +144,7 @@ def test_stages_are_measured_by_what_molecule_announces():
                 "INFO     nginx ➜ create: Executed: Successful",
                 "INFO     nginx ➜ verify: Executing",
                 "INFO     nginx ➜ verify: Executing Testinfra tests found in /x/...",
-                "INFO     nginx ➜ verify: Executed: Failed",
+                "ERROR    nginx ➜ verify: Executed: Failed",
             ]
         )
     ]

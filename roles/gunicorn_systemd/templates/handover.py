@@ -1203,6 +1203,8 @@ def command(config: Config, systemd: Systemd, options: argparse.Namespace) -> Re
                 return Result(True, msg, options.release)
         if state is None:
             plan = Handover(config, systemd).plan(options.release, options.restart)
+            if options.new_settings and not plan.reasons:
+                plan.reasons.append("its settings change")
             if not plan.reasons and not plan.disabled:
                 msg = Handover(config, systemd)._live(plan)
                 return Result(False, msg, plan.release, plan.previous, "healthy")
@@ -1302,6 +1304,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--preview", action="store_true", help="the same of a release that is still to be shipped"
     )
+    # In check mode they are not on disk yet.
+    parser.add_argument("--new-settings", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--boot", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--run", metavar="REQUEST", help=argparse.SUPPRESS)

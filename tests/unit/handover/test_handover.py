@@ -474,6 +474,9 @@ def test_a_release_that_is_still_to_be_shipped_can_be_previewed(live: World) -> 
     assert told.changed
     assert "would hand over to release newer when it is here: release old is live" in told.msg
     assert not command(config, live, parse(["old", "--preview", "--json"])).changed
+    told = command(config, live, parse(["old", "--preview", "--json", "--new-settings"]))
+    assert told.changed
+    assert told.msg.endswith(": its settings change.")
     with pytest.raises(live.module.Refused, match="no release 'newer'"):
         command(config, live, parse(["newer", "--check", "--json"]))
     assert state(live) == before
