@@ -12,7 +12,9 @@ SUMMARY = re.compile(r"^=+ (?P<counts>.*) in [\d.]+s.*=+$")
 HOOK = re.compile(r"^(?P<name>\S.*?)\.+(\(no files to check\))?(?P<verdict>Passed|Failed|Skipped)$")
 BAD_TEST = re.compile(r"^(?:FAILED|ERROR) (?P<name>\S.*)$")
 # Molecule announces each stage of a scenario before and after.
-STAGE = re.compile(r"^(?:INFO|ERROR) +(?P<scenario>\S+) ➜ (?P<stage>\w+): Execut(?P<form>ing|ed: \w+)$")
+STAGE = re.compile(
+    r"^(?:INFO|ERROR) +(?P<scenario>\S+) ➜ (?P<stage>\w+): Execut(?P<form>ing|ed: \w+)$"
+)
 
 # The stages of a scenario that the closing table shows, as Molecule calls them, and their headings.
 # What is in none of them (discovery, the syntax check, removal) makes the rest of the total.
