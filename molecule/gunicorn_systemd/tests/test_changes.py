@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SCENARIO = Path(__file__).parents[1]
 
 
+@pytest.mark.one_system(13)
 def test_a_changed_setting_loses_no_request(plain: Service, again: Callable[..., Any]) -> None:
     """A handover; the sockets are the same ones before and after."""
     sockets = plain.client("inodes", to=plain.everywhere)

@@ -211,6 +211,7 @@ def test_logs_are_complete_and_private(as_root):
     assert found == ""
 
 
+@pytest.mark.one_system(12)
 def test_upgrade_from_another_folder(as_root):
     """A new archive is unpacked beside the old one; settings and domain are not in either."""
     settings = "/etc/toll-app-setup/group_vars/toll_app/main.yml"
