@@ -1,29 +1,29 @@
-"""Runs a role's preflight for many cases at once, on hosts that are only facts."""
+"""A role's preflight as its user meets it: the real action, specification and rules.
+
+All of it runs in this process, on hosts that are only facts. A play for each of some thousand cases
+would take an hour; that plays stop before they change anything is shown with a few of them, in
+tests/unit/plugins/test_preflight.py and test_remedies.py.
+"""
 
 from __future__ import annotations
 
 import copy
-import json
-import os
-import subprocess
-import sys
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from ansible_collections.wsgi.host.plugins.action import preflight as action_plugin
 
 from .render import FACTS, ROLES
 
-COLLECTION = ROLES.parent / "collections" / "ansible_collections" / "wsgi" / "host"
-PROBE = """#!/usr/bin/python
-import json
-import os
-from ansible.module_utils.basic import AnsibleModule
-facts = json.loads(os.environ["TEST_HOST"])
-AnsibleModule({}, supports_check_mode=True).exit_json(ansible_facts={"wsgi_host": facts})
-"""
+HOST = "web1"
 
 
 @dataclass(frozen=True)
@@ -35,77 +35,98 @@ class Case:
     beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def preflight(role: str, cases: Mapping[str, Case], directory: Path) -> dict[str, str]:
-    """Run the preflight of a role for each case, and return what it said: empty where it passed.
-
-    One run of Ansible for all, with a play for each, because a run takes a second and a play does
-    not. `directory` is an empty one to work in.
-    """
-    _collection_with_facts_for_a_probe(directory)
-    plays = [
-        {
-            "name": name,
-            "hosts": ["localhost", *case.beside],
-            "connection": "local",
-            "gather_facts": False,
-            "any_errors_fatal": False,
-            "vars": {**case.variables, "ansible_python_interpreter": sys.executable},
-            "environment": {"TEST_HOST": json.dumps(_facts(case))},
-            "tasks": [
-                {
-                    "block": [{"import_role": {"name": role, "tasks_from": "preflight"}}],
-                    "rescue": [{"meta": "noop"}],
-                    "when": "inventory_hostname == 'localhost'",
-                }
-            ],
-        }
+def preflight(role: str, cases: Mapping[str, Case]) -> dict[str, str]:
+    """What the role's preflight says to each case: empty where it passes."""
+    return {
+        name: check(role, trusted(dict(case.variables)), case.host, trusted(dict(case.beside)))
         for name, case in cases.items()
-    ]
-    beside = {
-        name: {**variables, "ansible_python_interpreter": sys.executable}
-        for case in cases.values()
-        for name, variables in case.beside.items()
     }
-    inventory = directory / "hosts.yml"
-    inventory.write_text(yaml.safe_dump({"all": {"hosts": {"localhost": {}, **beside}}}))
-    playbook = directory / "playbook.yml"
-    playbook.write_text(yaml.safe_dump(plays, sort_keys=False))
-    done = subprocess.run(
-        [Path(sys.executable).parent / "ansible-playbook", "-i", inventory, playbook],
-        cwd=ROLES.parent,
-        env={
-            **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(directory),
-            "ANSIBLE_LOCALHOST_WARNING": "false",
-            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+
+
+def loaded(path: Path) -> Any:
+    return DataLoader().load_from_file(str(path), trusted_as_template=True) or {}
+
+
+@functools.lru_cache
+def options(role: str) -> dict[str, dict[str, Any]]:
+    text = (ROLES / role / "meta" / "argument_specs.yml").read_text()
+    found: dict[str, dict[str, Any]] = yaml.safe_load(text)["argument_specs"]["main"]["options"]
+    return found
+
+
+@functools.lru_cache
+def arguments(role: str) -> dict[str, Any]:
+    """What the role's own file tells the action."""
+    task = loaded(ROLES / role / "tasks" / "preflight.yml")[0]
+    told: dict[str, Any] = task["wsgi.host.preflight"]
+    return told
+
+
+@functools.lru_cache
+def own(role: str) -> dict[str, Any]:
+    """Variables of the role before anybody sets one."""
+    files = ("defaults/main.yml", "vars/main.yml", "vars/Debian.yml")
+    return {k: v for file in files for k, v in loaded(ROLES / role / file).items()}
+
+
+def trusted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: trusted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [trusted(item) for item in value]
+    return trust_as_template(value) if isinstance(value, str) else value
+
+
+def check(
+    role: str,
+    variables: Mapping[str, Any],
+    host: Mapping[str, Any] | None = None,
+    beside: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """What the role's preflight says, empty if it passes. A crash is raised.
+
+    Args:
+        role: whose preflight it is.
+        variables: that a user sets; text is a template if `trusted` was told of it.
+        host: facts unlike those of a Debian host.
+        beside: other hosts of the play, with their variables.
+    """
+    facts = copy.deepcopy(FACTS["Debian"]) | dict(host or {})
+    mine = {"inventory_hostname": HOST, **variables}
+    task_vars = {
+        **own(role),
+        **mine,
+        "role_path": trust_as_template(str(ROLES / role)),
+        "playbook_dir": str(ROLES.parent),
+        "ansible_facts": {},
+        "ansible_check_mode": False,
+        "groups": {"all": [HOST, *(beside or {})], "toll_app": [HOST, *(beside or {})]},
+        "ansible_play_hosts_all": [HOST, *(beside or {})],
+        "hostvars": {
+            HOST: mine,
+            **{name: {"inventory_hostname": name, **told} for name, told in (beside or {}).items()},
         },
-        check=False,
-        capture_output=True,
-        text=True,
+    }
+    if "hostvars" in variables:
+        task_vars |= {"hostvars": {HOST: mine, **variables["hostvars"]}}
+        task_vars["ansible_play_hosts_all"] = list(task_vars["hostvars"])
+    loader = DataLoader()
+    task = MagicMock()
+    task.args = arguments(role) | {
+        name: Templar(loader=loader, variables=task_vars).template(arguments(role)[name])
+        for name in ("role", "families", "formats")
+    }
+    task.async_val = 0
+    task._role = SimpleNamespace(_play=SimpleNamespace(_uuid="play"))
+    action = action_plugin.ActionModule(
+        task=task,
+        connection=MagicMock(),
+        play_context=MagicMock(),
+        loader=loader,
+        templar=Templar(loader=loader, variables=task_vars),
+        shared_loader_obj=None,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    said = dict.fromkeys(cases, "")
-    for play in json.loads(done.stdout)["plays"]:
-        for task in play["tasks"]:
-            result = task["hosts"].get("localhost", {})
-            if result.get("failed"):
-                said[play["play"]["name"]] = result["msg"]
-    return said
-
-
-def _facts(case: Case) -> dict[str, Any]:
-    return copy.deepcopy(FACTS["Debian"]) | dict(case.host)
-
-
-def _collection_with_facts_for_a_probe(directory: Path) -> None:
-    """The project's collection by links, but for the probe, which returns what a case says."""
-    target = directory / "ansible_collections" / "wsgi" / "host"
-    for source in sorted(COLLECTION.rglob("*")):
-        link = target / source.relative_to(COLLECTION)
-        if source.is_dir() or "__pycache__" in source.parts:
-            continue
-        link.parent.mkdir(parents=True, exist_ok=True)
-        if source.name == "probe.py" and source.parent.name == "modules":
-            link.write_text(PROBE)
-        else:
-            link.symlink_to(source)
+    probed = {"ansible_facts": {"wsgi_host": facts}, "changed": False}
+    action._execute_module = lambda **call: probed
+    result = action.run(task_vars=task_vars)
+    return str(result.get("msg", ""))

@@ -123,7 +123,7 @@ def test_a_zone_is_refused_with_the_remedy(tmp_path_factory: pytest.TempPathFact
         each: Case({"toll_app_domains": ["a.example.com"], "toll_app_backup_calendar": each})
         for each in ("*-*-* 02:30:00 Europe/Berlin", "daily CET", "Sat 02:30 UTC", "Sat", "daily")
     }
-    said = preflight("toll_app", cases, tmp_path_factory.mktemp("zones"))
+    said = preflight("toll_app", cases)
     for each in ("*-*-* 02:30:00 Europe/Berlin", "daily CET"):
         assert f'toll_app_backup_calendar ("{each}") names a time zone' in said[each]
         assert "write the time in UTC" in said[each]

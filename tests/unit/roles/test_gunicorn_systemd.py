@@ -847,6 +847,15 @@ HOSTS: dict[str, tuple[Case, str]] = {
         Case(REQUIRED, {"systemd": {"running": True, "version": 239}}),
         "systemd on the host is too old for credentials and for a part of the sandbox",
     ),
+    "somebody-elses-unit": (
+        Case(REQUIRED, {"foreign_files": [f"/etc/systemd/system/{NAME}.service"]}),
+        "gunicorn_systemd_take_over (false) does not allow replacing what somebody else wrote for a "
+        f"service of that name: /etc/systemd/system/{NAME}.service",
+    ),
+    "somebody-as-the-user": (
+        Case({**REQUIRED, "gunicorn_systemd_user": "anna"}, {"logins": ["root", "anna"]}),
+        'gunicorn_systemd_user ("anna") is somebody who can log in on this host',
+    ),
     "port-of-another-program": (
         Case(REQUIRED, {"listeners": [{**OTHER, "unit": "other.service"}]}),
         "gunicorn_systemd_bind needs port 5000, but flask (pid 42, other.service) listens",
@@ -890,13 +899,13 @@ def packs() -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def said() -> dict[str, str]:
     """What preflight says to each case."""
     cases = {name: Case({**REQUIRED, **variables}) for name, (variables, _) in ALONE.items()}
     cases |= {name: case for name, (case, _) in HOSTS.items()} | GOOD
     for first, names in packs().items():
         cases[first] = Case({**REQUIRED, **{k: v for n in names for k, v in GUARDS[n][0].items()}})
-    answers = preflight(ROLE, cases, tmp_path_factory.mktemp("preflight"))
+    answers = preflight(ROLE, cases)
     return answers | {name: answers[first] for first, names in packs().items() for name in names}
 
 

@@ -7,29 +7,21 @@ for each of some thousand values would take an hour.
 from __future__ import annotations
 
 import copy
-import functools
 import itertools
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
-import yaml
 from ansible.errors import AnsibleError, AnsibleTemplateSyntaxError
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
-from ansible_collections.wsgi.host.plugins.action import preflight
 from ansible_collections.wsgi.host.plugins.plugin_utils import formats as known
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import TYPES
 
-from .render import FACTS, ROLES
+from .preflight import HOST, arguments, check, loaded, options, own, trusted
+from .render import ROLES
 
 NAMES = ("certbot", "gunicorn_systemd", "monitoring", "nginx", "toll_app")
-HOST = "web1"
 # What has no default, and one item of each list, so that what is below it is tried.
 BASE: dict[str, dict[str, Any]] = {
     "certbot": {"certbot_certificates": [{"name": "a", "domains": ["app.example.com"]}]},
@@ -78,80 +70,6 @@ ODD: dict[str, list[Any]] = {
     "list": [[], [[]], [{}], [7], [True], ["x", "x"]],
     "dict": [{}, {"a": []}, {"1 2": None}, {7: 7}],
 }
-
-
-def loaded(path: Path) -> Any:
-    return DataLoader().load_from_file(str(path), trusted_as_template=True) or {}
-
-
-@functools.lru_cache
-def options(role: str) -> dict[str, dict[str, Any]]:
-    text = (ROLES / role / "meta" / "argument_specs.yml").read_text()
-    found: dict[str, dict[str, Any]] = yaml.safe_load(text)["argument_specs"]["main"]["options"]
-    return found
-
-
-@functools.lru_cache
-def arguments(role: str) -> dict[str, Any]:
-    """What the role's own file tells the action."""
-    task = loaded(ROLES / role / "tasks" / "preflight.yml")[0]
-    told: dict[str, Any] = task["wsgi.host.preflight"]
-    return told
-
-
-@functools.lru_cache
-def own(role: str) -> dict[str, Any]:
-    """Variables of the role before anybody sets one."""
-    files = ("defaults/main.yml", "vars/main.yml", "vars/Debian.yml")
-    return {k: v for file in files for k, v in loaded(ROLES / role / file).items()}
-
-
-def trusted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: trusted(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [trusted(item) for item in value]
-    return trust_as_template(value) if isinstance(value, str) else value
-
-
-def check(role: str, variables: Mapping[str, Any], host: Mapping[str, Any] | None = None) -> str:
-    """What the role's preflight says, empty if it passes. A crash is raised."""
-    facts = copy.deepcopy(FACTS["Debian"]) | dict(host or {})
-    mine = {"inventory_hostname": HOST, **variables}
-    task_vars = {
-        **own(role),
-        **mine,
-        "role_path": trust_as_template(str(ROLES / role)),
-        "playbook_dir": str(ROLES.parent),
-        "ansible_facts": {},
-        "ansible_check_mode": False,
-        "groups": {"all": [HOST], "toll_app": [HOST]},
-        "ansible_play_hosts_all": [HOST],
-        "hostvars": {HOST: mine},
-    }
-    if "hostvars" in variables:
-        task_vars |= {"hostvars": {HOST: mine, **variables["hostvars"]}}
-        task_vars["ansible_play_hosts_all"] = list(task_vars["hostvars"])
-    loader = DataLoader()
-    task = MagicMock()
-    task.args = arguments(role) | {
-        name: Templar(loader=loader, variables=task_vars).template(arguments(role)[name])
-        for name in ("role", "families", "formats")
-    }
-    task.async_val = 0
-    task._role = SimpleNamespace(_play=SimpleNamespace(_uuid="play"))
-    action = preflight.ActionModule(
-        task=task,
-        connection=MagicMock(),
-        play_context=MagicMock(),
-        loader=loader,
-        templar=Templar(loader=loader, variables=task_vars),
-        shared_loader_obj=None,
-    )
-    probed = {"ansible_facts": {"wsgi_host": facts}, "changed": False}
-    action._execute_module = lambda **call: probed
-    result = action.run(task_vars=task_vars)
-    return str(result.get("msg", ""))
 
 
 def leaves(found: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[Any, Any]]:

@@ -362,8 +362,8 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return preflight("monitoring", CASES, tmp_path_factory.mktemp("preflight"))
+def said() -> dict[str, str]:
+    return preflight("monitoring", CASES)
 
 
 @pytest.mark.parametrize(

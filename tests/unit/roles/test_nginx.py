@@ -649,7 +649,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "good-and-changed": Case(VARIANTS["everything-changed"]),
         "good-and-running": Case(host={"listeners": [{**APACHE, "program": "nginx"}]}),
     }
-    return preflight("nginx", cases, tmp_path_factory.mktemp("preflight"))
+    return preflight("nginx", cases)
 
 
 @pytest.mark.parametrize("guard", [*GUARDS, *HOSTS])

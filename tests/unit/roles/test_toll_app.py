@@ -172,11 +172,11 @@ GOOD = {
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def said() -> dict[str, str]:
     """What preflight says to each case."""
     cases = {name: Case({**REQUIRED, **variables}) for name, (variables, _) in GUARDS.items()}
     cases |= {name: case for name, (case, _) in HOSTS.items()} | GOOD
-    return preflight(ROLE, cases, tmp_path_factory.mktemp("preflight"))
+    return preflight(ROLE, cases)
 
 
 @pytest.mark.parametrize("guard", [*GUARDS, *HOSTS])
