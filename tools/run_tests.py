@@ -40,7 +40,15 @@ PARALLEL = ("--numprocesses=auto", "--dist=loadfile")
 # Where an earlier run on this checkout left how long each part takes.
 DURATIONS = LOGS / "seconds.json"
 # On a clean clone: the parts that take longest, which start first.
-LONGEST = ("molecule:gunicorn_systemd", "molecule:setup", "molecule:monitoring", "molecule:default")
+LONGEST = (
+    "molecule:default",
+    "molecule:monitoring",
+    "molecule:setup",
+    "molecule:gunicorn_systemd",
+    "unit",
+    "app",
+    "molecule:release",
+)
 
 
 class Terminal:
