@@ -48,6 +48,12 @@ PATIENCE = 120
 AGAIN_SECONDS = 1
 
 
+def cookies(answer: http.client.HTTPResponse) -> str:
+    """Return what an answer sets, as a request sends it back: a session and a known device."""
+    given = answer.headers.get_all("Set-Cookie") or []
+    return "; ".join(each.split(";")[0] for each in given)
+
+
 @dataclass
 class Site:
     """What is served, and who asks.
@@ -93,7 +99,7 @@ class Site:
         connection = self.connect()
         connection.request("GET", "/login")
         answer = connection.getresponse()
-        page, cookie = answer.read().decode(), (answer.getheader("Set-Cookie") or "").split(";")[0]
+        page, cookie = answer.read().decode(), cookies(answer)
         [token] = re.findall(r'name="csrf_token"[^>]*value="([^"]+)"', page)[-1:]
         form = {"csrf_token": token, "name": "proof", "password": PASSWORD, "next": ""}
         connection = self.connect()
@@ -105,7 +111,10 @@ class Site:
         answer.read()
         if answer.status != 303:
             raise RuntimeError(f"log-in was answered with {answer.status}")
-        self.cookie = (answer.getheader("Set-Cookie") or "").split(";")[0]
+        self.cookie = cookies(answer)
+        # An attack by somebody who is sent to the log-in page would be none.
+        if (status := self.by_session("/dashboard/parts")) != 200:
+            raise RuntimeError(f"the session that was begun is answered with {status}")
 
 
 @dataclass
