@@ -460,6 +460,14 @@ def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
     ]
 
 
+def test_alertmanager_reads_what_systemd_hands_it() -> None:
+    """By a variable of systemd's, which a second dollar sign would make into text."""
+    services = evaluate("monitoring", "__monitoring_all_services", "Debian", **HOST, **ON)
+    service = next(each for each in services if each["name"] == "prometheus-alertmanager")
+    unit = render("monitoring", "service.conf.j2", "Debian", **HOST, **ON, service=service)
+    assert "--config.file=${CREDENTIALS_DIRECTORY}/alertmanager.yml" in unit
+
+
 def test_what_is_ignored_is_these_mounts_and_nothing_below_them() -> None:
     """As systemd hands the line on: it reads backslashes, percent and dollar signs itself."""
     changed = {**HOST, **ON, "monitoring_ignored_mounts": ["/mnt/full.d", "/srv/100%"]}
