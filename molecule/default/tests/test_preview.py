@@ -65,7 +65,7 @@ def test_a_preview_promises_what_the_run_does(
             "a rollback",
             PLAYBOOKS / "rollback.yml",
             settings,
-            ["would hand over to release"],
+            ["would hand over from release"],
         ),
         ("the settings of before", SITE, {}, ["client_header_timeout 15s"]),
     ]

@@ -84,6 +84,7 @@ def test_nginx_stays_where_only_the_application_goes(
         site.get("/", tls=False)
 
 
+@pytest.mark.one_system(12)
 def test_again_it_finds_nothing(removed: dict[str, Any], control: Any) -> None:
     run = control.run_playbook(
         PLAYBOOK,

@@ -106,7 +106,7 @@ def test_a_run_that_was_cut_off_is_finished_by_the_next(
         if "plain" in task.get("tags", [])
     }
     name = plain.ask().json()["directory"].split("/")[4]
-    told |= {"gunicorn_systemd_release": name, "gunicorn_systemd_workers": 2}
+    told |= {"gunicorn_systemd_release": name, "gunicorn_systemd_workers": 3}
     role = {"name": "gunicorn_systemd", "tasks_from": "prepare"}
     tasks = [{"import_role": role, "vars": told}, {"fail": {"msg": "cut off here"}}]
     playbook = tmp_path / "cut_off.yml"
@@ -119,9 +119,9 @@ def test_a_run_that_was_cut_off_is_finished_by_the_next(
     assert "cut off here" in run.output, run.output
     assert plain.master == master, "nothing restarts the service but the handover"
     assert len(plain.children()) == workers
-    run = again(gunicorn_systemd_workers=2)
+    run = again(gunicorn_systemd_workers=3)
     assert run.returncode == 0, run.output
-    assert len(plain.children()) == 2
+    assert len(plain.children()) == 3
 
 
 @pytest.mark.one_system(12)
