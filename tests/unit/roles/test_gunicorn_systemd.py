@@ -849,8 +849,8 @@ HOSTS: dict[str, tuple[Case, str]] = {
     ),
     "somebody-elses-unit": (
         Case(REQUIRED, {"foreign_files": [f"/etc/systemd/system/{NAME}.service"]}),
-        "gunicorn_systemd_take_over (false) does not allow replacing what somebody else wrote for a "
-        f"service of that name: /etc/systemd/system/{NAME}.service",
+        "gunicorn_systemd_take_over (false) does not allow replacing what somebody else wrote for "
+        f"a service of that name: /etc/systemd/system/{NAME}.service",
     ),
     "somebody-as-the-user": (
         Case({**REQUIRED, "gunicorn_systemd_user": "anna"}, {"logins": ["root", "anna"]}),

@@ -195,7 +195,8 @@ def shipped_files(status: str) -> dict[str, str]:
 
 def recorded(records: str = RECORDS) -> tuple[list[str], set[str]]:
     """Names of config_tree's trees, and the files that they hold."""
-    trees, files = [], set()
+    trees: list[str] = []
+    files: set[str] = set()
     for path in sorted(glob.glob(f"{records}/*.json")):
         try:
             record = json.loads(read(path))
