@@ -286,10 +286,9 @@ def test_long_requests_are_refused(service: Service) -> None:
 def test_workers_are_replaced_without_a_lost_request(tuned: Service) -> None:
     """max_requests is small there; all workers are others afterwards."""
     before = set(tuned.children())
-    with tuned.load("/", seconds=6) as load:
-        pass
+    with tuned.load("/", until=True) as load:
+        tuned.wait(lambda: not before & set(tuned.children()), 120)
     assert load.bad == {}
-    tuned.wait(lambda: not before & set(tuned.children()))
 
 
 def test_a_slow_request_does_not_hold_up_others(plain: Service) -> None:

@@ -363,6 +363,7 @@ def test_a_server_may_watch_itself_and_keep_copies_elsewhere(as_root):
     as_root("set -e\n" + commands("Turning it off", WATCHING).replace("sudo ", ""))
     assert as_root("ss -Hltn '( sport >= :9000 and sport <= :9200 )'") == ""
     assert as_root("systemctl list-units --all --no-legend 'prometheus*' 'toll-app-metrics*'") == ""
+    as_root("sed -i '/^monitoring_enabled:/d' /etc/toll-app-setup/group_vars/toll_app/main.yml")
 
 
 @pytest.mark.usefixtures("bare")
