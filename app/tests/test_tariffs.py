@@ -516,7 +516,8 @@ def test_csv_dry_run_makes_nothing(session):
 def test_csv_of_any_text_is_answered_with_errors(session, text):
     result = load(session, text)
     assert result.created == 0
-    assert result.errors or not text.removeprefix(HEADER).strip("\r\n\t ,\x0b\x0c\x1c\x1d\x1e\x85")
+    # Blanks of any kind and empty columns are no row, and none after the headings is no fault.
+    assert result.errors or not text.removeprefix(HEADER.strip()).replace(",", " ").split()
 
 
 # Plazas and classes
