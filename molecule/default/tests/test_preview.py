@@ -38,7 +38,7 @@ def test_a_preview_promises_what_the_run_does(
     tmp_path: Path,
     as_root: Callable[[str], str],
 ) -> None:
-    """Each verb of an operator, and each kind of change, from one state of the host to the next."""
+    """From one state of the host to the next; `make proof` has every verb of an operator."""
     source = tmp_path / "app"
     ignored = shutil.ignore_patterns("__pycache__", "instance", ".*")
     shutil.copytree(PROJECT / "app", source, ignore=ignored)
@@ -61,16 +61,10 @@ def test_a_preview_promises_what_the_run_does(
             changed,
             [f"would follow {live}", "app/toll/templates/base.html: changed", "would hand over to"],
         ),
-        (
-            "a rollback",
-            PLAYBOOKS / "rollback.yml",
-            settings,
-            ["would hand over from release"],
-        ),
-        ("the settings of before", SITE, {}, ["client_header_timeout 15s"]),
     ]
     if EVERY_CASE:
-        steps[3:3] = [
+        steps += [
+            ("a rollback", PLAYBOOKS / "rollback.yml", settings, ["would hand over from release"]),
             ("a copy", PLAYBOOKS / "backup.yml", settings, ["A copy would be written to"]),
             (
                 "a restore",
@@ -78,6 +72,7 @@ def test_a_preview_promises_what_the_run_does(
                 {**settings, "toll_app_restore": "latest"},
                 ["It would be put back"],
             ),
+            ("the settings of before", SITE, {}, ["client_header_timeout 15s"]),
         ]
     for name, playbook, told, words in steps:
         options = {"limit": variables["inventory_hostname"], "variables": told}
@@ -94,4 +89,6 @@ def test_a_preview_promises_what_the_run_does(
         ]
         assert counts[0] == counts[1], name
         assert sum(counts[1].values()), name
+    back = control.run_playbook(SITE, limit=variables["inventory_hostname"])
+    assert back.returncode == 0, back.output
     assert as_root("readlink /opt/toll-app/current").strip().endswith(live)
