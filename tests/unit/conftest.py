@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.template import trust_as_template
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Where programs that tests run find what their role puts beside them on a host.
@@ -81,3 +82,12 @@ def play(tmp_path: Path) -> Play:
         return Run(done.returncode, done.stdout + done.stderr)
 
     return run
+
+
+def trusted(value: Any) -> Any:
+    """As if it had been read from an inventory: templates in it count."""
+    if isinstance(value, dict):
+        return {key: trusted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [trusted(item) for item in value]
+    return trust_as_template(value) if isinstance(value, str) else value

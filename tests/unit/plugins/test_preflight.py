@@ -13,11 +13,11 @@ import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import EncryptedString, VaultLib, VaultSecret, VaultSecretsContext
-from ansible.template import Templar, trust_as_template
+from ansible.template import Templar
 from ansible_collections.wsgi.host.plugins.action.preflight import ActionModule
 from ansible_collections.wsgi.host.plugins.plugin_utils.formats import FORMATS
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import distance
-from conftest import Play
+from conftest import Play, trusted
 
 SPEC: dict[str, Any] = {
     "web_port": {"type": "int", "default": 80, "description": "Port that answers HTTP."},
@@ -77,15 +77,6 @@ HOST: dict[str, Any] = {
 }
 
 SECRET = "correct horse battery staple"
-
-
-def trusted(value: Any) -> Any:
-    """As if it had been read from an inventory: templates in it count."""
-    if isinstance(value, dict):
-        return {key: trusted(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [trusted(item) for item in value]
-    return trust_as_template(value) if isinstance(value, str) else value
 
 
 class Preflight:

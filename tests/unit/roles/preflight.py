@@ -20,6 +20,7 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.wsgi.host.plugins.action import preflight as action_plugin
+from conftest import trusted
 
 from .render import FACTS, ROLES
 
@@ -67,14 +68,6 @@ def own(role: str) -> dict[str, Any]:
     """Variables of the role before anybody sets one."""
     files = ("defaults/main.yml", "vars/main.yml", "vars/Debian.yml")
     return {k: v for file in files for k, v in loaded(ROLES / role / file).items()}
-
-
-def trusted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: trusted(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [trusted(item) for item in value]
-    return trust_as_template(value) if isinstance(value, str) else value
 
 
 def check(

@@ -16,6 +16,15 @@ from ansible.template import Templar, trust_as_template
 ROLES = Path(__file__).parents[3] / "roles"
 FAMILIES = ("Debian", "RedHat")
 
+# Of a host on which neither these roles nor anybody else has set anything up.
+BARE: dict[str, Any] = {
+    "trees": [],
+    "foreign_files": [],
+    "edited_files": [],
+    "renewals": [],
+    "journal_limits": [],
+    "logins": ["root"],
+}
 # Facts of a host of each family; a test overrides what matters to it with `wsgi_host={...}`.
 FACTS: dict[str, dict[str, Any]] = {
     "Debian": {
@@ -31,12 +40,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "selinux": False,
         "ipv6": True,
         "packages": {"libssl3t64": "3.5.9-1~deb13u1", "nginx": "1.26.3-3+deb13u10"},
-        "trees": [],
-        "foreign_files": [],
-        "edited_files": [],
-        "renewals": [],
-        "journal_limits": [],
-        "logins": ["root"],
+        **BARE,
         "root": True,
         "units": {},
         "users": ["root", "www-data"],
@@ -57,12 +61,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "selinux": True,
         "ipv6": True,
         "packages": {"openssl-libs": "3.2.2-6.el9", "nginx": "1.20.1-22.el9"},
-        "trees": [],
-        "foreign_files": [],
-        "edited_files": [],
-        "renewals": [],
-        "journal_limits": [],
-        "logins": ["root"],
+        **BARE,
         "root": True,
         "units": {},
         "users": ["root", "nginx"],

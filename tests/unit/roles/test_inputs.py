@@ -17,8 +17,9 @@ import pytest
 from ansible.errors import AnsibleError, AnsibleTemplateSyntaxError
 from ansible_collections.wsgi.host.plugins.plugin_utils import formats as known
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import TYPES
+from conftest import trusted
 
-from .preflight import HOST, arguments, check, loaded, options, own, trusted
+from .preflight import HOST, arguments, check, loaded, options, own
 from .render import ROLES
 
 NAMES = ("certbot", "gunicorn_systemd", "monitoring", "nginx", "toll_app")
