@@ -173,17 +173,3 @@ def test_release_is_told_apart_by_its_manifest(as_root: Callable[[str], str]) ->
     manifest = json.loads(as_root("cat /opt/toll-app/current/manifest.json"))
     assert as_root("readlink /opt/toll-app/current").strip().endswith(manifest["id"])
     assert manifest["lock_sha256"]
-
-
-@pytest.mark.one_system(13)
-def test_dry_run_shows_no_secret(control: Any, variables: dict[str, Any]) -> None:
-    """`--check --diff` is what people paste into a chat."""
-    secret = "shown-to-nobody-" + "7" * 32
-    run = control.run_playbook(
-        check=True,
-        variables={"toll_app_secret_key": secret},
-        limit=variables["inventory_hostname"],
-    )
-    assert run.returncode == 0, run.output
-    assert "secret_key" in run.output
-    assert secret not in run.output

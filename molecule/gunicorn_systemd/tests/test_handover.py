@@ -290,6 +290,7 @@ def test_what_cannot_be_is_refused(host: Host, plain: Service, arguments: str, s
     assert plain.master == before
 
 
+@pytest.mark.one_system(12)
 def test_a_reboot_in_the_middle_brings_up_what_was_good(
     handover: Handover, plain: Service, reboot: Callable[[], None], as_root: Callable[[str], str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import pytest
 from testinfra.host import Host
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ def test_timer_is_set_for_each_service(host: Host, service: Service) -> None:
     assert timer.is_running
 
 
+@pytest.mark.one_system(13)
 def test_a_service_that_hangs_is_started_again_and_what_waits_is_answered(
     tuned: Service, as_root: Callable[[str], str]
 ) -> None:

@@ -17,7 +17,7 @@ KEY = "/etc/ssl/monitoring/host.key"
 CERTIFICATE = "/etc/ssl/monitoring/host.crt"
 SECRET = "not-a-secret-8b2e"
 # As the guide has it.
-NEW_KEYS = ("-e", '{"monitoring_new_key": true}')
+NEW_KEYS = ("--tags=monitoring", "-e", '{"monitoring_new_key": true}')
 # Takes mails over STARTTLS from whoever logs in, and writes them down.
 MAIL_SERVER = """
 import asyncio, ssl
@@ -231,7 +231,9 @@ def test_who_watches_can_be_changed_while_a_host_is_gone(
     testhosts.cut_off(container_of_member)
     try:
         run = control.run_playbook(
-            limit="watcher", variables={"monitoring_scrape_interval_seconds": 3}
+            limit="watcher",
+            variables={"monitoring_scrape_interval_seconds": 3},
+            arguments=("--tags=monitoring",),
         )
     finally:
         testhosts.start(container_of_member)

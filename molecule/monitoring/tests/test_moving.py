@@ -10,6 +10,9 @@ from testinfra.host import Host
 
 testinfra_hosts = ["ansible://watched"]
 
+# The application has no part in it.
+ONLY = ("--tags=monitoring",)
+
 
 @pytest.fixture
 def moved(control: Any) -> None:
@@ -17,6 +20,7 @@ def moved(control: Any) -> None:
     run = control.run_playbook(
         limit="watched",
         variables={"monitoring_server": "watcher", "monitoring_webhook_url": ""},
+        arguments=ONLY,
     )
     assert run.returncode == 0, run.output
 
@@ -29,7 +33,7 @@ def test_a_host_may_change_from_watching_itself(control: Any, host: Host) -> Non
         assert not host.service(name).is_enabled
     assert not host.file("/etc/monitoring/alertmanager.yml").exists
     assert "9443" in open_ports(host)
-    back = control.run_playbook(limit="watched")
+    back = control.run_playbook(limit="watched", arguments=ONLY)
     assert back.returncode == 0, back.output
     assert host.service("prometheus").is_running
     assert "9443" not in open_ports(host)

@@ -279,17 +279,36 @@ def test_a_port_that_something_else_holds_is_named(as_root, refused, host):
     as_root("systemctl stop other-web; systemctl start nginx")
 
 
-@pytest.mark.usefixtures("bare")
-def test_a_process_started_by_hand_is_replaced_when_told_so(as_root, refused):
-    """The usual beginning: `python3 app.py &`. Here, while the service was stopped."""
-    as_root("systemctl stop toll-app.socket toll-app.service")
-    as_root(
-        "cd /srv && systemd-run --scope --quiet sh -c 'exec python3 -m http.server 5000' "
-        ">/dev/null 2>&1 & while ! curl -s http://localhost:5000 >/dev/null; do sleep 0.1; done"
+@pytest.fixture(scope="module")
+def replaced(host: Host) -> tuple[str, str]:
+    """What two runs said: beside a process that somebody had started by hand, and one with a yes.
+
+    The second is told to watch the server and to keep copies elsewhere as well.
+    """
+    began = host.run(
+        "systemctl stop toll-app.socket toll-app.service; cd /srv && systemd-run --scope --quiet"
+        " sh -c 'exec python3 -m http.server 5000' >/dev/null 2>&1 &"
+        " while ! curl -s http://localhost:5000 >/dev/null; do sleep 0.1; done"
     )
-    said = refused(SETUP)
+    assert began.rc == 0, began.stderr
+    refused = host.run(f"{SETUP} 2>&1")
+    assert refused.rc == 2, refused.stdout
+    done = host.run(
+        "mkdir -p /srv/copies && cat >>/etc/toll-app-setup/group_vars/toll_app/main.yml <<'END'\n"
+        "monitoring_enabled: true\n"
+        'toll_app_backup_command: [/bin/cp, "{file}", "{record}", /srv/copies/]\n'
+        "toll_app_backup_writable_paths: [/srv/copies]\nEND\n"
+        f"{SETUP} --yes 2>&1"
+    )
+    assert done.rc == 0, done.stdout
+    return refused.stdout, done.stdout
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_process_started_by_hand_is_replaced_when_told_so(as_root, replaced):
+    """The usual beginning: `python3 app.py &`. Here, while the service was stopped."""
+    said, _ = replaced
     assert "listens on port 5000, started as `python3 -m http.server 5000` in /srv" in said
-    as_root(f"{SETUP} --yes")
     assert json.loads(as_root("curl --silent http://localhost:5000/readyz"))["status"] == "ok"
 
 
@@ -340,15 +359,9 @@ def test_commands_of_the_guide_that_bring_data_over(as_root):
 
 
 @pytest.mark.usefixtures("bare")
-def test_a_server_may_watch_itself_and_keep_copies_elsewhere(as_root):
+def test_a_server_may_watch_itself_and_keep_copies_elsewhere(as_root, replaced):
     """Two settings and one more run, and the commands that take the watching away again."""
-    as_root(
-        "mkdir -p /srv/copies && cat >>/etc/toll-app-setup/group_vars/toll_app/main.yml <<'END'\n"
-        "monitoring_enabled: true\n"
-        'toll_app_backup_command: [/bin/cp, "{file}", "{record}", /srv/copies/]\n'
-        "toll_app_backup_writable_paths: [/srv/copies]\nEND"
-    )
-    said = as_root(f"{SETUP} 2>&1")
+    _, said = replaced
     steps = [(int(number), int(total)) for number, total in STEP.findall(said)]
     assert [number for number, _ in steps] == list(range(1, steps[0][1] + 1))
     assert "Setting up what watches it" in said
@@ -374,6 +387,8 @@ def test_commands_of_the_guide_that_remove(as_root, host):
         "mkdir -p /root/kept && toll-app-backup && cp -a /etc/toll-app-setup /root/kept/"
         " && name=$(ls -t /var/backups/toll-app/ | grep 'sqlite$' | head -n 1)"
         " && cp /var/backups/toll-app/$name /var/backups/toll-app/$name.json /root/kept/"
+        # Not of a lost server; its index was tried when the server was bare.
+        " && cp -a /var/lib/toll-app-setup/venv /root/kept/"
     )
     as_root("set -e\n" + commands("Remove it").replace("sudo ", ""))
     assert as_root("ss -Hltn 'sport = :80 or sport = :443 or sport = :5000'") == ""
@@ -391,6 +406,8 @@ def test_a_lost_server_comes_back_from_what_was_kept_elsewhere(as_root, address,
     """Its settings and a copy: the domain, the certificate and the data are there again."""
     as_root("rm -rf /var/lib/toll-app /var/backups/toll-app")
     as_root("cp -a /root/kept/toll-app-setup /etc/")
+    as_root("install -d -m 0700 /var/lib/toll-app-setup")
+    as_root("mv /root/kept/venv /var/lib/toll-app-setup/")
     as_root(f"{SETUP} 2>&1")
     assert "from-before" not in as_root("toll-app-flask toll user list")
     name = as_root("ls /root/kept | grep 'sqlite$'").strip()

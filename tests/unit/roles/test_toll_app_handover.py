@@ -240,15 +240,15 @@ def test_one_host_first_then_the_others(fleet: Fleet) -> None:
     assert not (fleet.root / "lock.json").exists()
 
 
-@pytest.mark.parametrize("serial", [1, "34%"])
-def test_batches_come_in_the_order_of_their_hosts(fleet: Fleet, serial: object) -> None:
-    code, output = fleet.deploy(3, toll_app_serial=serial)
+def test_batches_come_in_the_order_of_their_hosts(fleet: Fleet) -> None:
+    code, output = fleet.deploy(3, toll_app_serial="34%")
     assert code == 0, output
     assert fleet.written() == [f"web{number} handover new" for number in (1, 2, 3)]
 
 
 def test_nothing_changes_where_it_is_live(fleet: Fleet) -> None:
-    fleet.deploy(2)
+    for number in (1, 2):
+        (fleet.root / f"live-web{number}").write_text("new")
     code, output = fleet.deploy(2)
     assert code == 0, output
     assert output.count("changed=0") == 2
