@@ -35,19 +35,19 @@ from engine import CHECKOUT, Engine, use_utf8  # noqa: E402
 from hosts import Hosts  # noqa: E402
 
 PARTS = ("lint", "unit", "app", "molecule")
-# Tests of one file share what is expensive to prepare.
-PARALLEL = ("--numprocesses=auto", "--dist=loadfile")
+# Tests of one file share what is expensive to prepare. Who adds a test sees what it costs.
+PARALLEL = ("--numprocesses=auto", "--dist=loadfile", "--durations=15")
 # Where an earlier run on this checkout left how long each part takes.
 DURATIONS = LOGS / "seconds.json"
 # On a clean clone: the parts that take longest, which start first.
 LONGEST = (
     "molecule:default",
-    "molecule:monitoring",
     "molecule:setup",
+    "molecule:release",
+    "molecule:monitoring",
     "molecule:gunicorn_systemd",
     "unit",
     "app",
-    "molecule:release",
 )
 
 

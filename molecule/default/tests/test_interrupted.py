@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import testinfra
 import yaml
 
 PROJECT = Path(__file__).parents[3]
@@ -28,6 +29,14 @@ POINTS = {
 }
 # `make proof` tries all of them, `make test` a handler that is still due and a handover half done.
 TRIED = [point for point, quick in POINTS.items() if quick or os.environ.get("EVERY_SYSTEM")]
+# What tells a host that was finished from one that was not.
+LEFT = {
+    "systemctl is-active nginx toll-app.socket toll-app": "\n".join(3 * ["active"]),
+    "systemctl is-enabled nginx toll-app.socket": "\n".join(2 * ["enabled"]),
+    "systemctl show --property=NeedDaemonReload --value nginx toll-app": "no\n\nno",
+    "systemctl --failed --plain --no-legend": "",
+    "find /opt/toll-app -name '.new-*' -o -name handover.json -o -name deploy.json": "",
+}
 
 
 def run_testhosts(*arguments: str) -> Any:
@@ -107,12 +116,18 @@ def test_run_converges_after_being_killed_at_each_point(bare_host: Path) -> None
         check=False,
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    again = subprocess.run(
-        command(bare_host),
-        cwd=PROJECT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert re.search(r"changed=0 .*failed=0", again.stdout), again.stdout + again.stderr
+    # What was notified before a run died was done, and nothing of it is left.
+    host = testinfra.get_host("ansible://interrupted", ansible_inventory=str(bare_host))
+    for command_, wanted in LEFT.items():
+        said = host.run(f"sudo {command_}")
+        assert (said.stdout + said.stderr).strip() == wanted, command_
+    if os.environ.get("EVERY_SYSTEM"):
+        again = subprocess.run(
+            command(bare_host),
+            cwd=PROJECT,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert re.search(r"changed=0 .*failed=0", again.stdout), again.stdout + again.stderr

@@ -41,14 +41,14 @@ def domains(host: Host) -> list[str]:
     return list(host.ansible.get_variables()["domains"])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def by_hand(host: Host) -> None:
     """Only for the host that was set up by hand before."""
     if "by_hand" not in host.ansible.get_variables()["group_names"]:
         pytest.skip("this host was bare")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bare(host: Host) -> None:
     """Only for the host that was bare."""
     if "by_hand" in host.ansible.get_variables()["group_names"]:
@@ -280,7 +280,7 @@ def test_a_port_that_something_else_holds_is_named(as_root, refused, host):
 
 
 @pytest.fixture(scope="module")
-def replaced(host: Host) -> tuple[str, str]:
+def replaced(host: Host, bare: None) -> tuple[str, str]:
     """What two runs said: beside a process that somebody had started by hand, and one with a yes.
 
     The second is told to watch the server and to keep copies elsewhere as well.
