@@ -309,12 +309,12 @@ class Acme:
         """The URL of its directory."""
         return f"https://{self.container}:14000/dir"
 
-    @property
+    @cached_property
     def ca(self) -> Path:
         """PEM file of the authority behind its own HTTPS."""
         return self._hosts.acme_ca(self.container)
 
-    @property
+    @cached_property
     def root(self) -> Path:
         """PEM file of the roots that it issues from."""
         return self._hosts.acme_root(self.container)

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-# After it there is nothing left to test (molecule/conftest.py).
-STAGES = ("removed",)
+# What changes the hosts for those who come later (molecule/conftest.py); the last leaves nothing.
+STAGES = ("previewed", "replaced", "removed")
 
 
 @dataclass

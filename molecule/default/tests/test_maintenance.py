@@ -85,8 +85,8 @@ class Replaced:
 
 
 @pytest.fixture(scope="module")
-def replaced(host: Host, control: Any) -> Iterator[Replaced]:
-    """As the guide has it, all in one run, the most talkative one; afterwards all is as before."""
+def replaced(host: Host, control: Any, recorder: str) -> Iterator[Replaced]:
+    """As the guide has it, all in one run, the most talkative one. The key of a lane is older."""
     variables = host.ansible.get_variables()
     limit = variables["inventory_hostname"]
 
@@ -121,6 +121,8 @@ def replaced(host: Host, control: Any) -> Iterator[Replaced]:
     known = ["not-a-secret-2", new, SECRET, variables["database_password"]]
     known.append(variables["toll_app_admin_password"])
     yield Replaced(run.output, release, known)
+    if not os.environ.get("EVERY_SYSTEM"):
+        return
     sql('sudo -u postgres psql -c "ALTER ROLE toll LOGIN"')
     back = control.run_playbook(limit=limit)
     assert back.returncode == 0, back.output
