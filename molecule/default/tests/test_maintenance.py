@@ -97,7 +97,7 @@ def replaced(host: Host, control: Any, recorder: str) -> Iterator[Replaced]:
     release = host.run("readlink /opt/toll-app/current").stdout.strip().rpartition("/")[2]
     # Typed at a prompt, which without a terminal is read from where this leads.
     coded = base64.b64encode(b"not-a-secret-2\n" * 2).decode()
-    create = command("sudo -u postgres createuser").replace(
+    create = command("sudo -u postgres createuser --pwprompt -g toll").replace(
         "sudo -u postgres", "runuser -u postgres --"
     )
     done = host.run(
