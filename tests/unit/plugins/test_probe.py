@@ -193,6 +193,30 @@ def test_this_machine_can_be_read() -> None:
     assert facts["root"] == (os.geteuid() == 0)
 
 
+def test_what_was_found_is_in_the_fact(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each finder has tests of its own, which do not notice one that nobody asks."""
+    (tmp_path / "shop.example.com.conf").touch()
+    (tmp_path / "status").touch()
+    exists = os.path.exists
+    monkeypatch.setattr(probe, "RENEWALS", str(tmp_path / "*.conf"))
+    monkeypatch.setattr(probe, "DPKG_STATUS", str(tmp_path / "status"))
+    monkeypatch.setattr(os.path, "exists", lambda path: path == "/etc/nginx" or exists(path))
+    monkeypatch.setattr(probe, "recorded", lambda: (["shop"], {"/etc/mine"}))
+    monkeypatch.setattr(probe, "shipped_files", lambda _: {"/etc/nginx/nginx.conf": "hash"})
+    monkeypatch.setattr(probe, "foreign_files", lambda ours: [f"beside {sorted(ours)[0]}"])
+    monkeypatch.setattr(probe, "edited_files", lambda *told: [f"edited {told[1]} {len(told[0])}"])
+    monkeypatch.setattr(probe, "journal_limits", lambda ours: [f"limit beside {len(ours)}"])
+    facts = probe.probe()
+    assert facts["trees"] == ["shop"]
+    assert facts["foreign_files"] == ["beside /etc/mine"]
+    assert facts["edited_files"] == ["edited ['shop'] 1"]
+    assert facts["journal_limits"] == ["limit beside 1"]
+    assert facts["renewals"] == ["shop.example.com"]
+    monkeypatch.setattr(probe, "recorded", lambda: (["certbot"], set()))
+    monkeypatch.setattr(probe, "foreign_files", lambda _: [])
+    assert probe.probe()["renewals"] == []
+
+
 def test_a_program_that_is_missing_has_no_output() -> None:
     assert probe.Command("/no/such/program").output() == ""
 
