@@ -209,6 +209,17 @@ def test_an_unknown_variable_and_the_nearest_name(preflight: Preflight) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["relase", "releas", "Release", "releases"])
+def test_a_typing_error_in_a_short_name(preflight: Preflight, name: str) -> None:
+    """`-e relase=ID` went back to another release than the one that was typed."""
+    assert preflight.problems({name: "0a1b2c"}, short_names=["release"]) == [
+        f"{name} is not a variable of role web; did you mean release? "
+        "Rename it, or if it is yours choose a name that is less like it"
+    ]
+    assert preflight.problems({"release": "0a1b2c"}, short_names=["release"]) == []
+    assert preflight.problems({name: 1, "release": 2}, short_names=["release"]) == []
+
+
 def test_an_unknown_variable_that_is_like_none(preflight: Preflight) -> None:
     assert preflight.problems({"web_qqqqqqqqqqqqqqqqqqq": 1}) == [
         "web_qqqqqqqqqqqqqqqqqqq is not a variable of role web; the variables of role web are in "

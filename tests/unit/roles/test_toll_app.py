@@ -124,7 +124,8 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
 }
 # Another host of the play that serves the same domain.
 KEY = "0123456789abcdef" * 2
-TWIN = {"web2": {"toll_app_domains": ["app.example.com", "www.example.com"]}}
+BOTH = ["app.example.com", "www.example.com"]
+TWIN = {"web2": {"toll_app_domains": BOTH}}
 SHARED = {"toll_app_database_url": "postgresql://u:p@db/toll", "toll_app_secret_key": KEY}
 HOSTS: dict[str, tuple[Case, str]] = {
     "another system": (
@@ -136,6 +137,13 @@ HOSTS: dict[str, tuple[Case, str]] = {
     "a file for each of two hosts": (
         Case({**REQUIRED, **SHARED, "toll_app_database_url": ""}, beside=TWIN),
         "toll_app_database_url is empty, but web2 also serves app.example.com",
+    ),
+    "hosts that share their second domain": (
+        Case(
+            {**REQUIRED, **SHARED, "toll_app_database_url": "", "toll_app_domains": BOTH},
+            beside={"web2": {"toll_app_domains": ["shop.example.com", "www.example.com"]}},
+        ),
+        "toll_app_database_url is empty, but web2 also serves www.example.com",
     ),
     "a key for each of two hosts": (
         Case({**REQUIRED, **SHARED, "toll_app_secret_key": ""}, beside=TWIN),

@@ -58,6 +58,7 @@ class ActionModule(ActionBase):
             "executable",
             "modules",
             "ports",
+            "short_names",
         }
     )
 
@@ -200,7 +201,8 @@ class ActionModule(ActionBase):
                 name in defaults and variables[name] == defaults[name]
             )
 
-        checker.unknown(_names(variables), is_set, _roles_beside(directory))
+        short = [str(name) for name in self._task.args.get("short_names") or []]
+        checker.unknown(_names(variables), is_set, _roles_beside(directory), short)
         values: dict[str, Any] = {}
         errors: dict[str, AnsibleError] = {}
         for name in checker.spec:

@@ -49,6 +49,13 @@ options:
       variable: {description: The variable that the message is about., type: str, required: true}
       problem: {description: "What is wrong, a clause such as C(is also nginx_http_port).", type: str, required: true}
       remedy: {description: "What to do, in the imperative.", type: str, required: true}
+  short_names:
+    description: >-
+      Variables without the role's prefix that it takes from the command line, such as C(release). A name that is two
+      typing errors at most from one of them is refused, unless that one is set as well.
+    type: list
+    elements: str
+    default: []
   families:
     description: The families, as M(wsgi.host.probe) names them, that the role supports. Empty means all.
     type: list

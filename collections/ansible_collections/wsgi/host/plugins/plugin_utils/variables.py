@@ -369,6 +369,7 @@ class Checker:
         names: Iterable[str],
         is_set: Callable[[str], bool],
         other_roles: Mapping[str, Iterable[str]],
+        short_names: Iterable[str] = (),
     ) -> None:
         """Report names that start with the role's, or nearly so, and are none of its variables.
 
@@ -384,6 +385,7 @@ class Checker:
             names: what is set anywhere, facts and Ansible's own names left out.
             is_set: tells whether a variable has another value than its default.
             other_roles: the variables of the roles beside this one, by the role's name.
+            short_names: variables without the role's prefix, which are typed on a command line.
         """
         prefix = f"{self.role}_"
         longer = tuple(f"{other}_" for other in other_roles if other.startswith(prefix))
@@ -414,8 +416,15 @@ class Checker:
                         f"Rename it, or remove it",
                     )
             else:
-                near = next((one for one in known if _alike(name, one) and not is_set(one)), "")
-                if near:
+                near = next(
+                    (
+                        one
+                        for one in (*short_names, *known)
+                        if name != one and _alike(name, one) and not is_set(one)
+                    ),
+                    "",
+                )
+                if near and name not in short_names:
                     self.add(
                         name,
                         f"{name} is not a variable of role {self.role}; did you mean {near}? "
