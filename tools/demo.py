@@ -39,6 +39,8 @@ HOST = "toll-demo"
 ACME = "toll-acme"
 # As in inventory/demo.
 NAME = "toll.localhost"
+# Also one to add to toll_app_domains.
+NAMES = (NAME, "www.toll.localhost")
 LOOPBACK = "127.0.0.1"
 HTTPS_PORT = 8443
 HTTP_PORT = 8080
@@ -48,7 +50,7 @@ SPECS = (
         HOST,
         "debian13",
         # The ACME server looks for the host under its name.
-        aliases=(NAME,),
+        aliases=NAMES,
         publish=(
             f"{LOOPBACK}:{HTTPS_PORT}:443",
             f"{LOOPBACK}:{HTTP_PORT}:80",
@@ -235,7 +237,7 @@ What to do next:
   in a browser    https://{NAME}:{HTTPS_PORT}/ (import {ca_file} first, or accept the warning)
   log in          https://{NAME}:{HTTPS_PORT}/login {entry}
   on the host     {ssh_command()}
-                  sudo systemctl status toll-app; journalctl -u toll-app -f
+                  sudo systemctl status toll-app; sudo journalctl -u toll-app -f
                   sudo toll-app-flask toll key create lane-1 --role recorder
   change it       edit inventory/demo/group_vars/toll_app.yml or app/, then `make up` again
   remove it       make down"""

@@ -265,7 +265,7 @@ def test_programs_of_the_application_give_up_in_time(
     monkeypatch.setattr(module, seconds, LIMIT)
     late = "no answer within 0.3 s"
     if program == "toll-app-releases":
-        assert module.ask() == {"ok": False, "error": late}
+        assert module.ask() == {"ok": False, "error": f"{module.SOCKET}: {late}"}
     elif program == "toll-app-data":
         assert module.is_ready("x") is False
     else:

@@ -851,8 +851,9 @@ class Handover:
                 "activated_by": state.by,
                 "reason": state.reason,
             }
-        # Whoever goes live again is not one that was left.
-        facts |= dict.fromkeys(key for key in record if key.startswith("left_"))
+        # Whoever goes live is not one that was left, unless somebody has left it since this began.
+        if str(record.get("left_at") or "") <= state.started_at:
+            facts |= dict.fromkeys(key for key in record if key.startswith("left_"))
         self.note(state.release, facts)
         self.history("handover", state, "healthy")
         self.forget()
@@ -1193,6 +1194,8 @@ def command(config: Config, systemd: Systemd, options: argparse.Namespace) -> Re
     while True:
         wait_for_others(config, systemd, patience)
         state = State.read(config)
+        if options.settled:
+            return Result(False, f"{config.name}: no handover is under way.")
         if state is None and options.preview and options.release:
             shipped = Handover(config, systemd).releases() if config.root else [options.release]
             if options.release not in shipped:
@@ -1303,6 +1306,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="say what would be done")
     parser.add_argument(
         "--preview", action="store_true", help="the same of a release that is still to be shipped"
+    )
+    parser.add_argument(
+        "--settled", action="store_true", help="wait until none is under way, and do nothing"
     )
     # In check mode they are not on disk yet.
     parser.add_argument("--new-settings", action="store_true", help=argparse.SUPPRESS)

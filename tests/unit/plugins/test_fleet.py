@@ -266,11 +266,6 @@ class TestStatus:
         [
             ({"web1": well(A), "web2": well(B)}, "hosts differ: a on web1; b on web2"),
             ({"web1": well(A, drift=["b answers"])}, "web1: b answers"),
-            ({"web1": well(A, service="failed")}, "web1: the service is failed"),
-            (
-                {"web1": well(A, health={"ok": False, "status": 503, "milliseconds": 1})},
-                "web1: /readyz is not good: 503",
-            ),
         ],
     )
     def test_what_is_not_as_it_should_be(self, hosts, words):
@@ -278,6 +273,23 @@ class TestStatus:
         told = json.loads(fleet.as_json(hosts, {}))
         assert words in told["drift"]
         assert told["ok"] is False
+
+    @pytest.mark.parametrize(
+        ("facts", "health"),
+        [
+            ({"health": {"ok": False, "status": 503, "milliseconds": 1}}, "503"),
+            ({"health": {"ok": False, "error": "no answer within 5 s"}}, "no answer within 5 s"),
+            ({"site": {"ok": False, "error": "127.0.0.1:443: refused"}}, "nginx: no answer"),
+            ({"site": {"ok": False, "status": 502}}, "nginx: 502"),
+        ],
+    )
+    def test_host_that_serves_nobody_is_down(self, facts, health):
+        """Green beside a site that does not answer would be the worst answer."""
+        bad = well(A, drift=["toll-app.service is failed. Run site.yml"], **facts)
+        assert fleet.down({"web1": bad, "web2": well(A)}) == {"web1": bad["drift"][0]}
+        assert fleet.down({"web1": well(A, **facts)}) == {"web1": health}
+        assert f"  {health}  " in fleet.report({"web1": bad}, {})
+        assert fleet.down({"web1": well(A, site={"ok": True})}) == {}
 
     def test_host_that_does_not_answer_is_a_line(self):
         text = fleet.report({"web1": well(A)}, {"web2": "No route to host"})

@@ -278,21 +278,21 @@ def test_typing_errors_are_counted(one: str, other: str, errors: int) -> None:
         (
             "web_tls_port",
             "8443",
-            'web_tls_port is "8443" (text); an integer is needed: write a whole number without '
-            "quotation marks: web_tls_port: 8443, on the command line "
+            'web_tls_port is "8443" (text); an integer is needed: write a whole number, without '
+            "a unit, without quotation marks: web_tls_port: 8443, on the command line "
             "-e '{\"web_tls_port\": 8443}'",
         ),
         (
             "web_tls_port",
             True,
-            "web_tls_port is true (true or false); an integer is needed: write a whole number "
-            "without quotation marks",
+            "web_tls_port is true (true or false); an integer is needed: write a whole number, "
+            "without a unit",
         ),
         (
             "web_tls_port",
             4.5,
-            "web_tls_port is 4.5 (a number); an integer is needed: write a whole number without "
-            "quotation marks",
+            "web_tls_port is 4.5 (a number); an integer is needed: write a whole number, without "
+            "a unit",
         ),
         (
             "web_tls_port",
@@ -302,21 +302,19 @@ def test_typing_errors_are_counted(one: str, other: str, errors: int) -> None:
         (
             "web_compress",
             "no",
-            'web_compress is "no" (text); true or false is needed: write true or false without '
+            'web_compress is "no" (text); true or false is needed: write true or false, without '
             "quotation marks: web_compress: false, "
             "on the command line -e '{\"web_compress\": false}'",
         ),
         (
             "web_compress",
             "maybe",
-            'web_compress is "maybe" (text); true or false is needed: write true or false without '
-            "quotation marks",
+            'web_compress is "maybe" (text); true or false is needed: write true or false',
         ),
         (
             "web_ratio",
             "half",
-            'web_ratio is "half" (text); a number is needed: write a number without quotation '
-            "marks",
+            'web_ratio is "half" (text); a number is needed: write a number, without a unit',
         ),
         (
             "web_limit",
@@ -347,7 +345,7 @@ def test_typing_errors_are_counted(one: str, other: str, errors: int) -> None:
         (
             "web_domains",
             ["app.example.com", ["www.example.com"]],
-            "web_domains[1] is [1 items] (a list); text is needed: put it in quotation marks",
+            "web_domains[1] is [1 item] (a list); text is needed: put it in quotation marks",
         ),
         (
             "web_domains",
@@ -357,7 +355,7 @@ def test_typing_errors_are_counted(one: str, other: str, errors: int) -> None:
         (
             "web_environment",
             ["A=1"],
-            "web_environment is [1 items] (a list); a dictionary is needed: write one "
+            "web_environment is [1 item] (a list); a dictionary is needed: write one "
             "`key: value` per line below it",
         ),
         (

@@ -619,17 +619,6 @@ class TestRecord:
         host.run(host.bundle(), records=True, shipped_by="ben@desk")
         assert self.record(host) == told
 
-    def test_shipping_it_again_forgets_that_somebody_left_it(self, host):
-        """Who deploys it wants it, so that it is a release to go back to again."""
-        host.run(host.bundle(), records=True)
-        told = self.record(host)
-        left = {"left_at": "2026-11-25", "left_by": "anna@desk", "left_reason": "slow"}
-        release.write_record(str(host.root), {**told, **left})
-        assert host.run(host.bundle(), records=True, check=True)["changed"] is True
-        assert "left_at" in self.record(host)
-        assert host.run(host.bundle(), records=True)["changed"] is True
-        assert self.record(host) == told
-
     def leave(self, host: Host, name: str = "a" * 12, **facts: Any) -> None:
         left = {"left_at": "2026-11-25", "left_by": "anna@desk", "left_reason": "slow"}
         release.write_record(str(host.root), {**self.record(host, name), **left, **facts})
@@ -641,6 +630,14 @@ class TestRecord:
         host.run(host.bundle("b" * 12), **options)
         self.leave(host, "b" * 12, **facts)
         return host.run(host.bundle("b" * 12), keep_left=True, **options)
+
+    def test_rollback_is_remembered_by_a_deploy_that_only_ships(self, host):
+        """`--tags ship` and a deploy that fails before its handover undo no decision."""
+        self.rolled_back(host)
+        told = host.run(host.bundle("b" * 12), records=True, activate=False)
+        assert told["left"] is None
+        assert told["changed"] is False
+        assert self.record(host, "b" * 12)["left_by"] == "anna@desk"
 
     @pytest.mark.parametrize("facts", [{}, {"left_kind": "decision"}])
     def test_rollback_is_remembered_if_so_wished(self, host, facts):

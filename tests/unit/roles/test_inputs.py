@@ -19,6 +19,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils import formats as known
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import TYPES
 from conftest import trusted
 
+from . import preflight
 from .preflight import HOST, arguments, check, loaded, options, own
 from .render import ROLES
 
@@ -270,8 +271,8 @@ def test_examples(example: str) -> None:
         (
             "monitoring",
             {"monitoring_enabled": "no"},
-            'monitoring_enabled is "no" (text); true or false is needed: write true or false '
-            "without quotation marks: monitoring_enabled: false",
+            'monitoring_enabled is "no" (text); true or false is needed: write true or '
+            "false, without quotation marks: monitoring_enabled: false",
         ),
     ],
 )
@@ -433,3 +434,28 @@ def test_a_rule_that_crashes_says_whose_fault_it_is(monkeypatch: pytest.MonkeyPa
 def test_types_of_this_test_are_those_of_the_specifications() -> None:
     assert set(WRONG) == set(ODD)
     assert set(WRONG) <= set(TYPES)
+
+
+@pytest.mark.parametrize("name", ["gunicorn_workers", "gunicorn_bind"])
+def test_a_name_with_half_of_the_roles_is_refused(name: str) -> None:
+    """It looked like a setting, and had none of the effect."""
+    message = check("gunicorn_systemd", trusted(BASE["gunicorn_systemd"] | {name: 3}))
+    assert f"did you mean {name.replace('gunicorn', 'gunicorn_systemd')}?" in message
+    assert check("nginx", trusted(BASE["nginx"] | {name: 3, "http_port": 80})) == ""
+
+
+def test_a_name_typed_for_this_run_is_meant_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-e revision=v1` deployed the working tree; in an inventory it may be anybody's."""
+    given = {"revision": "v1", "mine": 1}
+    assert check("toll_app", trusted(BASE["toll_app"] | given)) == ""
+    monkeypatch.setattr(preflight.action_plugin, "load_extra_vars", lambda loader: given)
+    message = check("toll_app", trusted(BASE["toll_app"] | given))
+    assert "- revision is given with -e" in message
+    assert "did you mean toll_app_revision?" in message
+    assert "mine" not in message
+
+
+@pytest.mark.parametrize("name", ["nginx_sites", "certbot_certificates"])
+def test_what_the_role_makes_itself_has_no_effect_in_an_inventory(name: str) -> None:
+    """The remedies of nginx and certbot named them, and nobody read what was written there."""
+    assert f"- {name} has no effect" in check("toll_app", trusted(BASE["toll_app"] | {name: []}))

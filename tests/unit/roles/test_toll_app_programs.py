@@ -544,3 +544,25 @@ def test_programs_run_on_the_oldest_python_of_a_host() -> None:
     for path in PROGRAMS.iterdir():
         ast.parse(path.read_text(), feature_version=(3, 9))
         assert os.access(path, os.X_OK)
+
+
+def test_a_database_that_cannot_be_reached_is_told_before_anything_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The site was down for as long as its name was looked for."""
+    program = load(PROGRAMS / "toll-app-data")
+    monkeypatch.setattr(program, "ROOT", str(tmp_path))
+    (tmp_path / "releases/new/bin").mkdir(parents=True)
+    # Not a link: a virtual environment is found by where its program lies.
+    python = tmp_path / "releases/new/bin/python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    with pytest.raises(program.DataError) as raised:
+        program.reach("new", "postgresql://toll:not-a-secret-77@127.0.0.1:9/toll")
+    said = str(raised.value)
+    assert said.startswith(
+        "The data cannot move to the database of toll_app_database_url: it cannot"
+    )
+    assert "refused" in said
+    assert said.endswith("Nothing was stopped.")
+    assert "not-a-secret-77" not in said

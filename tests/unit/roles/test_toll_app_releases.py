@@ -250,6 +250,47 @@ def test_status_without_a_service(host: Host, capsys: Any, monkeypatch: pytest.M
     assert answer["certificate_days"] is None
     assert host.program.main(["status"]) == 0
     assert "failed, 0 workers" in capsys.readouterr().out
+    [drift] = answer["drift"]
+    assert drift.startswith(
+        "toll-app.service is failed. Run site.yml, or on the host: sudo systemctl"
+    )
+
+
+@pytest.mark.parametrize(
+    ("site", "said"),
+    [
+        (None, []),
+        ({"ok": True, "status": 200}, []),
+        (
+            {"ok": False, "error": "127.0.0.1:443: Connection refused"},
+            [
+                "a.example does not answer through nginx, though the service is well: "
+                "127.0.0.1:443: Connection refused. Run site.yml, or on the host: sudo systemctl "
+                "start nginx"
+            ],
+        ),
+    ],
+)
+def test_status_asks_through_nginx_too(
+    host: Host, capsys: Any, monkeypatch: pytest.MonkeyPatch, site: Any, said: list[str]
+) -> None:
+    """The service alone is no site: with nginx stopped, all was told to be well."""
+    host.go_live("e")
+    own = {"ok": True, "status": 200, "release": "e", "milliseconds": 3}
+    asked = []
+
+    def ask(*told: str) -> Any:
+        asked.append(told)
+        return site if told else own
+
+    monkeypatch.setattr(host.program, "ask", ask)
+    monkeypatch.setattr(host.program, "properties", lambda _unit: {"ActiveState": "active"})
+    _, answer = host.run(
+        capsys, "status", *(["--site", "a.example", "--port", "8443"] if site else [])
+    )
+    assert [each for each in answer["drift"] if "nginx" in each] == said
+    assert answer["site"] == site
+    assert asked == [(), *([("127.0.0.1:8443", "a.example")] if site else [])]
 
 
 def test_status_names_what_is_not_as_it_should_be(

@@ -22,7 +22,7 @@ from ansible.parsing.vault import EncryptedString
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import module_loader
 from ansible.template import Templar, trust_as_template
-from ansible.utils.vars import get_unique_id
+from ansible.utils.vars import get_unique_id, load_extra_vars
 from ansible_collections.wsgi.host.plugins.plugin_utils.reach import run_module
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import (
     Checker,
@@ -201,6 +201,15 @@ class ActionModule(ActionBase):
                 name in defaults and variables[name] == defaults[name]
             )
 
+        # Typed for this run, so meant for it.
+        for name in load_extra_vars(self._loader):
+            whole = f"{checker.role}_{name}"
+            if whole in checker.spec and name not in (self._task.args.get("short_names") or []):
+                checker.add(
+                    name,
+                    f"{name} is given with -e, and no role has such a variable; did you mean "
+                    f"{whole}? Rename it, or remove it",
+                )
         short = [str(name) for name in self._task.args.get("short_names") or []]
         checker.unknown(_names(variables), is_set, _roles_beside(directory), short)
         values: dict[str, Any] = {}

@@ -8,9 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.wsgi.host.plugins.plugin_utils import fleet
+
+FORMATS = ("table", "json")
 
 
 class ActionModule(ActionBase):
@@ -25,11 +28,16 @@ class ActionModule(ActionBase):
     ) -> dict[str, Any]:
         """Write the report; return what differs."""
         result = super().run(tmp, task_vars)
+        wanted = self._task.args.get("format", "table")
+        if wanted not in FORMATS:
+            raise AnsibleActionFail(
+                f"toll_app_status_format is {wanted!r}: use one of {', '.join(FORMATS)}"
+            )
         _, options = self.validate_argument_spec(
             argument_spec={
                 "hosts": {"type": "dict", "required": True},
                 "failed": {"type": "dict", "default": {}},
-                "format": {"type": "str", "choices": ["table", "json"], "default": "table"},
+                "format": {"type": "str", "choices": list(FORMATS), "default": "table"},
             }
         )
         write = fleet.as_json if options["format"] == "json" else fleet.report
@@ -37,4 +45,5 @@ class ActionModule(ActionBase):
         Display().display(write(options["hosts"], options["failed"]))
         result["changed"] = False
         result["drift"] = fleet.drift(options["hosts"])
+        result["down"] = fleet.down(options["hosts"])
         return result

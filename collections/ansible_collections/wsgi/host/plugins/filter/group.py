@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
 DOCUMENTATION = r"""
 name: group
 short_description: Name the group that a play is for
 version_added: "1.0.0"
 description:
-  - Returns the name of a group that has hosts. Without one, a play would end green and have done nothing.
+  - Returns the name of a group that has hosts. Without one, a play would end green and have done
+    nothing.
 positional: name
 options:
   _input:
@@ -32,12 +39,6 @@ _value:
   description: The name.
   type: str
 """
-
-import difflib
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from ansible.errors import AnsibleFilterError
 
 # Ansible has these in every inventory.
 IMPLIED = ("all", "ungrouped")

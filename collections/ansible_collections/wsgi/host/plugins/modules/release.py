@@ -77,14 +77,14 @@ options:
     description:
       - Keep a record of each release in C(<root>/state/releases/<id>.json), for what becomes of it
         after it was shipped. It begins as V(unjudged); whoever hands over to the release writes the
-        verdict. That a release was left is forgotten when it is shipped again, unless O(keep_left).
+        verdict. That somebody has rolled back from it stays until it is live again.
     type: bool
     default: false
   keep_left:
     description:
-      - Remember that somebody has rolled back from a release, or has left it with
-        C(toll-app-releases leave), also when it is shipped again, and return it as RV(left). A
-        release that a failed deploy has left may be tried again, and is not meant.
+      - Return as RV(left) that somebody has rolled back from the release, or has left it with
+        C(toll-app-releases leave). A release that a failed deploy has left may be tried again, and is
+        not meant.
     type: bool
     default: false
   interpreter_package:
@@ -752,11 +752,12 @@ def left_on_purpose(
     return next((each for each in same if is_decision(each)), None)
 
 
-def wanted_record(
-    found: dict[str, Any] | None, bundle: dict[str, Any], by: str, *, keep_left: bool
-) -> dict[str, Any]:
-    """Return what the record of a release that is shipped has to be."""
-    if found is not None and keep_left and is_decision(found):
+def wanted_record(found: dict[str, Any] | None, bundle: dict[str, Any], by: str) -> dict[str, Any]:
+    """Return what the record of a release that is shipped has to be.
+
+    That somebody has left it stays until it is live again, which shipping it is not.
+    """
+    if found is not None and is_decision(found):
         return found
     if found is not None:
         return {key: value for key, value in found.items() if not key.startswith("left_")}
@@ -984,8 +985,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     record, record_it = None, False
     if module.params["records"]:
         record = read_record(root, bundle["id"])
-        keep_left = module.params["keep_left"]
-        wanted = wanted_record(record, bundle, module.params["shipped_by"], keep_left=keep_left)
+        wanted = wanted_record(record, bundle, module.params["shipped_by"])
         record_it = wanted != record
         if record_it and not module.check_mode:
             write_record(root, wanted)

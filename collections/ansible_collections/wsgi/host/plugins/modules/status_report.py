@@ -45,4 +45,8 @@ drift:
   type: list
   elements: str
   returned: success
+down:
+  description: What is wrong with each host that serves nobody.
+  type: dict
+  returned: success
 """

@@ -179,21 +179,29 @@ def drift(hosts: Mapping[str, Answer]) -> list[str]:
         live = answer.get("release") or {}
         contents.setdefault(str(live.get("content") or "no release"), []).append(host)
         found += [f"{host}: {each}" for each in answer.get("drift", [])]
-        if answer.get("service") not in (None, "active"):
-            found.append(f"{host}: the service is {answer['service']}")
-        if not (answer.get("health") or {}).get("ok", True):
-            found.append(f"{host}: /readyz is not good: {_health(answer)}")
     if len(contents) > 1:
         parts = [f"{content} on {', '.join(names)}" for content, names in contents.items()]
         found.insert(0, f"hosts differ: {'; '.join(parts)}")
     return found
 
 
+def down(hosts: Mapping[str, Answer]) -> dict[str, str]:
+    """Return the hosts that serve nobody, and what is wrong with each."""
+    return {
+        host: ". ".join(answer.get("drift", [])) or _health(answer)
+        for host, answer in hosts.items()
+        if not all((answer.get(key) or {}).get("ok", True) for key in ("health", "site"))
+    }
+
+
 def _health(answer: Answer) -> str:
     health = answer.get("health") or {}
-    if health.get("ok"):
-        return f"ok, {health['milliseconds']} ms"
-    return str(health.get("status") or health.get("error") or "unknown")
+    if not health.get("ok"):
+        return str(health.get("status") or health.get("error") or "unknown")
+    site = answer.get("site") or {"ok": True}
+    if not site["ok"]:
+        return f"nginx: {site.get('status') or 'no answer'}"
+    return f"ok, {health['milliseconds']} ms"
 
 
 def _short(revision: object) -> str:

@@ -66,16 +66,16 @@ def _converts(check: Callable[[Any], Any]) -> Callable[[Any], bool]:
 TYPES: dict[str, Type] = {
     "str": Type("text", _is_text, "put it in quotation marks"),
     "path": Type("a path", lambda value: isinstance(value, str), "write the path as text"),
-    "int": Type("an integer", _is_integer, "write a whole number without quotation marks"),
+    "int": Type("an integer", _is_integer, "write a whole number, without a unit"),
     "float": Type(
         "a number",
         lambda value: _is_integer(value) or isinstance(value, float),
-        "write a number without quotation marks",
+        "write a number, without a unit",
     ),
     "bool": Type(
         "true or false",
         lambda value: isinstance(value, bool),
-        "write true or false without quotation marks",
+        "write true or false",
     ),
     "list": Type("a list", _is_list, "write one item per line, each after a hyphen"),
     "dict": Type(
@@ -111,7 +111,8 @@ def shown(value: object) -> str:
     if isinstance(value, Mapping):
         return f"{{{', '.join(map(str, value))}}}" if value else "{}"
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        return f"[{len(value)} items]" if value else "[]"
+        many = "1 item" if len(value) == 1 else f"{len(value)} items"
+        return f"[{many}]" if value else "[]"
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (TypeError, ValueError):
@@ -263,7 +264,7 @@ class Checker:
                     found = SECRET if secret else f"{shown(item)} ({kind(item)})"
                     near = nearest(str(item), map(str, choices))
                     hint = f"did you mean {near}? " if near and not secret else ""
-                    allowed = ", ".join(str(choice) for choice in choices)
+                    allowed = ", ".join(str(choice) for choice in choices if choice != "")
                     self.add(variable, f"{where} is {found}; {hint}use one of {allowed}")
         if value != option.get("default"):
             self._format(variable, where, path, value, option, secret=secret)
@@ -359,10 +360,15 @@ class Checker:
         meant = _meant(value, type_name)
         if meant is None:
             return remedy
-        remedy += f": {where}: {meant}"
+        remedy += f", without quotation marks: {where}: {meant}"
         if len(path) == 1:
             remedy += f""", on the command line -e '{{"{where}": {meant}}}'"""
         return remedy
+
+    def _shortened(self, known: str) -> str:
+        """A variable without the rest of its role's name: `gunicorn_workers`."""
+        first, _, rest = self.role.partition("_")
+        return f"{first}_{known.removeprefix(f'{self.role}_')}" if rest else ""
 
     def unknown(
         self,
@@ -376,7 +382,8 @@ class Checker:
         A name with the role's prefix is the role's, and wrong if the specification has not got it.
         One without is reported only if it is two typing errors at most from a variable that nobody
         has set: `ngnix_http_port`, when nginx_http_port has its default. A deliberate
-        `main_http_port` that another variable is made of stays unmentioned.
+        `main_http_port` that another variable is made of stays unmentioned. `gunicorn_workers`,
+        which has only the first word of the role's name, is reported.
 
         Another role may never run, as where `monitoring_enable` was to switch it on. So a name
         that is nearly one of its variables is reported too, and all else is left to that role.
@@ -420,7 +427,9 @@ class Checker:
                     (
                         one
                         for one in (*short_names, *known)
-                        if name != one and _alike(name, one) and not is_set(one)
+                        if name != one
+                        and (_alike(name, one) or name == self._shortened(one))
+                        and not is_set(one)
                     ),
                     "",
                 )
