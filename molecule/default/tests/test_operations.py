@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from testinfra.host import Host
@@ -13,6 +13,7 @@ from testinfra.host import Host
 if TYPE_CHECKING:
     from conftest import Site
 
+PLAYBOOKS = Path(__file__).resolve().parents[3] / "playbooks"
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "OPERATIONS.md"
 
 
@@ -60,3 +61,21 @@ def test_what_was_stopped_is_started_by_hand(
     for command in mends:
         as_root(command)
     assert site.get("/readyz").status == 200
+
+
+@pytest.mark.one_system(12)
+def test_a_status_fails_where_nobody_is_served(
+    host: Host, control: Any, as_root: Callable[[str], str]
+) -> None:
+    """The service is well, and the site is down: a person who only reads the last line knows."""
+    as_root("systemctl stop nginx.service")
+    try:
+        said = control.run_playbook(
+            PLAYBOOKS / "status.yml", limit=host.ansible.get_variables()["inventory_hostname"]
+        )
+    finally:
+        as_root("systemctl start nginx.service")
+    assert said.returncode != 0
+    assert "does not answer through nginx, though the service is well" in " ".join(
+        said.output.split()
+    )

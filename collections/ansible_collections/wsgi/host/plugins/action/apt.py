@@ -14,7 +14,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 LOOK = 10.0  # seconds that one trip to the host waits
-OWN = frozenset({"name", "lock_timeout", "cache_valid_time", "policy_rc_d"})
+OWN = frozenset({"name", "state", "purge", "lock_timeout", "cache_valid_time", "policy_rc_d"})
 
 display = Display()
 
@@ -48,7 +48,8 @@ class ActionModule(ActionBase):
                 module_name="ansible.builtin.apt",
                 module_args={
                     "state": "present",
-                    "update_cache": True,
+                    # What goes needs no lists of what there is.
+                    "update_cache": told.get("state") != "absent",
                     "install_recommends": False,
                     "lock_timeout": left,
                     **told,

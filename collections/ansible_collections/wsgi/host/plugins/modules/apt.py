@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: apt
-short_description: Install Debian packages, and wait for whoever else does
+short_description: Install or remove Debian packages, and wait for whoever else does
 version_added: "1.0.0"
 description:
   - Calls M(ansible.builtin.apt) when none of apt's and dpkg's locks is held, and again when it fails while one
@@ -21,6 +21,15 @@ options:
     type: list
     elements: str
     required: true
+  state:
+    description: Whether they are to be there.
+    type: str
+    choices: [present, absent]
+    default: present
+  purge:
+    description: Remove their settings as well.
+    type: bool
+    default: false
   lock_timeout:
     description: Seconds to wait for locks, in all.
     type: int
@@ -36,7 +45,7 @@ options:
     description: Set by the action itself.
     type: float
 attributes:
-  check_mode: {support: none}
+  check_mode: {support: full}
   diff_mode: {support: none}
 author: [toll-app maintainers]
 """
@@ -107,7 +116,8 @@ def held() -> str:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={"wait_seconds": {"type": "float", "required": True}},
-        supports_check_mode=False,
+        # It reads locks.
+        supports_check_mode=True,
     )
     end = time.monotonic() + module.params["wait_seconds"]
     by = held()
