@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -220,3 +223,41 @@ def test_no_first_request_pays_for_the_mappers():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True"]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_a_file_that_is_moved_away_is_missed(recorder, app, database_url):
+    """A worker that had it open went on, and what it recorded was in a file that nobody found."""
+    file = Path(normalised_url(database_url).database)
+    client = app.test_client()
+    assert recorder.record().status_code == 201
+    assert client.get("/readyz").status_code == 200
+    away = file.with_name("away")
+    away.mkdir()
+    parts = list(file.parent.glob(f"{file.name}*"))
+    for part in parts:
+        part.rename(away / part.name)
+    assert client.get("/readyz").json["failed"] == ["database"]
+    assert recorder.record().status_code == 503
+    assert not file.exists(), "a request made an empty one"
+    for part in parts:
+        (away / part.name).rename(part)
+    assert client.get("/readyz").status_code == 200
+    assert recorder.record().status_code == 201
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_a_file_that_is_replaced_is_opened_anew(recorder, app, database_url):
+    """Such as by a copy that is put back while it serves."""
+    file = Path(normalised_url(database_url).database)
+    assert recorder.record().status_code == 201
+    assert len(recorder.get("/passages").json["passages"]) == 1
+    copy = file.with_name("copy.db")
+    with closing(sqlite3.connect(file)) as old, closing(sqlite3.connect(copy)) as new:
+        old.backup(new)
+        new.execute("DELETE FROM passages")
+        new.commit()
+    for part in file.parent.glob(f"{file.name}-*"):
+        part.unlink()
+    copy.rename(file)
+    assert recorder.get("/passages").json["passages"] == []

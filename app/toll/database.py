@@ -17,7 +17,7 @@ import random
 import sqlite3
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,6 +50,8 @@ WRITES = "toll_writes"
 # Of a connection: a request made it. Of a transaction: how long it may work, on SQLite.
 REQUEST = "toll_request"
 SECONDS = "toll_seconds"
+# Of a connection: which file it has open.
+FILE = "toll_file"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -149,7 +151,11 @@ def make_engine(url: str | sa.URL) -> Engine:
 def prepare(engine: Engine) -> None:
     """Make an engine's transactions what this module says, and safe across a fork."""
     if engine.dialect.name == "sqlite":
+        path = engine.url.database or ""
+        sa.event.listen(engine, "do_connect", _sqlite_stays(path))
         sa.event.listen(engine, "connect", _sqlite_connect)
+        sa.event.listen(engine, "connect", _sqlite_opened(path))
+        sa.event.listen(engine, "checkout", _sqlite_is_the_same(path))
         sa.event.listen(engine, "begin", _sqlite_begin)
     else:
         sa.event.listen(engine, "connect", _postgresql_connect)
@@ -186,6 +192,47 @@ def _sqlite_connect(connection: sqlite3.Connection, record: ConnectionPoolEntry)
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return which file is at a path; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _sqlite_stays(path: str) -> Callable[..., None]:
+    """A request makes no file: where there is none, the data are somewhere else."""
+
+    def refuse(*_: object) -> None:
+        if has_request_context() and _identity(path) is None:
+            error = sqlite3.OperationalError(f"there is no file {path}; its disk may be away")
+            error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+            raise error
+
+    return refuse
+
+
+def _sqlite_opened(path: str) -> Callable[..., None]:
+    def remember(_connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
+        record.info[FILE] = _identity(path)
+
+    return remember
+
+
+def _sqlite_is_the_same(path: str) -> Callable[..., None]:
+    """Whoever has a file open that was moved away or replaced would write what nobody finds."""
+
+    def compare(
+        _connection: sqlite3.Connection, record: ConnectionPoolEntry, _proxy: object
+    ) -> None:
+        if record.info.get(FILE) != _identity(path):
+            # The pool closes it and opens another one.
+            raise sa.exc.DisconnectionError(f"{path} is not the file that was opened")
+
+    return compare
 
 
 def _sqlite_begin(connection: Connection) -> None:
