@@ -88,6 +88,11 @@ def test_settings_that_are_judged_bad_are_put_back(
         assert "with the settings of before" in run.output
         assert host.file(path).content == before
         assert "written by somebody else" not in run.output
+    # Also what another test has changed is as it was, which the tests of connections count on.
+    run = again(gunicorn_systemd_workers=2)
+    assert run.returncode == 0, run.output
+    assert run.changed > 0
+    assert len(plain.children()) == 2
 
 
 @pytest.mark.one_system(13)
