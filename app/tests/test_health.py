@@ -7,13 +7,14 @@ import logging
 import os
 import platform
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from support import SECRET
 
 from toll import Settings, create_app, schema
-from toll.database import db, make_engine
+from toll.database import db, make_engine, normalised_url
 from toll.release import read_release
 
 only_sqlite = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -45,6 +46,8 @@ def test_healthy_answers_name_the_release(client, release):
 @pytest.fixture
 def bare(empty_url):
     """A client of an application whose database has no schema."""
+    if (url := normalised_url(empty_url)).get_backend_name() == "sqlite":
+        Path(url.database).touch()
     app = create_app(Settings(secret_key=SECRET, database_url=empty_url))
     yield app.test_client()
     with app.app_context():

@@ -208,7 +208,10 @@ def _sqlite_stays(path: str) -> Callable[..., None]:
 
     def refuse(*_: object) -> None:
         if has_request_context() and _identity(path) is None:
-            error = sqlite3.OperationalError(f"there is no file {path}; its disk may be away")
+            error = sqlite3.OperationalError(
+                f"there is no file {path}: its disk may be away, or none was made yet, which "
+                f"`flask --app app toll migrate` does"
+            )
             error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
             raise error
 
