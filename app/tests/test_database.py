@@ -261,3 +261,11 @@ def test_a_file_that_is_replaced_is_opened_anew(recorder, app, database_url):
         part.unlink()
     copy.rename(file)
     assert recorder.get("/passages").json["passages"] == []
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_a_request_on_postgresql_takes_one_processor(app):
+    """With two more for each list, those who record waited three times as long."""
+    with app.test_request_context():
+        shown = database.db.session.execute(sa.text("SHOW max_parallel_workers_per_gather"))
+        assert shown.scalar() == "0"

@@ -176,6 +176,8 @@ def _postgresql_connect(connection: Any, _record: object) -> None:
     connection.autocommit = True
     connection.execute(f"SET lock_timeout = {round(REQUEST_WAIT_SECONDS * 1000)}")
     connection.execute(f"SET statement_timeout = {round(STATEMENT_SECONDS * 1000)}")
+    # Whoever reads much takes one processor, and leaves the others to those who record.
+    connection.execute("SET max_parallel_workers_per_gather = 0")
     connection.autocommit = False
 
 
