@@ -103,18 +103,22 @@ def run_and_kill(inventory: Path, point: str) -> bool:
     return killed
 
 
-def test_run_converges_after_being_killed_at_each_point(bare_host: Path) -> None:
-    """One host, cut off at one point after the other: each run starts where the last one died."""
-    for point in TRIED:
-        assert run_and_kill(bare_host, point), f"the run never came to: {point}"
-    finished = subprocess.run(
-        command(bare_host),
+def run_to_the_end(inventory: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(inventory),
         cwd=PROJECT,
         env=environment(),
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_run_converges_after_being_killed_at_each_point(bare_host: Path) -> None:
+    """One host, cut off at one point after the other: each run starts where the last one died."""
+    for point in TRIED:
+        assert run_and_kill(bare_host, point), f"the run never came to: {point}"
+    finished = run_to_the_end(bare_host)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     # What was notified before a run died was done, and nothing of it is left.
     host = testinfra.get_host("ansible://interrupted", ansible_inventory=str(bare_host))
@@ -122,12 +126,5 @@ def test_run_converges_after_being_killed_at_each_point(bare_host: Path) -> None
         said = host.run(f"sudo {command_}")
         assert (said.stdout + said.stderr).strip() == wanted, command_
     if os.environ.get("EVERY_SYSTEM"):
-        again = subprocess.run(
-            command(bare_host),
-            cwd=PROJECT,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        again = run_to_the_end(bare_host)
         assert re.search(r"changed=0 .*failed=0", again.stdout), again.stdout + again.stderr

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
-from .render import evaluate
+from .render import ROLES, evaluate
 
 RELEASE = {"id": "0c742c8387b4", "current": None}
 GIVEN: dict[str, Any] = {
@@ -63,3 +64,12 @@ def test_another_port_and_a_certificate_of_its_own_are_said():
     assert "https://app.example.com:8443/ " in said
     assert "self-signed" in said
     assert "self-signed" not in closing()
+
+
+def test_what_was_not_deployed_is_the_last_word_and_said_once() -> None:
+    """Above the address and the log-in it is easily missed."""
+    tasks = ROLES / "toll_app" / "tasks"
+    said = [path.name for path in tasks.glob("*.yml") if ": not_deployed.yml" in path.read_text()]
+    assert said == ["closing.yml"]
+    last = yaml.safe_load((tasks / "closing.yml").read_text())[-1]
+    assert last["ansible.builtin.import_tasks"] == "not_deployed.yml"

@@ -201,16 +201,16 @@ class ActionModule(ActionBase):
                 name in defaults and variables[name] == defaults[name]
             )
 
+        short = [str(name) for name in self._task.args.get("short_names") or []]
         # Typed for this run, so meant for it.
         for name in load_extra_vars(self._loader):
             whole = f"{checker.role}_{name}"
-            if whole in checker.spec and name not in (self._task.args.get("short_names") or []):
+            if whole in checker.spec and name not in short:
                 checker.add(
                     name,
                     f"{name} is given with -e, and no role has such a variable; did you mean "
                     f"{whole}? Rename it, or remove it",
                 )
-        short = [str(name) for name in self._task.args.get("short_names") or []]
         checker.unknown(_names(variables), is_set, _roles_beside(directory), short)
         values: dict[str, Any] = {}
         errors: dict[str, AnsibleError] = {}

@@ -29,15 +29,17 @@ class ActionModule(ActionBase):
         """Write the report; return what differs."""
         result = super().run(tmp, task_vars)
         wanted = self._task.args.get("format", "table")
+        called = {"format": "format"} | dict(self._task.args.get("variables") or {})
         if wanted not in FORMATS:
             raise AnsibleActionFail(
-                f"toll_app_status_format is {wanted!r}: use one of {', '.join(FORMATS)}"
+                f"{called['format']} is {wanted!r}: use one of {', '.join(FORMATS)}"
             )
         _, options = self.validate_argument_spec(
             argument_spec={
                 "hosts": {"type": "dict", "required": True},
                 "failed": {"type": "dict", "default": {}},
                 "format": {"type": "str", "choices": list(FORMATS), "default": "table"},
+                "variables": {"type": "dict", "default": {}},
             }
         )
         write = fleet.as_json if options["format"] == "json" else fleet.report

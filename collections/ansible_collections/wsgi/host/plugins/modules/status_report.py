@@ -25,6 +25,10 @@ options:
     type: str
     choices: [table, json]
     default: table
+  variables:
+    description: What the person who writes O(format) calls it, for messages.
+    type: dict
+    default: {}
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}
