@@ -66,7 +66,7 @@ fi
 say "  the site: $site" "" "What to do next:" \
   "  verify       sudo systemctl status toll-app; curl http://localhost:5000" \
   "  follow it    sudo journalctl -u toll-app -f" \
-  "  first user   sudo toll-app-flask toll user create NAME --role admin" \
+  "  first user   sudo toll-app flask toll user create NAME --role admin" \
   "$domain" \
   "  settings     edit $settings, then run this again" \
   "  more         docs/PRODUCTION_SETUP.md; the log of this run: $log"

@@ -238,7 +238,7 @@ What to do next:
   log in          https://{NAME}:{HTTPS_PORT}/login {entry}
   on the host     {ssh_command()}
                   sudo systemctl status toll-app; sudo journalctl -u toll-app -f
-                  sudo toll-app-flask toll key create lane-1 --role recorder
+                  sudo toll-app flask toll key create lane-1 --role recorder
   change it       edit inventory/demo/group_vars/toll_app.yml or app/, then `make up` again
   remove it       make down"""
     )

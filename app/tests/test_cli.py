@@ -67,9 +67,9 @@ def test_the_first_admin_is_made_once(toll, session, tmp_path):
     assert accounts.verify_password(session, "admin", PASSWORD)
     # What programs read is no English.
     again = toll(*create, "--json", "--password-file", str(file))[1]
-    assert json.loads(again) == {"created": False}
+    assert json.loads(again) == {"changed": False}
     other = ("user", "create", "boss", "--role", "admin", "--if-absent", "--json")
-    assert json.loads(toll(*other, "--password-file", str(file))[1]) == {"created": True}
+    assert json.loads(toll(*other, "--password-file", str(file))[1]) == {"changed": True}
     code, out, error = toll(*other)
     assert (code, out) == (2, "")
     assert "--json needs --password-file" in error

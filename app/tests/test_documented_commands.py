@@ -13,7 +13,7 @@ import pytest
 from toll import cli
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# `toll-app-flask toll user create …`, `flask --app app toll migrate`, `flask toll key create`.
+# `toll-app flask toll user create …`, `flask --app app toll migrate`, `flask toll key create`.
 COMMAND = re.compile(r"flask(?: --app app)? toll((?:\s+(?:[^\s`|&;)\"'<>…]+|<[^>`]*>))*)")
 # What tells a person how to use the program: documents, and the program's own words.
 READ = ("*.md", "*.py", "*.sh", "*.yml", "*.html", "*.j2")

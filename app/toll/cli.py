@@ -256,12 +256,12 @@ def create_user(
     if as_json and password_file is None:
         raise click.UsageError("--json needs --password-file: a password is shown to people only.")
     if if_absent and accounts.find_user(db.session, name):
-        click.echo(json.dumps({"created": False}) if as_json else f"{name} is there already.")
+        click.echo(json.dumps({"changed": False}) if as_json else f"{name} is there already.")
         return
     password = read_password(password_file)
     accounts.create_user(db.session, name, password, role)
     if as_json:
-        click.echo(json.dumps({"created": True}))
+        click.echo(json.dumps({"changed": True}))
         return
     click.echo(f"{name} ({role}) was created.")
     if password_file is None:

@@ -217,7 +217,7 @@ FAULTS: dict[str, dict[str, str]] = {
         "development": "systemctl restart old-development.service",
         "tutorial": "systemctl restart old-tutorial.service",
         # The same code with other settings is handed over as a release is.
-        "project": "echo >>/etc/toll-app/gunicorn.conf.py; toll-app-handover --reason bench >&2",
+        "project": "echo >>/etc/toll-app/gunicorn.conf.py; toll-app handover --reason bench >&2",
     },
 }
 REBOOT = "reboot"

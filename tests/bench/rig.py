@@ -49,7 +49,7 @@ IDLE_SECONDS = 30.0
 # Seconds that wrk waits for an answer.
 PATIENCE = 30
 TICKS = os.sysconf("SC_CLK_TCK")
-FLASK = "/usr/local/sbin/toll-app-flask"
+FLASK = "/usr/local/sbin/toll-app flask"
 CLIENT = ssl.create_default_context()
 CLIENT.check_hostname = False
 CLIENT.verify_mode = ssl.CERT_NONE

@@ -135,11 +135,11 @@ class Upgraded:
         status = self.status()
         self.expect(status["live"] == release, f"{release} serves {when}", status["live"])
         self.expect(status["drift"] == [], f"status says nothing {when}", status["drift"])
-        health = self.on_host("toll-app-health", "--show")
-        self.expect(health.returncode == 0, f"health is well {when}", health.stdout)
+        health = self.on_host("toll-app", "health")
+        self.expect(health.returncode == 0, f"health is well {when}", health.stderr)
 
     def status(self) -> dict[str, Any]:
-        return dict(json.loads(self.on_host("toll-app-releases", "status", "--json").stdout))
+        return dict(json.loads(self.on_host("toll-app", "status", "--json").stdout))
 
     def works(self, when: str) -> None:
         """What runs on the releases beside the site."""
@@ -173,7 +173,7 @@ def kept(host: Upgraded) -> tuple[str, str]:
     refused = host.on_host("apt-get", "-y", "purge", "~o")
     host.expect(refused.returncode != 0, "`apt purge '~o'` is refused", refused.stdout[-500:])
     host.serves(old, "after the upgrade")
-    host.shell("toll-app-handover --restart")
+    host.shell("toll-app handover --restart")
     host.works("after the upgrade")
     host.hosts.reboot(host.container)
     host.serves(old, "after a reboot")
@@ -203,7 +203,7 @@ def kept(host: Upgraded) -> tuple[str, str]:
 
 def lost(host: Upgraded, old: str, new: str) -> None:
     """The interpreter is removed under the release that serves."""
-    host.shell(f"toll-app-handover {old}")
+    host.shell(f"toll-app handover {old}")
     # As it was before site.yml came to this host.
     host.shell(
         "cd /opt/certbot/releases; for each in *; do test -e $each/lib/python3.11 || continue;"
@@ -213,17 +213,17 @@ def lost(host: Upgraded, old: str, new: str) -> None:
     host.shell("apt-get -y autoremove --purge")
     print(f"      pages: {host.asked()}")
     host.expect(host.asked()["/readyz"] == 503, "/readyz says that it is not ready", host.asked())
-    health = host.on_host("toll-app-health", "--show")
+    health = host.on_host("toll-app", "health")
     host.expect(
-        health.returncode == 1 and "/usr/bin/python3.11 is not on this host" in health.stdout,
+        health.returncode == 1 and "/usr/bin/python3.11 is not on this host" in health.stderr,
         "health tells the missing interpreter",
-        health.stdout,
+        health.stderr,
     )
     drift = " ".join(host.status()["drift"])
     host.expect(
         "cannot start again: its interpreter /usr/bin/python3.11" in drift, "so does status"
     )
-    said = host.on_host("toll-app-backup").stderr
+    said = host.on_host("toll-app", "backup").stderr
     host.expect("its interpreter /usr/bin/python3.11 is not on" in said, "so does the backup", said)
     host.hosts.reboot(host.container)
     host.expect(200 not in host.asked().values(), "the site is down after a reboot", host.asked())

@@ -57,8 +57,8 @@ SSH = (
         "ConnectTimeout=10",
     ),
 )
-HANDOVER = "/usr/local/sbin/toll-app-handover"
-FLASK = "/usr/local/sbin/toll-app-flask"
+COMMAND = "/usr/local/sbin/toll-app"
+FLASK = f"{COMMAND} flask"
 # Requests a second: two systems, their control node and the sender may share two cores.
 RATE = float(os.environ.get("RELEASES_RATE", "30"))
 # Before and after what is done, for the figures next to it.
@@ -307,7 +307,7 @@ class Host:
 
     def handover(self, release: str = "", *arguments: str) -> Running:
         """Start the host's own command, over SSH."""
-        line = shlex.join([HANDOVER, *([release] if release else []), *arguments])
+        line = shlex.join([COMMAND, "handover", *([release] if release else []), *arguments])
         return Running(
             [
                 *("ssh", *SSH, f"{USER}@{self.address}"),

@@ -16,10 +16,6 @@ import yaml
 from ansible.template import trust_as_template
 
 PROJECT = Path(__file__).resolve().parents[2]
-# Where programs that tests run find what their role puts beside them on a host.
-os.environ["PYTHONPATH"] = str(
-    PROJECT / "collections/ansible_collections/wsgi/host/plugins/module_utils"
-)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def status(tmp_path: Path):
         inventory = tmp_path / "hosts.yml"
         told = {
             "toll_app_domains": ["a.example.com"],
-            "__toll_app_releases_program": str(program),
+            "__toll_app_program": str(program),
             **variables,
         }
         chosen = {name: hosts[name] for name in names}
@@ -110,7 +110,7 @@ def test_a_run_stops_with_the_same_words(status, book: str) -> None:
 
 
 def test_bare_host_is_told_what_sets_it_up(status, tmp_path: Path) -> None:
-    code, output = status("well", __toll_app_releases_program=str(tmp_path / "none"))
+    code, output = status("well", __toll_app_program=str(tmp_path / "none"))
     assert code != 0
     assert (
         f"{tmp_path}/none is not on this host. Run the playbook that sets it up, site.yml."

@@ -12,10 +12,6 @@ from typing import Any
 import pytest
 from ansible_collections.wsgi.host.plugins.action import bundle
 from conftest import PROJECT, Play
-from programs import load
-
-SBIN = PROJECT / "roles/toll_app/templates/sbin"
-
 
 # requirements.in without `make lock` --------------------------------------------------------------
 
@@ -88,34 +84,6 @@ def test_bare_host_is_refused_before_anything(play: Play, tmp_path: Path, book: 
     assert bare.code != 0
     assert "toll-app has not been set up on here yet. Run site.yml with the same inventory" in said
     assert run("toll-app").code == 0
-
-
-# A program that is not there ----------------------------------------------------------------------
-
-
-def test_program_of_the_operator_is_not_said_to_be_installed_by_site_yml(tmp_path: Path) -> None:
-    backup: Any = load(SBIN / "toll-app-backup")
-    backup.path_of = lambda directory, record: f"{directory}/{record['name']}"
-    program = tmp_path / "rsync"
-    settings = {
-        "directory": str(tmp_path),
-        "command": [str(program), "{file}"],
-        "command_time_limit": 9,
-    }
-    with pytest.raises(backup.BackupError) as error:
-        backup.send(settings, {"name": "copy"})
-    assert f"{program} is not on this host" in str(error.value)
-    assert "toll_app_backup_command, which no role installs. Install its package" in str(
-        error.value
-    )
-    # The remedy.
-    program.write_text("#!/bin/sh\nexit 0\n")
-    program.chmod(0o755)
-    backup.send(settings, {"name": "copy"})
-    with pytest.raises(
-        backup.BackupError, match=r"age is not on this host: run the playbook that in"
-    ):
-        backup.run([str(tmp_path / "age")], "Encrypting the copy")
 
 
 # A control node without UTF-8 ---------------------------------------------------------------------

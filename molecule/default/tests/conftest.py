@@ -153,10 +153,10 @@ class Api:
 @pytest.fixture(scope="module")
 def recorder(host: Host) -> str:
     """Plazas and tariffs are there, and a key was made on the host: it is what was printed."""
-    seeded = host.run("toll-app-flask toll demo seed --passages 1")
+    seeded = host.run("toll-app flask toll demo seed --passages 1")
     assert seeded.rc == 0, seeded.stderr
     name = f"lane-{secrets.token_hex(4)}"
-    made = host.run(f"toll-app-flask toll key create {name} --role recorder")
+    made = host.run(f"toll-app flask toll key create {name} --role recorder")
     assert made.rc == 0, made.stderr
     return str(made.stdout).strip()
 

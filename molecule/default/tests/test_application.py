@@ -157,7 +157,7 @@ def test_command_has_the_sandbox_of_the_service(as_root: Callable[[str], str]) -
         "print('environment', os.environ['TOLL_ENVIRONMENT'], os.environ['STATE_DIRECTORY']); "
         "print('writable', os.access('/opt/toll-app', os.W_OK), os.access('/etc', os.W_OK))"
     )
-    said = as_root(f'echo "{script}" | toll-app-flask shell')
+    said = as_root(f'echo "{script}" | toll-app flask shell')
     own = of(said)
     assert own == of(as_root(f"cat /proc/{master}/status"))
     assert "environment production /var/lib/toll-app" in said
@@ -198,7 +198,7 @@ def test_failing_migration_leaves_release_and_data_and_a_copy_to_go_back_to(
     source = tmp_path / "app"
     ignored = shutil.ignore_patterns("__pycache__", "instance", ".*")
     shutil.copytree(PROJECT / "app", source, ignore=ignored)
-    schema = json.loads(as_root("toll-app-flask toll schema --json"))
+    schema = json.loads(as_root("toll-app flask toll schema --json"))
     broken = source / "toll" / "migrations" / "versions" / "9999_broken.py"
     broken.write_text(BROKEN.format(head=schema["head"]))
     here = plate()
@@ -217,12 +217,12 @@ def test_failing_migration_leaves_release_and_data_and_a_copy_to_go_back_to(
     assert copy, run.output
 
     assert api.site.get("/readyz").json()["release"] == release
-    assert json.loads(as_root("toll-app-flask toll schema --json")) == schema
+    assert json.loads(as_root("toll-app flask toll schema --json")) == schema
     assert api.find(here) == [first]
 
     later = plate()
     assert api.record(later, secrets.token_hex(8)).status == 201
-    as_root(f"toll-app-flask toll restore {copy[0]}")
+    as_root(f"toll-app flask toll restore {copy[0]}")
     assert api.site.wait_until_ready().json()["release"] == release
     assert api.find(here) == [first]
     assert api.find(later) == []

@@ -17,7 +17,7 @@ def test_timer_asks_and_finds_the_service_well(host: Host, as_root: Callable[[st
     assert host.service("toll-app-health.timer").is_enabled
     assert host.service("toll-app-health.timer").is_running
     as_root("systemctl start toll-app-health.service")
-    assert "toll-app is healthy" in as_root("toll-app-health --show")
+    assert "toll-app is healthy" in as_root("toll-app health")
 
 
 def test_database_that_is_away_is_reported_and_nothing_restarts(

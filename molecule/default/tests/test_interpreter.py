@@ -51,16 +51,16 @@ def test_missing_interpreter_is_told_and_mended(
     name = host.ansible.get_variables()["inventory_hostname"]
     if name != "debian12":
         pytest.skip("tried on debian12")
-    health = host.run("toll-app-health --show")
+    health = host.run("toll-app health")
     assert health.rc == 1
-    assert f"toll-app is not ready: {GONE} is not on this host any more" in health.stdout
-    status = json.loads(as_root("toll-app-releases status --json"))
+    assert f"toll-app is not ready: {GONE} is not on this host any more" in health.stderr
+    status = json.loads(as_root("toll-app status --json"))
     [drift] = status["drift"]
     assert f"cannot start again: its interpreter {GONE} is not on this host" in drift
-    assert f"{gone} cannot start: its interpreter {GONE}" in as_root("toll-app-releases")
-    refused = host.run(f"toll-app-handover {gone}")
+    assert f"{gone} cannot start: its interpreter {GONE}" in as_root("toll-app releases")
+    refused = host.run(f"toll-app handover {gone}")
     assert refused.rc == 2
-    assert f"release {gone} cannot start: its interpreter {GONE}" in refused.stderr
+    assert f"Release {gone} cannot start: its interpreter {GONE}" in refused.stderr
     back = control.run_playbook(
         "../../playbooks/rollback.yml", limit=name, variables={"release": gone}
     )
@@ -69,5 +69,5 @@ def test_missing_interpreter_is_told_and_mended(
     # The same release again: its Python is there, at another path.
     done = control.run_playbook("../../playbooks/deploy.yml", limit=name)
     assert done.returncode == 0, done.output
-    assert json.loads(as_root("toll-app-releases status --json"))["drift"] == []
+    assert json.loads(as_root("toll-app status --json"))["drift"] == []
     assert site.wait_until_ready().json()["release"] == gone

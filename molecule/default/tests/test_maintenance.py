@@ -144,8 +144,8 @@ def test_settings_and_secrets_are_replaced_without_a_lost_passage(
 @pytest.mark.one_system(13)
 def test_nothing_shows_a_secret(replaced: Replaced, as_root: Callable[[str], str]) -> None:
     """Not the most talkative run, which also makes an admin, and no process, file or journal."""
-    assert "admin second created" in replaced.output
-    assert "second" in as_root("toll-app-flask toll user list")
+    assert "admin (second) seeded" in replaced.output
+    assert "second" in as_root("toll-app flask toll user list")
     for secret in replaced.secrets:
         assert secret not in replaced.output
         # Neither this command nor grep's shows what is looked for.

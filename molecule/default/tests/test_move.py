@@ -36,7 +36,7 @@ def test_data_move_and_come_back(
         return control.run_playbook(PLAYBOOKS / playbook, variables=told, limit="debian13")
 
     def tables() -> dict[str, int]:
-        found: dict[str, int] = json.loads(as_root("toll-app-flask toll counts"))["tables"]
+        found: dict[str, int] = json.loads(as_root("toll-app flask toll counts"))["tables"]
         return found
 
     def in_postgresql() -> str:

@@ -76,12 +76,12 @@ def previewed(host: Host, control: Any, tmp_path_factory: pytest.TempPathFactory
             ("settings", SITE, settings, ["client_header_timeout 61s", "would hand over"]),
             ("an application's change", PLAYBOOKS / "deploy.yml", changed, deployed),
             ("a rollback", PLAYBOOKS / "rollback.yml", settings, ["would hand over from release"]),
-            ("a copy", PLAYBOOKS / "backup.yml", settings, ["A copy would be written to"]),
+            ("a copy", PLAYBOOKS / "backup.yml", settings, ["Would write a copy to"]),
             (
                 "a restore",
                 PLAYBOOKS / "restore.yml",
                 {**settings, "toll_app_restore": "latest"},
-                ["It would be put back"],
+                ["It would be restored"],
             ),
             ("the settings of before", SITE, {}, ["client_header_timeout 15s"]),
         ]

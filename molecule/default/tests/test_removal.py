@@ -16,7 +16,7 @@ PLAYBOOK = Path(__file__).parents[3] / "playbooks" / "remove.yml"
 # What nothing of ours may be left in, and where to look.
 PLACES = (
     "/opt/* /etc/toll-app* /etc/systemd/system/*toll* /etc/systemd/journald.conf.d/*toll*"
-    " /usr/local/sbin/toll-app* /usr/local/libexec/*"
+    " /usr/local/sbin/toll-app* /usr/local/lib/apphost /usr/local/libexec/*"
 )
 SHOP = "/etc/nginx/conf.d/shop.conf"
 OF_THE_HOST = "/etc/nginx /etc/letsencrypt /etc/ssl/sites /usr/local/bin/certbot"

@@ -80,7 +80,7 @@ BROKEN = {
 
 @dataclass
 class Handover:
-    """Runs the program on the host, and makes releases for it."""
+    """Runs the command on the host, and makes releases for it."""
 
     host: Host
     plain: Service
@@ -98,8 +98,8 @@ class Handover:
         return release
 
     def run(self, release: str = "", options: str = "") -> dict[str, Any]:
-        """Hand over and return what the program says, with its exit code as `code`."""
-        done = self.host.run(f"plain-handover --json --by test {options} {release}")
+        """Hand over and return what the command says, with its exit code as `code`."""
+        done = self.host.run(f"plain handover --json --by test {options} {release}")
         assert done.stdout.startswith("{"), done.stdout + done.stderr
         return {**json.loads(done.stdout), "code": done.rc}
 
@@ -135,7 +135,7 @@ class Handover:
         )
 
     def limits(self, **changed: Any) -> None:
-        """Other limits in the program's settings."""
+        """Other limits in the settings of the handover."""
         path = "/etc/plain/handover.json"
         told = json.loads(self.as_root(f"cat {path}"))
         told["check"] |= {key: changed.pop(key) for key in [*changed] if key in told["check"]}
@@ -150,7 +150,7 @@ def system(host: Host) -> str:
 
 @pytest.fixture(scope="module")
 def handover(host: Host, plain: Service, as_root: Callable[[str], str]) -> Iterator[Handover]:
-    """The program with less patience; afterwards release and settings are those of before."""
+    """The command with less patience; afterwards release and settings are those of before."""
     first = plain.ask().json()["release"]
     found = Handover(host, plain, as_root, first)
     as_root("cp -p /etc/plain/handover.json /root/handover.json")
@@ -222,8 +222,8 @@ KILLED = {
 def test_whoever_is_killed_the_service_comes_to_a_known_state(
     handover: Handover, plain: Service, system: str
 ) -> None:
-    """Killed, the program is started again by systemd and takes back what it had begun. The same
-    command again goes through."""
+    """systemd starts a handover that was killed again, and it goes back to what was live before.
+    The same command again goes through."""
     for stage, command, new in KILLED[system]:
         before, release = handover.live, handover.make()
         with plain.load(until=True) as load:
@@ -268,7 +268,7 @@ def test_there_is_one_handover_at_a_time(handover: Handover, plain: Service) -> 
     handover.at("main", "true")
     refused = handover.run(second)
     assert refused["code"] == 2
-    assert f"another handover is under way (to {first}, by test, since" in refused["msg"]
+    assert f"Another handover is under way (to {first}, by test, since" in refused["msg"]
     waited = handover.run(second, "--wait 60")
     under_way.join()
     assert (waited["code"], waited["previous"]) == (0, first)
@@ -276,17 +276,19 @@ def test_there_is_one_handover_at_a_time(handover: Handover, plain: Service) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("release", "code", "said"),
     [
-        ("nowhere", "there is no release 'nowhere' in /opt/plain; there are: "),
-        ("../plain", "cannot be the name of a release"),
+        ("nowhere", 2, "There is no release 'nowhere' in /opt/plain; there are: "),
+        ("../plain", 64, "'../plain' cannot be the name of a release"),
     ],
 )
-def test_what_cannot_be_is_refused(host: Host, plain: Service, arguments: str, said: str) -> None:
+def test_what_cannot_be_is_refused(
+    host: Host, plain: Service, release: str, code: int, said: str
+) -> None:
     before = plain.master
-    done = host.run(f"plain-handover {arguments}")
-    assert done.rc == 2
-    assert said in done.stderr
+    result = host.run(f"plain handover {release}")
+    assert result.rc == code
+    assert said in result.stderr
     assert plain.master == before
 
 
@@ -298,7 +300,7 @@ def test_a_reboot_in_the_middle_brings_up_what_was_good(
     before, release = handover.live, handover.make()
     as_root("cp -rp /etc/plain /root/kept-settings && echo MARK=new >> /etc/plain/environment")
     handover.limits(bake_time=100)
-    as_root(f"systemd-run --quiet plain-handover {release}")
+    as_root(f"systemd-run --quiet /usr/local/sbin/plain handover {release}")
     handover.at("bake", "true")
     assert as_root(f"readlink {ROOT}/current").strip() == f"releases/{release}"
     assert "MARK" in plain.ask("/environment").json()

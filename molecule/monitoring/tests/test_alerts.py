@@ -12,9 +12,9 @@ from conftest import Watched, until
 testinfra_hosts = ["ansible://watched"]
 
 PATH = "/not-a-secret-5f1c"
-TEXTFILES = "/var/lib/toll-app-metrics"
+TEXTFILES = "/var/lib/application-metrics"
 SITE = "/etc/ssl/sites/watched.toll.test"
-FLASK = "/usr/local/sbin/toll-app-flask"
+COPIES = "/etc/toll-app/backup.json"
 BROKEN = "/opt/toll-app/releases/0badbadbad00"
 
 # Holds the database's one writer up while passages are sent: most for a while, the last ones for
@@ -48,7 +48,7 @@ for seconds in [1.6] * 10 + [17] * 3:
 FAULTS = {
     "SlowAnswers": (
         f"cat > /run/busy.py <<'END'\n{BUSY}\nEND\n"
-        f"key=$({FLASK} toll key create busy --role recorder | grep -o 'toll_[[:alnum:]_-]*')"
+        "key=$(toll-app flask toll key create busy --role recorder | grep -o 'toll_[[:alnum:]_-]*')"
         " && systemd-run --unit=busy -p User=toll-app python3 /run/busy.py $key",
         "systemctl stop busy.service || true",
     ),
@@ -66,10 +66,12 @@ FAULTS = {
         " && grep -q 2001- /var/backups/toll-app/state.json",
         "systemctl start toll-app-backup.service",
     ),
+    # The copy is good, and what takes it elsewhere fails.
     "BackupFailed": (
-        f"mv {FLASK} /root/ && printf '#!/bin/sh\\nexit 1\\n' > {FLASK} && chmod 0755 {FLASK}"
+        f"cp -p {COPIES} /root/"
+        f""" && sed -i 's|"command": .*|"command": ["/bin/false"],|' {COPIES}"""
         " && ! systemctl start toll-app-backup.service",
-        f"mv /root/toll-app-flask {FLASK}",
+        f"mv /root/backup.json {COPIES}",
     ),
     "UnitFailed": (
         "systemd-run --unit=breaks false",
@@ -100,8 +102,8 @@ FAULTS = {
     "DeployFailed": (
         f"cp -a $(readlink -f /opt/toll-app/current) {BROKEN}"
         f" && rm -r {BROKEN}/app/__pycache__ && echo 'raise SystemExit(1)' >> {BROKEN}/app/app.py"
-        " && ! toll-app-handover 0badbadbad00 && systemctl start toll-app-metrics.service",
-        f"rm -r {BROKEN} && toll-app-handover --restart"
+        " && ! toll-app handover 0badbadbad00 && systemctl start toll-app-metrics.service",
+        f"rm -r {BROKEN} && toll-app handover --restart"
         " && systemctl start toll-app-metrics.service",
     ),
     "MetricsStale": (

@@ -87,7 +87,7 @@ def test_every_figure_and_number_is_known(page: Page, faults: list[str], watched
 
 
 def test_the_release_that_serves_is_named_and_marked(page: Page, watched: Watched) -> None:
-    query = "toll_app_release_activated_timestamp_seconds"
+    query = "app_release_activated_timestamp_seconds"
     [found] = watched.ask(f"query?query={query}")["result"]
     release = found["metric"]["release"]
     expect(page.locator("#release")).to_contain_text(f"release {release}, live since")

@@ -109,11 +109,11 @@ def test_each_source_of_the_fleet_is_reached(watched: Watched) -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        'toll_app_workers{instance="member"} >= 2',
-        'toll_app_release_info{instance="member"}',
+        'app_workers{instance="member"} >= 2',
+        'app_release_info{instance="member"}',
         'node_systemd_unit_state{instance="member",name="toll-app.service",state="active"} == 1',
         'probe_success{instance="https://member.toll.test/readyz"} == 1',
-        "toll_app:duration_seconds:p99 > 0",
+        "app:duration_seconds:p99 > 0",
     ],
 )
 def test_what_the_rules_rest_on_is_there(watched: Watched, query: str) -> None:

@@ -37,17 +37,17 @@ def test_each_source_is_reached(watched: Watched) -> None:
         'probe_success{instance="https://watched.toll.test/readyz"} == 1',
         "(probe_ssl_earliest_cert_expiry - time()) / 86400 > 1",
         "nginx_up == 1",
-        "toll_app_memory_bytes > 1e7",
-        "rate(toll_app_cpu_seconds_total[3m]) >= 0",
-        "toll_app_workers >= 2",
-        "toll_app_deploy_last_failed == 0",
-        "time() - toll_app_release_activated_timestamp_seconds < 86400",
-        'toll_app_release_info * on (release) group_right toll_info{job="app"}',
+        "app_memory_bytes > 1e7",
+        "rate(app_cpu_seconds_total[3m]) >= 0",
+        "app_workers >= 2",
+        "app_deploy_last_failed == 0",
+        "time() - app_release_activated_timestamp_seconds < 86400",
+        'app_release_info * on (release) group_right toll_info{job="app"}',
         'node_systemd_unit_state{name="toll-app.service",state="active"} == 1',
         'node_systemd_service_restart_total{name="nginx.service"} >= 0',
-        'toll_app:failures:ratio_rate5m{measure="requests"} == 0',
-        "toll_app:availability:ratio1d > 0.5",
-        "toll_app:duration_seconds:p99 > 0",
+        'app:failures:ratio_rate5m{measure="requests"} == 0',
+        "app:availability:ratio1d > 0.5",
+        "app:duration_seconds:p99 > 0",
     ],
 )
 def test_what_the_rules_rest_on_is_there(watched: Watched, query: str) -> None:
@@ -58,10 +58,10 @@ def test_what_the_rules_rest_on_is_there(watched: Watched, query: str) -> None:
 def test_a_copy_of_the_data_is_seen(watched: Watched) -> None:
     """Its age, as the program that makes it tells it."""
     watched.run("systemctl start toll-app-backup.service")
-    query = "time() - toll_app_backup_last_success_timestamp_seconds < 3600"
+    query = "time() - app_backup_last_success_timestamp_seconds < 3600"
     watched.wait_for(query)
-    assert watched.value("toll_app_backup_last_run_failed") == 0
-    assert (watched.value("toll_app_backup_size_bytes") or 0) > 1000
+    assert watched.value("app_backup_last_run_failed") == 0
+    assert (watched.value("app_backup_size_bytes") or 0) > 1000
 
 
 def test_a_host_that_is_well_calls_nobody(watched: Watched) -> None:

@@ -354,7 +354,7 @@ def test_commands_of_the_guide_that_bring_data_over(as_root):
     assert int(as_root(f"stat -c %s {database}-wal")) > 0
     said = as_root("set -e; cd /root\n" + commands("Bring its data over").replace("sudo ", ""))
     assert said.startswith("(0, 0, 0)\n")
-    assert "from-before" in as_root("toll-app-flask toll user list")
+    assert "from-before" in as_root("toll-app flask toll user list")
     assert json.loads(as_root("curl --silent http://localhost:5000/readyz"))["status"] == "ok"
 
 
@@ -367,7 +367,7 @@ def test_a_server_may_watch_itself_and_keep_copies_elsewhere(as_root, replaced):
     assert "Setting up what watches it" in said
     assert re.search(r"prometheus\.service +active", said)
     as_root("systemctl start toll-app-backup")
-    copy = json.loads(as_root("toll-app-backup list --json"))["copies"][0]
+    copy = json.loads(as_root("toll-app backup list --json"))["copies"][0]
     as_root(f"cmp /srv/copies/{copy['name']} /var/backups/toll-app/{copy['name']}")
     as_root("curl --fail --silent 127.0.0.1:9090/-/ready 127.0.0.1:9093/-/ready")
     # All is well, so nobody is called; the test host's names lead nowhere from outside.
@@ -384,7 +384,7 @@ def test_commands_of_the_guide_that_remove(as_root, host):
     """Nothing of it listens, runs or lies there afterwards, but the data and the copies."""
     # What somebody has elsewhere, for the next test.
     as_root(
-        "mkdir -p /root/kept && toll-app-backup && cp -a /etc/toll-app-setup /root/kept/"
+        "mkdir -p /root/kept && toll-app backup && cp -a /etc/toll-app-setup /root/kept/"
         " && name=$(ls -t /var/backups/toll-app/ | grep 'sqlite$' | head -n 1)"
         " && cp /var/backups/toll-app/$name /var/backups/toll-app/$name.json /root/kept/"
         # Not of a lost server; its index was tried when the server was bare.
@@ -395,7 +395,8 @@ def test_commands_of_the_guide_that_remove(as_root, host):
     assert as_root("systemctl list-units --all --no-legend 'toll-app*' 'certbot*'") == ""
     left = as_root(
         "ls -d /opt/* /etc/toll-app* /etc/nginx /etc/letsencrypt /etc/systemd/system/*toll* "
-        "/usr/local/sbin/toll-app* /usr/local/bin/certbot /var/lib/toll-app* "
+        "/usr/local/sbin/toll-app* /usr/local/lib/apphost /usr/local/bin/certbot "
+        "/var/lib/toll-app* /var/lib/application-metrics "
         "/var/lib/gunicorn-handover /var/lib/config-tree 2>/dev/null || true"
     )
     assert left.split() == ["/var/lib/toll-app"]
@@ -409,10 +410,10 @@ def test_a_lost_server_comes_back_from_what_was_kept_elsewhere(as_root, address,
     as_root("install -d -m 0700 /var/lib/toll-app-setup")
     as_root("mv /root/kept/venv /var/lib/toll-app-setup/")
     as_root(f"{SETUP} 2>&1")
-    assert "from-before" not in as_root("toll-app-flask toll user list")
+    assert "from-before" not in as_root("toll-app flask toll user list")
     name = as_root("ls /root/kept | grep 'sqlite$'").strip()
     as_root(f"cp /root/kept/{name} /root/kept/{name}.json /var/backups/toll-app/")
-    as_root(f"toll-app-backup restore {name}")
-    assert "from-before" in as_root("toll-app-flask toll user list")
+    as_root(f"toll-app restore {name}")
+    assert "from-before" in as_root("toll-app flask toll user list")
     status, body, _ = ask(address, domains[0], "/readyz", acme.root)
     assert (status, json.loads(body)["status"]) == (200, "ok")

@@ -46,7 +46,7 @@ class TestBatches:
 
 
 def release(name: str, verdict: str = "healthy", since: str = "", **more: Any) -> dict[str, Any]:
-    """A release as `toll-app-releases` tells it; its content is its name without the Python."""
+    """A release as `toll-app releases` tells it; its content is its name without the Python."""
     return {
         "id": name,
         "content": name.split("-")[0],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import programs
 import pytest
 from ansible_collections.wsgi.host.plugins.module_utils import paths
 from ansible_collections.wsgi.host.plugins.modules import (
@@ -23,7 +21,6 @@ from ansible_collections.wsgi.host.plugins.modules import (
     release,
 )
 
-PROJECT = Path(__file__).parents[3]
 NOBODY = 65534
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be led astray")
@@ -311,43 +308,3 @@ def test_links_in_a_circle_are_refused(root: Path) -> None:
     (root / "b").symlink_to("a")
     with pytest.raises(paths.ForeignPathError, match="too many links"):
         tree(root / "a" / "new")
-
-
-# The program that root runs twice a minute --------------------------------------------------------
-
-
-def plant_fifo(place: Path, target: Path) -> None:
-    """With somebody at its other end, or opening it would wait for one."""
-    os.mkfifo(place)
-    os.open(place, os.O_RDONLY | os.O_NONBLOCK)
-
-
-PLANTS: dict[str, Callable[[Path, Path], None]] = {
-    "link": lambda place, target: place.symlink_to(target),
-    "hard link": lambda place, target: os.link(target, place),
-    "FIFO": plant_fifo,
-    "device": lambda place, target: os.mknod(place, stat.S_IFCHR | 0o666, os.makedev(1, 3)),
-    "socket": lambda place, target: os.mknod(place, stat.S_IFSOCK | 0o666),
-}
-
-
-@pytest.mark.parametrize("name", ["toll-app.prom", "toll-app.prom.new"])
-@pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
-def test_the_metrics_go_through_nothing_that_waits_there(
-    plant: Callable[[Path, Path], None],
-    name: str,
-    etc: Path,
-    service: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Whatever lies there is replaced or left alone, never opened."""
-    metrics = programs.load(PROJECT / "roles/monitoring/templates/libexec/toll-app-metrics")
-    monkeypatch.setattr(metrics, "properties", lambda unit: {})
-    plant(service / name, etc / "passwd")
-    before = snapshot(etc)
-    assert metrics.main(["toll-app.service", str(service / "toll-app.prom")]) == 0
-    assert snapshot(etc) == before
-    written = service / "toll-app.prom"
-    assert stat.S_ISREG(written.lstat().st_mode)
-    assert stat.S_IMODE(written.lstat().st_mode) == 0o644
-    assert "toll_app_workers" in written.read_text()

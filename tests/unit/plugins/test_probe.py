@@ -206,8 +206,10 @@ def test_what_was_found_is_in_the_fact(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(probe, "foreign_files", lambda ours: [f"beside {sorted(ours)[0]}"])
     monkeypatch.setattr(probe, "edited_files", lambda *told: [f"edited {told[1]} {len(told[0])}"])
     monkeypatch.setattr(probe, "journal_limits", lambda ours: [f"limit beside {len(ours)}"])
+    monkeypatch.setattr(probe.installation, "installed", lambda: "0123456789ab")
     facts = probe.probe()
     assert facts["trees"] == ["shop"]
+    assert facts["apphost"] == "0123456789ab"
     assert facts["foreign_files"] == ["beside /etc/mine"]
     assert facts["edited_files"] == ["edited ['shop'] 1"]
     assert facts["journal_limits"] == ["limit beside 1"]

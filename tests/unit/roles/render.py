@@ -19,6 +19,7 @@ FAMILIES = ("Debian", "RedHat")
 # Of a host on which neither these roles nor anybody else has set anything up.
 BARE: dict[str, Any] = {
     "trees": [],
+    "apphost": "",
     "foreign_files": [],
     "edited_files": [],
     "renewals": [],

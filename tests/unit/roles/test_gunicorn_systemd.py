@@ -54,9 +54,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-MODULE_UTILS = ROLES.parent / "collections/ansible_collections/wsgi/host/plugins/module_utils"
-
-
 def files(family: str, variables: Mapping[str, Any]) -> dict[str, str]:
     """The files that the role's task would write, by path; secrets' contents among them."""
     entries = evaluate(ROLE, FILES, family, **variables)
@@ -66,8 +63,6 @@ def files(family: str, variables: Mapping[str, Any]) -> dict[str, str]:
             more = {entry["as"]: element} if "as" in entry else {}
             if "template" in entry:
                 text = render(ROLE, entry["template"], family, **variables, **more)
-            elif "module_util" in entry:
-                text = (MODULE_UTILS / f"{entry['module_util']}.py").read_text()
             else:
                 text = str(entry.get("content", "random"))
             written[entry["dest"].format(**more)] = text
@@ -432,17 +427,10 @@ def test_only_root_reaches_a_private_socket(kind: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_handover_puts_back_every_file_that_the_service_is_started_with(variant: str) -> None:
-    """One that was forgotten would stay as it was judged bad. The program and what it imports are
-    no settings."""
+    """One that was forgotten would stay as it was judged bad. The command is no setting."""
     written = files("Debian", VARIANTS[variant])
     told = json.loads(written[f"/etc/{NAME}/handover.json"])
-    program = f"/usr/local/sbin/{NAME}-handover"
-    library = {path for path in written if path.startswith(f"/usr/local/lib/{NAME}-handover/")}
-    assert sorted(told["settings"]) == sorted(set(written) - {program} - library)
-    for path in library:
-        assert written[path].startswith('"""'), "it is shipped as it stands"
-    source = (ROLES / ROLE / "templates" / "handover.py").read_text()
-    assert written[program].strip() == source.strip(), "rendering changes nothing in it"
+    assert sorted(told["settings"]) == sorted(set(written) - {f"/usr/local/sbin/{NAME}"})
 
 
 def test_the_handover_is_told_what_the_variables_say() -> None:
@@ -469,7 +457,7 @@ def test_what_was_interrupted_is_undone_before_the_service_starts() -> None:
     written = files("Debian", {**REQUIRED, "gunicorn_systemd_release_root": "/opt/shop"})
     boot = unit(written[f"/etc/systemd/system/{NAME}-handover-boot.service"])
     assert boot["Unit"]["Before"] == [f"{NAME}.service"]
-    assert boot["Service"]["ExecStart"] == [f"/usr/local/sbin/{NAME}-handover --boot"]
+    assert boot["Service"]["ExecStart"] == [f"/usr/local/sbin/{NAME} handover --boot"]
     assert boot["Install"]["WantedBy"] == ["multi-user.target"]
 
 
@@ -928,7 +916,7 @@ def test_the_health_check_is_told_what_the_variables_say(family: str, tmp_path: 
     }
     for kind in ("service", "timer"):
         text = render(ROLE, f"health.{kind}.j2", family, **told)
-        text = text.replace("/usr/local/sbin/shop-health", "/bin/true")
+        text = text.replace("/usr/local/sbin/shop", "/bin/true")
         (tmp_path / f"shop-health.{kind}").write_text(text)
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *sorted(map(str, tmp_path.iterdir()))],

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import runpy
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from apphost.application import Application
 
 from .preflight import Case, preflight
 from .render import ROLES, evaluate, render
@@ -22,7 +19,6 @@ PROJECT = ROLES.parent
 RULES = Path(__file__).with_name("monitoring_rules.yml")
 RULES_OF_DAYS = Path(__file__).with_name("monitoring_rules_of_days.yml")
 FLEET_RULES = Path(__file__).with_name("monitoring_fleet_rules.yml")
-PROGRAM = ROLES / "monitoring/templates/libexec/toll-app-metrics"
 URLS = ["https://app.example.com/readyz"]
 ON: dict[str, Any] = {"monitoring_enabled": True, "monitoring_urls": URLS}
 SECRET = "https://alerts.example.com/not-a-secret-77aa"
@@ -397,70 +393,11 @@ def test_good_input_passes(said: dict[str, str], case: str) -> None:
     assert said[case] == ""
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A host's records: one release that serves, after one that was taken back."""
-    (tmp_path / "state/releases").mkdir(parents=True)
-    (tmp_path / "current").symlink_to("releases/abc123")
-    record = {"revision": "f00", "activated_at": "2026-01-02T03:04:05Z"}
-    (tmp_path / "state/releases/abc123.json").write_text(json.dumps(record))
-    return tmp_path
-
-
-def history(root: Path, *verdicts: str) -> None:
-    lines = [
-        json.dumps({"time": f"2026-01-02T03:04:0{place}Z", "verdict": verdict})
-        for place, verdict in enumerate(verdicts)
-    ]
-    (root / "state/history.jsonl").write_text("\n".join([*lines, "cut off {"]))
-
-
-@pytest.mark.parametrize("missing", [False, True])
-def test_a_release_that_lost_its_interpreter_is_counted(root: Path, missing: bool) -> None:
-    (root / "releases/abc123/bin").mkdir(parents=True)
-    python = root / "gone" if missing else Path(sys.executable)
-    (root / "releases/abc123/bin/python").symlink_to(python)
-    program = runpy.run_path(str(PROGRAM))
-    lines = program["text"](program["metrics"](str(root), {})).splitlines()
-    line = 'toll_app_release_interpreter_missing{release="abc123"}'
-    assert f"{line} {float(missing)}" in lines
-
-
-@pytest.mark.parametrize(("verdicts", "failed"), [(["healthy", "bad"], 1), (["bad", "healthy"], 0)])
-def test_the_last_handover_decides(root: Path, verdicts: list[str], failed: int) -> None:
-    program = runpy.run_path(str(PROGRAM))
-    history(root, *verdicts)
-    shown = {"MainPID": "0", "MemoryCurrent": "1048576", "CPUUsageNSec": "2500000000"}
-    lines = program["text"](program["metrics"](str(root), shown)).splitlines()
-    assert f"toll_app_deploy_last_failed {float(failed)}" in lines
-    assert 'toll_app_release_info{release="abc123",revision="f00"} 1' in lines
-    assert 'toll_app_release_activated_timestamp_seconds{release="abc123"} 1767323045' in lines
-    assert "toll_app_memory_bytes 1048576" in lines
-    assert "toll_app_cpu_seconds_total 2.5" in lines
-
-
-def test_processes_stand_in_for_a_control_group_that_counts_nothing(root: Path) -> None:
-    """As in a container, or on a kernel that was started without the accounting of memory."""
-    program = runpy.run_path(str(PROGRAM))
-    with subprocess.Popen(["sleep", "60"]) as child:
-        try:
-            shown = {"MainPID": str(os.getpid()), "MemoryCurrent": "[not set]"}
-            lines = program["text"](program["metrics"](str(root), shown)).splitlines()
-        finally:
-            child.kill()
-    values = {line.split()[0]: float(line.split()[1]) for line in lines if line[0] != "#"}
-    assert values["toll_app_workers"] >= 1
-    assert values["toll_app_memory_bytes"] > 1e6
-    assert values["toll_app_cpu_seconds_total"] > 0
-
-
-def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
-    """A zero that stands for "unknown" would end an alert."""
-    program = runpy.run_path(str(PROGRAM))
-    written = program["text"](program["metrics"](str(tmp_path), {"MemoryCurrent": "[not set]"}))
-    assert [line for line in written.splitlines() if not line.startswith("#")] == [
-        "toll_app_workers 0"
-    ]
+def test_numbers_are_written_where_node_exporter_reads_them() -> None:
+    """Three owners of one directory: who writes, who may write, and who reads."""
+    told = evaluate("toll_app", "__toll_app_metrics_directory", "Debian")
+    read = evaluate("monitoring", "__monitoring_textfiles", "Debian")
+    assert told == read == str(Application("toll-app").metrics)
 
 
 def test_alertmanager_reads_what_systemd_hands_it() -> None:

@@ -284,10 +284,14 @@ def test_password_is_in_no_argument() -> None:
         "__toll_app_release": {"id": "abc"},
         "ansible_check_mode": False,
     }
-    argv = evaluate(ROLE, "__toll_app_data_argv", "Debian", **variables)
-    assert argv[1:] == ["--release", "abc", "--keep", "10", "--admin", "admin", "--demo"]
+    argv = evaluate(ROLE, "__toll_app_migrate_argv", "Debian", **variables)
+    assert argv[1:] == ["migrate", "--json", "--seeds", "--release", "abc", "--keep", "10"]
+    admin, demo = evaluate(ROLE, "__toll_app_seeds", "Debian", **variables)
+    assert (admin["name"], admin["key"], demo["name"]) == ("admin", "admin", "demo")
+    assert admin["stdin"] == "hush-hush-7f3a"
+    assert "hush-hush-7f3a" not in [*admin["words"], *demo["words"]]
     variables["toll_app_admin_password"] = ""
-    assert "--admin" not in evaluate(ROLE, "__toll_app_data_argv", "Debian", **variables)
+    assert evaluate(ROLE, "__toll_app_seeds", "Debian", **variables) == [demo]
 
 
 @pytest.mark.parametrize(
@@ -363,7 +367,7 @@ def test_site_and_deploy_run_the_same_stages_in_the_same_order() -> None:
     """What a release goes through is written once: two ways of deploying would drift apart."""
     # A deploy alone has to see first that site.yml was there.
     stages = [each for each in imports("deploy.yml") if each != "set_up.yml"]
-    assert stages[1:5] == ["lock.yml", "build.yml", "ship.yml", "programs.yml"]
+    assert stages[1:5] == ["lock.yml", "build.yml", "programs.yml", "ship.yml"]
     # Packages, timers, and where the data are, are a matter of setting up a host.
     own = ("keep.yml", "install.yml", "schedule.yml")
     assert [each for each in imports("main.yml") if each not in own] == stages

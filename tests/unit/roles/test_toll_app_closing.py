@@ -28,7 +28,7 @@ def closing(**variables: Any) -> str:
 def test_a_first_run_says_that_nobody_can_log_in_and_how_to_change_that():
     said = closing()
     assert said.startswith("The site: https://app.example.com/ (release 0c742c8387b4)\n")
-    assert "Nobody can log in yet. Make the first user on web1: sudo toll-app-flask toll" in said
+    assert "Nobody can log in yet. Make the first user on web1: sudo toll-app flask toll" in said
     assert "Nobody is told when it breaks: set monitoring_enabled" in said
     assert "set toll_app_backup_command" in said
     assert "\n\n" not in said

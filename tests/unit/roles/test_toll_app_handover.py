@@ -22,15 +22,16 @@ from conftest import PROJECT
 
 from .render import ROLES
 
-# Stands for toll-app-handover and toll-app-releases. A file says on which host a release is bad.
+# Stands for the command of the application. A file says on which host a release is bad.
 PROGRAM = """#!{python}
 import json, pathlib, sys
-host, what, release = sys.argv[0].rpartition("-")[2], *[*sys.argv[1:3], ""][:2]
+host, words = sys.argv[0].rpartition("-")[2], sys.argv[1:]
+what, release = [*words[words[0] == "releases" :], ""][:2]
 with open({diary!r}, "a") as diary:
     print(host, what, release, file=diary)
 live = pathlib.Path({here!r}, "live-" + host)
 before = live.read_text() if live.exists() else ""
-if what != "handover":
+if what != "handover" or release == "--boot":
     print(json.dumps({{"changed": True, "msg": "left"}}))
 elif (bad := pathlib.Path({here!r}, f"bad-{{host}}-{{release}}")).exists():
     print(json.dumps({{"changed": False, "msg": bad.read_text()}}))
@@ -97,7 +98,7 @@ class Fleet:
         program.chmod(0o755)
         self.variables = {
             "__toll_app_handover_argv": [f"{program}-{{{{ inventory_hostname }}}}", "handover"],
-            "__toll_app_releases_program": f"{program}-{{{{ inventory_hostname }}}}",
+            "__toll_app_program": f"{program}-{{{{ inventory_hostname }}}}",
             "__toll_app_lock_path": str(root / "lock.json"),
             "__toll_app_lock_host": "web1",
             "__toll_app_https_port": port,

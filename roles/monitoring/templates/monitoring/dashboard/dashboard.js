@@ -20,19 +20,19 @@ const PANELS = [
   { title: "Time to answer", unit: time, lines: [50, 90, 99].map((p) => ["p" + p,
     `histogram_quantile(${p / 100}, sum by (le) (rate(toll_http_request_duration_seconds_bucket{job="app"}[RATE])))`]) },
   // One line for each host of a fleet from here on.
-  { title: "Workers", unit: plain, lines: [["processes", "toll_app_workers"]] },
-  { title: "Processors used by the service", unit: plain, lines: [["processors", "rate(toll_app_cpu_seconds_total[LONG])"]] },
+  { title: "Workers", unit: plain, lines: [["processes", "app_workers"]] },
+  { title: "Processors used by the service", unit: plain, lines: [["processors", "rate(app_cpu_seconds_total[LONG])"]] },
   { title: "Memory", unit: bytes, lines: [
-    ["service", "toll_app_memory_bytes"]] },
+    ["service", "app_memory_bytes"]] },
   { title: "Memory that the host has left", unit: bytes, lines: [["available", "node_memory_MemAvailable_bytes"]] },
   { title: "Connections to nginx", unit: plain, lines: [["open", "nginx_connections_active"]] },
 ];
 const NUMBERS = [
-  ["Available, 1 d", "toll_app:availability:ratio1d", percent, () => false],
-  ["Available, 30 d", "toll_app:availability:ratio30d", percent, () => false],
-  ["Budget burnt, 1 h", "max(toll_app:failures:ratio_rate1h) / BUDGET", (v) => plain(v) + " ×", (v) => v > 1],
+  ["Available, 1 d", "app:availability:ratio1d", percent, () => false],
+  ["Available, 30 d", "app:availability:ratio30d", percent, () => false],
+  ["Budget burnt, 1 h", "max(app:failures:ratio_rate1h) / BUDGET", (v) => plain(v) + " ×", (v) => v > 1],
   ["Certificate", "min(probe_ssl_earliest_cert_expiry - time()) / 86400", (v) => plain(v) + " d", (v, limit) => v < limit("CertificateExpiresSoon")],
-  ["Last good backup", "max(time() - toll_app_backup_last_success_timestamp_seconds) / 3600", (v) => (v < 100 ? plain(v) + " h" : plain(v / 24) + " d") + " ago", (v, limit) => v > limit("BackupTooOld") / 3600],
+  ["Last good backup", "max(time() - app_backup_last_success_timestamp_seconds) / 3600", (v) => (v < 100 ? plain(v) + " h" : plain(v / 24) + " d") + " ago", (v, limit) => v > limit("BackupTooOld") / 3600],
   ["Fullest disk", "1 - min(node_filesystem_avail_bytes{fstype!~\"ramfs|tmpfs|squashfs|overlay\"} / node_filesystem_size_bytes)", percent, (v, limit) => 100 * (1 - v) < limit("DiskFull")],
 ];
 
@@ -65,7 +65,7 @@ async function series(query, start, end, step) {
 // When a release was made live, within the time that is shown.
 async function releases(start, end, step) {
   const found = new Map();
-  for (const { labels, points } of await series("toll_app_release_activated_timestamp_seconds", start, end, step))
+  for (const { labels, points } of await series("app_release_activated_timestamp_seconds", start, end, step))
     for (const [, moment] of points) if (moment >= start && moment <= end) found.set(moment, labels.release);
   return [...found].sort((a, b) => a[0] - b[0]);
 }
@@ -170,7 +170,7 @@ async function show() {
   try {
     const hosts = await known();
     const [marks, told, live, cards, ...figures] = await Promise.all([
-      releases(start, end, step), ask("alerts"), ask("query", { query: "toll_app_release_activated_timestamp_seconds" }), numbers(),
+      releases(start, end, step), ask("alerts"), ask("query", { query: "app_release_activated_timestamp_seconds" }), numbers(),
       ...PANELS.map((panel) => Promise.all(panel.lines.map(async ([name, query]) =>
         named(name, await series(query, start, end, step), hosts)))),
     ]);

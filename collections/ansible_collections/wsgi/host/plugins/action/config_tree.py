@@ -24,7 +24,6 @@ FILE_KEYS = {
     "dest",
     "template",
     "content",
-    "module_util",
     "random",
     "each",
     "as",
@@ -34,8 +33,7 @@ FILE_KEYS = {
     "secret",
 }
 SOURCE_KEYS = {"source", "dest", "mode", "owner", "group", "secret"}
-SOURCE_OF_CONTENT = ("template", "content", "module_util", "random")
-MODULE_UTILS = Path(__file__).parents[1] / "module_utils"
+SOURCE_OF_CONTENT = ("template", "content", "random")
 
 
 class ActionModule(ActionBase):
@@ -146,8 +144,6 @@ class ActionModule(ActionBase):
             return _entry(file, dest=dest, random=int(file["random"]))
         if file.get("content") is not None:
             return _entry(file, dest=dest, content=str(file["content"]).encode())
-        if file.get("module_util") is not None:
-            return _entry(file, dest=dest, content=_module_util(str(file["module_util"])))
         path = Path(self._find("templates", file["template"]))
         content = self._render(path, variables).encode()
         return _entry(file, dest=dest, content=content, program=path.suffix != ".j2")
@@ -175,15 +171,6 @@ class ActionModule(ActionBase):
         except AnsibleError as error:
             raise AnsibleActionFail(f"{path.name} cannot be rendered: {error}") from error
         return "" if result is None else str(result)
-
-
-def _module_util(name: str) -> bytes:
-    """What modules of this collection share, for a program that shares it too."""
-    path = MODULE_UTILS / f"{name}.py"
-    if not path.is_file():
-        there = ", ".join(sorted(each.stem for each in MODULE_UTILS.glob("*.py")))
-        raise AnsibleActionFail(f"files: there is no module_util {name!r}; there are: {there}")
-    return path.read_bytes()
 
 
 def _entry(options: Mapping[str, Any], *, dest: str, **kind: Any) -> dict[str, Any]:

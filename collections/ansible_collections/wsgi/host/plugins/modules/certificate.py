@@ -168,8 +168,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.wsgi.host.plugins.module_utils import clean_environment
-from ansible_collections.wsgi.host.plugins.module_utils.http_over_socket import (
+from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.http import (
     Deadline,
     NoAnswerError,
     get,
@@ -1336,5 +1336,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    clean_environment.apply()
+    environment.apply()
     main()

@@ -47,10 +47,7 @@ options:
     default: []
   files:
     description:
-      - Single files, each with C(dest) and exactly one of C(template), C(content), C(module_util) or
-        C(random).
-      - C(module_util) is the name of a file of this collection's C(plugins/module_utils), without its
-        ending, for a program that is to share code with modules.
+      - Single files, each with C(dest) and exactly one of C(template), C(content) or C(random).
       - C(random) is a number of bytes; the file is created once with so many random bytes in
         hexadecimal and is
         never replaced.
@@ -154,7 +151,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.wsgi.host.plugins.module_utils import clean_environment
+from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment
 from ansible_collections.wsgi.host.plugins.module_utils.paths import (
     ForeignPathError,
     require_own,
@@ -690,5 +687,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    clean_environment.apply()
+    environment.apply()
     main()

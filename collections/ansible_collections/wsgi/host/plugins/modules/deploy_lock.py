@@ -105,7 +105,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.wsgi.host.plugins.module_utils import clean_environment
+from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment
 from ansible_collections.wsgi.host.plugins.module_utils.paths import (
     ForeignPathError,
     require_own,
@@ -282,5 +282,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    clean_environment.apply()
+    environment.apply()
     main()

@@ -87,7 +87,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.wsgi.host.plugins.module_utils import clean_environment
+from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment
 
 COPY = re.compile(r"\d{8}T\d{6}Z-\w+(-before-restore)?\.(sqlite|dump)(\.age)?")
 
@@ -193,5 +193,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    clean_environment.apply()
+    environment.apply()
     main()

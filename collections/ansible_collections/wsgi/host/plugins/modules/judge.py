@@ -97,8 +97,8 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.wsgi.host.plugins.module_utils import clean_environment
-from ansible_collections.wsgi.host.plugins.module_utils.http_over_socket import NoAnswerError, get
+from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.http import NoAnswerError, get
 
 ANSWER_TIMEOUT = 10.0  # seconds that one answer may take before it counts as bad
 BODY_LIMIT = 2000  # characters of an answer that are shown
@@ -197,5 +197,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    clean_environment.apply()
+    environment.apply()
     main()

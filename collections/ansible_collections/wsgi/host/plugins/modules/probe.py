@@ -69,6 +69,9 @@ ansible_facts:
             C(active) and C(enabled) of each service, socket and timer that systemd has loaded or that is
             enabled.
           type: dict
+        apphost:
+          description: Version of the package that M(wsgi.host.apphost) installs; empty if none is there.
+          type: str
         trees:
           description: Names of the trees that M(wsgi.host.config_tree) has put in place.
           type: list
@@ -118,7 +121,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.wsgi.host.plugins.module_utils import clean_environment
+from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment, installation
 
 # Of config_tree, about what it has put in place.
 RECORDS = "/var/lib/config-tree"
@@ -488,6 +491,7 @@ def probe() -> dict[str, Any]:
         "selinux": os.path.exists("/sys/fs/selinux/enforce"),
         "ipv6": has_ipv6(),
         "packages": packages,
+        "apphost": installation.installed(),
         "trees": trees,
         "foreign_files": foreign_files(ours),
         "edited_files": edited_files(shipped, trees, ours) if shipped else [],
@@ -513,5 +517,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    clean_environment.apply()
+    environment.apply()
     main()

@@ -36,10 +36,10 @@ author: [toll-app maintainers]
 """
 
 EXAMPLES = r"""
-- name: migrate | Bring the data to what the release needs
+- name: move_out | Look at the database that the data go to
   wsgi.host.program:
-    argv: [/usr/local/sbin/toll-app-data, --release, "{{ release_id }}", --admin, anna]
-    stdin: "{{ vaulted_password }}"
+    argv: [/usr/local/sbin/toll-app, migrate, --json, --reach]
+    stdin: "{{ vaulted_database_url }}"
 """
 
 RETURN = r"""
@@ -62,7 +62,7 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.wsgi.host.plugins.module_utils import clean_environment
+from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment
 from ansible_collections.wsgi.host.plugins.module_utils.paths import (
     ForeignPathError,
     require_own,
@@ -128,5 +128,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    clean_environment.apply()
+    environment.apply()
     main()

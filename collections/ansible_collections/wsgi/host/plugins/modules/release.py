@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.wsgi.host.plugins.module_utils import clean_environment
+from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment
 from ansible_collections.wsgi.host.plugins.module_utils.paths import (
     ForeignPathError,
     require_own,
@@ -83,7 +83,7 @@ options:
   keep_left:
     description:
       - Return as RV(left) that somebody has rolled back from the release, or has left it with
-        C(toll-app-releases leave). A release that a failed deploy has left may be tried again, and is
+        C(toll-app releases leave). A release that a failed deploy has left may be tried again, and is
         not meant.
     type: bool
     default: false
@@ -1061,5 +1061,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    clean_environment.apply()
+    environment.apply()
     main()

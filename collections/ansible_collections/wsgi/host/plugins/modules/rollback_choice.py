@@ -15,7 +15,7 @@ description:
   - Runs on the control node only and changes nothing.
 options:
   hosts:
-    description: What C(toll-app-releases --json) answered, by host.
+    description: What C(toll-app releases --json) answered, by host.
     type: dict
     required: true
   wanted:

@@ -11,7 +11,7 @@ description:
   - Runs on the control node only and changes nothing.
 options:
   hosts:
-    description: What C(toll-app-releases status --json) answered, by host.
+    description: What C(toll-app status --json) answered, by host.
     type: dict
     required: true
   failed:

@@ -52,7 +52,7 @@ def going_back(hosts: Mapping[str, Answer], wanted: str) -> dict[str, str]:
     """Return the release that each host goes back to, the same content on all of them.
 
     Args:
-        hosts: what `toll-app-releases --json` answered, by host.
+        hosts: what `toll-app releases --json` answered, by host.
         wanted: an id, a content or the beginning of a revision. Empty: the last release that was
             judged healthy before the live one.
 
@@ -247,7 +247,7 @@ def report(hosts: Mapping[str, Answer], failed: Mapping[str, str]) -> str:
     """Return a table of hosts, with what is not as it should be below it.
 
     Args:
-        hosts: what `toll-app-releases status --json` answered, by host.
+        hosts: what `toll-app status --json` answered, by host.
         failed: why there is no answer, by host.
     """
     rows = [list(HEADINGS), *(_row(host, answer) for host, answer in hosts.items())]

@@ -1,0 +1,252 @@
+"""Restores a copy of the data: stops the service, makes the copy its database, starts it again.
+
+    sudo <name> restore NAME                             as `sudo <name> backup list` shows it
+    sudo <name> restore latest                           the last one that was made
+    sudo <name> restore NAME --identity < key.txt        an encrypted one, with age's private key
+
+It refuses before anything is stopped if the copy is damaged or does not suit the live release. The
+data that it replaces become a copy of their own, `before-restore` in the list. If it fails on the
+way, they are restored. It keeps running if your session drops. The private key is kept nowhere.
+
+Other hosts that use the same database have to be stopped first: playbooks/restore.yml does that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from .. import files
+from ..answer import Answer
+from ..application import Application
+from ..errors import HostError, RefusedError
+from ..http import NoAnswerError, get
+from ..systemd import Systemd
+from . import command, commands
+from .copies import BEFORE, NAME, Record, Store, rows
+from .make import GROWTH, MIB, copy, seal
+from .outcome import progress
+from .verify import live_release, suitability, verified
+
+HANDOVER_SECONDS = 300
+START_SECONDS = 600
+ANSWER_SECONDS = 10
+# How many times the size of a copy the application may need beside its database.
+NEEDED = {"sqlite": 2.0, "postgresql": 6.0}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Words of the command line."""
+    add = parser.add_argument
+    add("name", metavar="NAME", help="a copy, as `backup list` shows it, or latest")
+    add("--identity", action="store_true", help="read age's private key from standard input")
+    add("--by", default=os.environ.get("SUDO_USER", "root"), metavar="WHO", help="for the records")
+    add("--check", action="store_true", help="check the copy, and restore nothing")
+    add("--preview", action="store_true", help="the same for a copy that is not here yet")
+
+
+def run(application: Application, options: argparse.Namespace) -> Answer:
+    """Restore a copy with the service stopped, or leave everything as it was."""
+    store = command.open_store(application)
+    identity = command.read_identity(options)
+    store.check_place()
+    # Those of its commands that are needed when the service is down.
+    application.words("backup")
+    application.words("restore")
+    name = options.name
+    if options.preview and NAME.fullmatch(name) and not (store.directory / name).exists():
+        msg = f"{name} would be copied to this host, checked, and restored if it is whole."
+        return Answer(msg, changed=True)
+    with store.locked():
+        record = store.named(name)
+        verdict = suitability(application, record)
+        check_room(store, record)
+        with verified(store, record, identity) as path:
+            whole = f"{record['name']} is whole and {verdict}."
+            if options.check or options.preview:
+                return Answer(f"{whole} It would be restored.", True, {"record": record})
+            with undisturbed():
+                progress(f"{whole} The service stops.")
+                began = time.monotonic()
+                before = replace(store, record, path, options.by)
+                seconds = round(time.monotonic() - began, 1)
+    replaced = (
+        f"The data that it replaced: {store.path(before)}"
+        if before
+        else f"The data that it replaced could not be read, and are in {application.data}."
+    )
+    return Answer(
+        f"Restored {record['name']}, with {rows(record)} rows. From the stop of the service until "
+        f"it was judged healthy it took {seconds} s. {replaced}",
+        changed=True,
+        facts={
+            "record": record,
+            "replaced": before["name"] if before else None,
+            "seconds": seconds,
+        },
+    )
+
+
+def check_room(store: Store, record: Record) -> None:
+    """Raise RefusedError where the disks have no room for what a restore writes."""
+    needs = {store.directory: 1.0, store.application.data: NEEDED[record["database"]]}
+    for directory, factor in needs.items():
+        free = shutil.disk_usage(directory).free
+        needed = int(record["content_size"] * factor * GROWTH)
+        if free < needed:
+            raise RefusedError(
+                f"{directory} has {free // MIB} MiB free, and the restore takes up to "
+                f"{needed // MIB} MiB there: make room first"
+            )
+
+
+def replace(store: Store, record: Record, path: Path, by: str) -> Record | None:
+    """The part of a restore during which the service is down.
+
+    Returns the record of the data that were there; None if they could not be copied. Raises
+    HostError that says what became of the data.
+    """
+    application = store.application
+    reason = f"restore of {record['name']}"
+    before: Record | None = None
+    begun = False
+    alone = contextlib.ExitStack()
+    alone.enter_context(no_handover(application))
+    try:
+        stop(application)
+        try:
+            # Not encrypted yet: this host could not restore it.
+            before = copy(store, BEFORE, "")
+        except HostError as error:
+            # The usual reason for a restore. The application puts a SQLite file aside as it is.
+            if record["database"] != "sqlite" or isinstance(error, RefusedError):
+                raise
+            progress(f"The present data cannot be copied, and are put aside as they are: {error}")
+        begun = True
+        commands.load(application, path, keep=before is None)
+        if not migrate(application):
+            compare_rows(application, record)
+        alone.close()
+        start(application, reason, by)
+    except (HostError, OSError) as error:
+        alone.close()
+        fate = undo(store, before, begun, reason, by)
+        raise HostError(f"{record['name']} was not restored: {error}\n{fate}") from None
+    if before is not None and store.settings.recipient:
+        before = seal(store, before, store.settings.recipient)
+    return before
+
+
+def undo(store: Store, before: Record | None, begun: bool, reason: str, by: str) -> str:
+    """Restore the data that were there, and start the service; return what became of both.
+
+    Args:
+        before: the copy of them, if there is one.
+        begun: whether the restore may have touched them.
+    """
+    application = store.application
+    try:
+        if begun and before is not None:
+            with no_handover(application):
+                stop(application)
+                commands.load(application, store.path(before), keep=False)
+        start(application, f"after a failed {reason}", by)
+    except (HostError, OSError) as error:
+        where = store.path(before) if before else application.data
+        return f"The data from before are in {where}, but the service does not run: {error}"
+    if before is not None:
+        store.remove(before)
+        return "The data are as they were before, and the service runs."
+    if begun:
+        return (
+            f"The data from before could not be copied; what the restore put aside is in "
+            f"{application.data}. The service runs: look at what data it has."
+        )
+    return "The data were not touched, and the service runs."
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let nobody interrupt what would be left half done."""
+    numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def no_handover(application: Application) -> Iterator[None]:
+    """Wait for a handover that is under way, and keep others out: they would start the service.
+
+    Raises RefusedError if it does not end.
+    """
+    otherwise = RefusedError(
+        f"A handover has been under way for {HANDOVER_SECONDS} s: see `journalctl -u "
+        f"{application.name}-handover`, and run this again when it has ended"
+    )
+    with files.held(application.handover_lock, HANDOVER_SECONDS, otherwise):
+        yield
+
+
+def stop(application: Application) -> None:
+    """Stop the service and whatever could start it again. Raises HostError."""
+    Systemd(application.host).call("systemctl", "stop", *application.serving_units)
+
+
+def migrate(application: Application) -> bool:
+    """Bring the data to the schema of the live release; return whether that changed them."""
+    if not application.has("migrate"):
+        return False
+    answer = commands.verb(application, "Migrating the data", "migrate", "--json")
+    return bool(answer.get("changed"))
+
+
+def compare_rows(application: Application, record: Record) -> None:
+    """Raise HostError if the application counts other rows than the copy has."""
+    if not application.has("counts"):
+        return
+    counts = commands.ask(application, "counts", "Counting the rows")
+    if counts.get("tables") != record["tables"]:
+        raise HostError(
+            f"The restored tables have other rows than the copy: {counts.get('tables')} in place "
+            f"of {record['tables']}."
+        )
+
+
+def start(application: Application, reason: str, by: str) -> None:
+    """Start the service as every change starts it, and ask it. Raises HostError."""
+    wait = f"--wait={START_SECONDS}"
+    words = ("handover", "--json", wait, "--reason", reason, "--by", by)
+    commands.verb(application, "Starting the service", *words)
+    fault = ask(application, live_release(application))
+    if fault:
+        raise HostError(f"After the start, {application.health.path} {fault}")
+
+
+def ask(application: Application, release: str) -> str:
+    """What is wrong with the service's answer where nginx asks it, as a predicate; empty if
+    nothing."""
+    health = application.health
+    try:
+        answer = get(f"unix:{application.socket}", health.path, deadline=ANSWER_SECONDS)
+    except NoAnswerError as error:
+        return error.words
+    if answer.status != health.status:
+        return f"answers {answer.status} in place of {health.status}: {answer.text}"
+    if not health.release_member:
+        return ""
+    try:
+        named = json.loads(answer.text)[health.release_member]
+    except (ValueError, KeyError, TypeError):
+        return f"names no release: {answer.text}"
+    return "" if named == release else f"answers as release {named} in place of {release}"

@@ -1,0 +1,94 @@
+"""Which database an application has, and what was done to it before: state/data.json."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from . import files
+from .application import Application
+from .errors import RefusedError
+from .schema import Schema
+
+
+def is_postgresql(application: Application) -> bool:
+    """Whether the rows are on a server; else they are in a file of SQLite."""
+    return application.database.kind == "postgresql"
+
+
+def database_file(application: Application) -> Path:
+    """The file of SQLite."""
+    name = application.database.file
+    if os.path.isabs(name):
+        return application.host / name.lstrip("/")
+    return application.data / name
+
+
+def identity(application: Application) -> str | None:
+    """A name for the database that changes when it is another one; None if there is none yet."""
+    try:
+        if is_postgresql(application):
+            url = application.credential(application.database.credential)
+            return "url:" + files.digest(url)
+        entry = os.lstat(database_file(application))
+        return f"file:{entry.st_dev}:{entry.st_ino}"
+    except FileNotFoundError:
+        return None
+
+
+def read_stamp(application: Application) -> dict[str, Any]:
+    """What earlier runs did: `database`, and `seeds` with the key of each by its name."""
+    return files.read_json_if_possible(application.state / "data.json")
+
+
+def seeded(application: Application) -> dict[str, str]:
+    """The seeds of this very database."""
+    stamp = read_stamp(application)
+    if stamp.get("database") is None or stamp["database"] != identity(application):
+        return {}
+    return dict(stamp.get("seeds") or {})
+
+
+def write_stamp(application: Application, seeds: dict[str, str]) -> None:
+    """Keep what was done to the database for the next run, for root only.
+
+    Args:
+        seeds: the key of each seed that it has, by its name.
+    """
+    stamp = {"database": identity(application), "seeds": seeds}
+    files.write_json(application.state / "data.json", stamp, 0o600)
+
+
+def is_emptied(application: Application, now: Schema) -> bool:
+    """Whether this host's data were in this database, and are no more."""
+    before = str(read_stamp(application).get("database") or "")
+    on_server = is_postgresql(application)
+    if now.numbered:
+        empty = now.database is None
+    else:
+        empty = not on_server and not _has_bytes(database_file(application))
+    same = before == identity(application) if on_server else before.startswith("file:")
+    return empty and same
+
+
+def emptied(application: Application) -> RefusedError:
+    """What is raised for data that are no more: their disk may be away."""
+    where = (
+        f"The database of {application.database.credential}"
+        if is_postgresql(application)
+        else database_file(application)
+    )
+    return RefusedError(
+        f"{where} held data, and is empty or gone now. Nothing was made in its place. If its disk "
+        f"is not mounted, or another server answers, set that right, then run this again. If the "
+        f"data are lost, restore a copy, or begin with an empty database: {application.name} "
+        f"migrate --anew."
+    )
+
+
+def _has_bytes(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False

@@ -1,0 +1,89 @@
+"""A handover from its beginning to its verdict."""
+
+from __future__ import annotations
+
+from .. import records
+from ..errors import DONE, FAILED
+from ..files import now
+from ..systemd import SystemdError
+from .back import recover, reject
+from .commit import commit
+from .judge import JudgedBadError, bake, wait_until_stopped
+from .plan import Plan, live_and_healthy, make_plan
+from .service import Service
+from .settings import Healthy
+from .state import Result, State
+from .switch import stand_in, start_main
+
+
+def hand_over(
+    service: Service,
+    release: str | None,
+    request: str,
+    by: str,
+    reason: str,
+    restart: bool = False,
+) -> Result:
+    """Hand over, after recovering from what an earlier handover left. Raises RefusedError.
+
+    Args:
+        release: the current one if left out.
+        request: names this handover; one of that name that was interrupted is not tried again.
+        restart: start it again also where nothing has changed.
+    """
+    interrupted = State.read(service.config)
+    if interrupted is not None:
+        result = recover(service, interrupted)
+        if interrupted.id == request:
+            result.code = DONE if result.stage == "commit" else FAILED
+            return result
+    plan = make_plan(service, release, restart)
+    if not plan.reasons:
+        enabled = service.systemd.enable(service.config.enabled)
+        changed = enabled or interrupted is not None
+        msg = f"{live_and_healthy(plan.release)}; nothing to do."
+        return Result(changed, msg, plan.release, plan.previous, records.HEALTHY)
+    service.report(f"Handing over {plan.title} ({'; '.join(plan.reasons)})")
+    Healthy(plan.release, "", plan.settings, now()).write(service.config.candidate)
+    state = State(
+        id=request,
+        release=plan.release,
+        previous=plan.previous,
+        by=by,
+        reason=reason,
+        started_at=now(),
+        stage="begin",
+        bridged=plan.bridged,
+        reopen=plan.reopen,
+        invocation=service.systemd.show(service.config.main).invocation,
+        settings=plan.changed,
+    )
+    service.enter(state, "begin")
+    try:
+        _switch(service, state, plan)
+    except (JudgedBadError, SystemdError, OSError) as error:
+        # A full disk, or a process that has just gone, is no reason to stop half way.
+        return reject(service, state, JudgedBadError.of(error))
+    return commit(service, state)
+
+
+def _switch(service: Service, state: State, plan: Plan) -> None:
+    """All that may turn out bad."""
+    config, systemd = service.config, service.systemd
+    if plan.reload:
+        systemd.reload()
+    if plan.bridged:
+        stand_in(service, state, "standby", state.release)
+    service.enter(state, "main")
+    if state.release is not None:
+        service.point(state.release)
+    start_main(service, state, state.release)
+    if state.bridged:
+        systemd.begin("stop", config.standby, config.standby_private)
+    service.enter(state, "bake")
+    bake(service, state.release)
+    if state.bridged:
+        # Meanwhile it has finished the requests that it had.
+        wait_until_stopped(service, config.standby)
+        # One that was killed is not missed, and would stay among the failed units.
+        systemd.stop(config.standby)

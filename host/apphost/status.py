@@ -1,0 +1,231 @@
+"""How the application does on this host: its release, its service, its site, its locks.
+
+    sudo <name> status      the same as `sudo <name>` alone
+
+Lines that begin with `drift` name what is not as it should be, and what to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+
+from . import files, records, releases, systemd
+from .answer import Answer, short_revision, short_time, table
+from .application import Application
+from .http import NoAnswerError, get
+
+ANSWER_SECONDS = 5
+HTTPS = 443
+
+
+def processes(main: int, proc: Path = Path("/proc")) -> list[int]:
+    """Pids of a process and of all that it has started."""
+    parents: dict[int, int] = {}
+    for entry in proc.iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                text = (entry / "stat").read_text(encoding="ascii", errors="replace")
+                parents[int(entry.name)] = int(text.rpartition(")")[2].split()[1])
+    family = {main}
+    while True:
+        more = {pid for pid, parent in parents.items() if parent in family} - family
+        if not more:
+            return sorted(family)
+        family |= more
+
+
+def memory_bytes(counted: str, family: list[int], proc: Path = Path("/proc")) -> int | None:
+    """What the service uses: its control group's count, or without one its processes' shares."""
+    if counted.isdecimal() and int(counted) < 1 << 60:
+        return int(counted)
+    total = 0
+    for pid in family:
+        with contextlib.suppress(OSError):
+            text = (proc / str(pid) / "smaps_rollup").read_text(encoding="ascii")
+            total += sum(map(int, re.findall(r"^Pss: +(\d+) kB", text, re.MULTILINE))) * 1024
+    return total or None
+
+
+def ask(application: Application, connect: str = "", site: str = "localhost") -> dict[str, Any]:
+    """Ask for the application's health: `ok`, `status`, `release`, `milliseconds` or `error`.
+
+    Args:
+        connect: `address:port` of the web server, by HTTPS; the service's own socket if left out.
+        site: its name.
+    """
+    begun = time.monotonic()
+    health = application.health
+    where = connect or f"unix:{application.socket}"
+    try:
+        answer = get(where, health.path, deadline=ANSWER_SECONDS, name=site, tls=bool(connect))
+    except NoAnswerError as error:
+        return {"ok": False, "error": f"{connect or application.socket}: {error}"}
+    good = answer.status == health.status
+    return {
+        "ok": good,
+        "status": answer.status,
+        "release": _member(answer.text, health.release_member),
+        "milliseconds": round((time.monotonic() - begun) * 1000),
+        **({} if good else {"error": answer.text[:500]}),
+    }
+
+
+def _member(text: str, name: str) -> Any:
+    """A member of a JSON object; None if there is none."""
+    if not name:
+        return None
+    try:
+        body = json.loads(text)
+    except ValueError:
+        return None
+    return body.get(name) if isinstance(body, dict) else None
+
+
+def fault(answer: dict[str, Any]) -> str:
+    """What is wrong with an answer that is not good."""
+    status = answer.get("status")
+    return f"it answered {status}" if status else str(answer["error"])
+
+
+def days_left(path: str) -> float | None:
+    """Days until the certificate in a file ends; None if there is none that can be read."""
+    decode = getattr(getattr(ssl, "_ssl", None), "_test_decode_cert", None)
+    try:
+        end = ssl.cert_time_to_seconds(decode(path)["notAfter"]) if decode else None
+    except (OSError, ValueError, KeyError):
+        return None
+    return None if end is None else round((end - time.time()) / 86400, 1)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    add = parser.add_argument
+    add("--certificate", metavar="FILE", help="how long this certificate is good")
+    add("--site", metavar="NAME", help="ask nginx for this name as well")
+    add("--port", type=int, metavar="PORT", help="where nginx speaks HTTPS")
+    parser.epilog = "The description of the application names the site, its port and certificate."
+
+
+def run(application: Application, options: argparse.Namespace) -> Answer:
+    """Look at everything."""
+    described = application.settings.get("site") or {}
+    site = described.get("domain") if options.site is None else options.site
+    port = described.get("port") if options.port is None else options.port
+    certificate = (
+        described.get("certificate") if options.certificate is None else options.certificate
+    )
+    facts = look(application, certificate or "", site or "", port or HTTPS)
+    live = facts["live"]
+    return Answer(
+        f"{live or 'No release'} is live.", facts=facts, text=text(application.name, facts)
+    )
+
+
+def look(application: Application, certificate: str, site: str, port: int) -> dict[str, Any]:
+    """How the host is. `site` is a name that the web server answers to; empty for none."""
+    known = releases.all_of(application)
+    live = next((each for each in known if each["live"]), None)
+    shown = systemd.properties(
+        application.unit, "ActiveState", "MainPID", "MemoryCurrent", "NRestarts"
+    )
+    main = int(shown["MainPID"] or 0)
+    family = processes(main) if main else []
+    facts: dict[str, Any] = {
+        "live": live and live["id"],
+        "release": live,
+        "releases": known,
+        "candidates": releases.candidates(known),
+        "service": shown["ActiveState"] or "unknown",
+        "restarts": int(shown["NRestarts"] or 0),
+        "health": ask(application),
+        "site": ask(application, f"127.0.0.1:{port}", site) if site else None,
+        "workers": max(0, len(family) - 1),
+        "memory_bytes": memory_bytes(shown["MemoryCurrent"], family),
+        "certificate_days": days_left(certificate) if certificate else None,
+        "lock": files.read_json_if_possible(application.state / "deploy.json") or None,
+        "handover": files.read_json_if_possible(application.state / "handover.json") or None,
+    }
+    return {**facts, "drift": drift(application, facts, site)}
+
+
+def drift(application: Application, facts: dict[str, Any], site: str) -> list[str]:
+    """What is not as it should be, and what to do about it."""
+    name, live, health, through = (
+        application.name,
+        facts["release"],
+        facts["health"],
+        facts["site"],
+    )
+    faults = []
+    if live and live["cannot_start"]:
+        faults.append(
+            f"the live release cannot start again: {live['cannot_start']}. Run site.yml, which "
+            f"builds it for a Python of this host"
+        )
+    if live and live["verdict"] == records.BAD:
+        faults.append("the live release was judged bad")
+    if live and health.get("release") and health["release"] != live["id"]:
+        faults.append(f"{health['release']} answers in place of {live['id']}")
+    if facts["service"] != "active":
+        faults.append(
+            f"{application.unit} is {facts['service']}. Run site.yml, or on the host: sudo "
+            f"systemctl start {name}.socket {application.unit}"
+        )
+    elif not health["ok"]:
+        faults.append(
+            f"{application.health.path} is not good: {fault(health)}. See `sudo {name} logs`"
+        )
+    elif through and not through["ok"]:
+        faults.append(
+            f"{site} does not answer through nginx, though the service is well: {fault(through)}. "
+            f"Run site.yml, or on the host: sudo systemctl start nginx"
+        )
+    handover = facts["handover"]
+    if handover and handover.get("release"):
+        faults.append(f"a handover to {handover['release']} is under way, or was interrupted")
+    return faults
+
+
+def headline(name: str, facts: dict[str, Any]) -> str:
+    """The state of all in one line."""
+    faults = len(facts["drift"])
+    if not facts["health"]["ok"] or facts["service"] != "active":
+        return f"{name} is down."
+    if facts["site"] and not facts["site"]["ok"]:
+        return f"{name} runs, but its site does not answer."
+    if faults:
+        return f"{name} is up, and {faults} thing{'s need' if faults > 1 else ' needs'} attention."
+    return f"{name} is up."
+
+
+def text(name: str, facts: dict[str, Any]) -> str:
+    """The answer as people read it."""
+    live, health, lock = facts["release"] or {}, facts["health"], facts["lock"]
+    memory, days = facts["memory_bytes"], facts["certificate_days"]
+    since = f"{short_time(live.get('activated_at'))} UTC by {live.get('activated_by') or '-'}"
+    in_time = f"{health.get('status')} in {health.get('milliseconds')} ms"
+    held = (
+        f"{lock.get('owner')} since {lock.get('since')}: {lock.get('reason')}" if lock else "free"
+    )
+    service = [facts["service"], f"{facts['workers']} workers", f"{facts['restarts']} restarts"]
+    shown = f"{live['id']} ({short_revision(live['revision'])})" if live else "none is live"
+    rows = [
+        ["release", shown],
+        ["since", since if live else "-"],
+        ["verdict", str(live.get("verdict", "-"))],
+        ["service", ", ".join(service)],
+        ["memory", f"{memory >> 20} MiB" if memory else "-"],
+        ["answers", in_time if "status" in health else health["error"]],
+        *(["site", "ok" if each["ok"] else fault(each)] for each in [facts["site"]] if each),
+        *(["certificate", f"{days:g} days left"] for _ in [days] if days is not None),
+        ["lock", held],
+        *(["drift", each] for each in facts["drift"]),
+    ]
+    return f"{headline(name, facts)}\n\n{table(rows)}"

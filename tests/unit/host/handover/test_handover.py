@@ -1,0 +1,492 @@
+"""The handover's order of events, its verdicts, and what is left wherever it is interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apphost import files
+from apphost.application import Application
+from apphost.cli import parser_of
+from apphost.errors import RefusedError
+from apphost.handover import command
+
+from .world import UNITS, Killed, World
+
+
+@pytest.fixture
+def live(world: World) -> World:
+    """The host with release `old` live and healthy."""
+    assert world.run("old").code == 0
+    world.served.clear()
+    world.steps.clear()
+    world.stalls = 0
+    world.clock += 1000
+    return world
+
+
+def state(world: World) -> tuple[str | None, str, str, str]:
+    """`current`, the release and the settings that the service runs with, those on disk."""
+    main = world.unit("shop.service")
+    assert main.active == "active", main
+    return world.current, main.release, main.settings, world.settings
+
+
+OLD = ("old", "old", "SETTING=first\n", "SETTING=first\n")
+
+
+def test_the_first_start_opens_the_sockets_and_enables_the_units(world: World) -> None:
+    result = world.run("old")
+    assert (result.code, result.changed, result.verdict) == (0, True, "healthy")
+    assert state(world) == OLD
+    assert world.enabled == {"shop.socket", "shop.service", "shop-handover-boot.service"}
+    assert "start shop-standby.service" not in world.steps
+    record = world.record("old")
+    assert (record["verdict"], record["activated_by"], record["reason"]) == (
+        *("healthy", "somebody"),
+        "because",
+    )
+
+
+def test_a_first_start_that_fails_leaves_nothing_that_would_serve(world: World) -> None:
+    """Also not after a reboot, or when somebody connects."""
+    world.behaviour["old"] = lambda age: "answered 503, not 200"
+    result = world.run("old")
+    assert (result.code, result.verdict) == (1, "bad")
+    assert "Nothing was live before, so shop is stopped" in result.msg
+    assert world.current is None
+    assert not world.enabled
+    for unit in ("shop.service", "shop.socket", "shop-check.socket"):
+        assert world.unit(unit).active == "inactive"
+
+
+def test_a_release_replaces_another_while_somebody_always_accepts(live: World) -> None:
+    result = live.run("new")
+    assert (result.code, result.release, result.previous) == (0, "new", "old")
+    assert state(live)[:2] == ("new", "new")
+    assert live.stalls == 0
+    assert live.unit("shop-standby.service").active == "inactive"
+    assert not (live.root / "state/handover.json").exists()
+    order = [
+        s for s in live.steps if not s.startswith(("ask", "write", "remove", "point", "daemon"))
+    ]
+    assert order == [
+        "stop shop-standby.service",
+        "start shop-standby.service",
+        "open",
+        "restart shop.service",
+        "stop shop-standby.service shop-standby.socket",
+        # For a killed one, which that leaves among the failed units.
+        "stop shop-standby.service",
+    ]
+
+
+def test_a_standby_that_is_killed_in_the_end_is_no_failed_unit(live: World) -> None:
+    begin = live.begin
+
+    def strike(verb: str, *names: str) -> None:
+        begin(verb, *names)
+        if verb == "restart":
+            live.units["shop-standby.service"].active = "failed"
+
+    live.begin = strike  # type: ignore[method-assign]
+    assert live.run("new").code == 0
+    assert live.unit("shop-standby.service").active == "inactive"
+
+
+def test_nothing_to_do_does_nothing(live: World) -> None:
+    before = dict(live.units)
+    for release in ("old", None):
+        result = live.run(release)
+        assert (result.code, result.changed) == (0, False)
+    assert live.steps == []
+    assert live.units == before
+
+
+def test_it_is_started_again_when_asked_to(live: World) -> None:
+    """What hangs has nothing new to hand over to; a standby stands in all the same."""
+    before = live.unit("shop.service").invocation
+    result = live.run("old", restart=True)
+    assert (result.code, result.verdict) == (0, "healthy")
+    assert live.unit("shop.service").invocation != before
+    assert state(live) == OLD
+    assert live.stalls == 0
+
+
+def test_changed_settings_go_the_same_way(live: World) -> None:
+    live.prepare("second")
+    result = live.run()
+    assert (result.code, result.changed) == (0, True)
+    assert state(live) == ("old", "old", "SETTING=second\n", "SETTING=second\n")
+    assert live.stalls == 0
+    assert live.run().changed is False
+
+
+def test_settings_that_are_judged_bad_are_reverted(live: World) -> None:
+    """A crash or a reboot later must not load them."""
+    before = {path: Path(live.path(path)).stat().st_mtime for path in ("/etc/shop/environment",)}
+    live.prepare("broken", bake_time=9)
+    result = live.run()
+    assert (result.code, result.stage) == (1, "standby")
+    assert "with the settings of before" in result.msg
+    assert state(live) == OLD
+    assert json.loads(Path(live.path("/etc/shop/handover.json")).read_text())["bake_time"] == 5
+    # The release is not to blame.
+    assert live.record("old")["verdict"] == "healthy"
+    # What was reverted to is what runs, so there is nothing to do.
+    assert Path(live.path("/etc/shop/environment")).stat().st_mtime in before.values()
+    assert live.run().changed is False
+    live.reboot()
+    assert state(live) == OLD
+
+
+def test_a_file_that_only_the_bad_settings_had_goes(live: World) -> None:
+    more = live.path("/etc/shop/credentials/key")
+    live.put("/etc/shop/credentials/key", "secret")
+    config = json.loads(Path(live.path("/etc/shop/handover.json")).read_text())
+    live.prepare("broken", settings=[*config["settings"], more])
+    assert live.run().code == 1
+    assert not Path(more).exists()
+
+
+@pytest.mark.parametrize(("lasts", "code"), [(1, 1), (40, 0)])
+def test_workers_that_die_one_after_the_other_are_no_health(
+    live: World, monkeypatch: pytest.MonkeyPatch, lasts: int, code: int
+) -> None:
+    """Others answer meanwhile, so that no answer is bad. One that ends is no loop."""
+    looks = itertools.count()
+    real = live.workers
+
+    def workers(pid: int) -> set[int]:
+        baking = live.current == "new" and pid != 2
+        return {1000 + next(looks) // lasts} if baking else real(pid)
+
+    monkeypatch.setattr(live, "workers", workers)
+    result = live.run("new")
+    assert result.code == code
+    assert live.current == ("old" if code else "new")
+    if code:
+        assert result.stage == "bake"
+        assert "3 of its workers ended while baking" in result.msg
+
+
+BROKEN: dict[str, tuple[str, Any, str]] = {
+    "does-not-start": ("inactive", None, "standby"),
+    "never-started": ("activating", None, "standby"),
+    "never-ready": ("active", lambda age: "answered 503, not 200", "standby"),
+    "fails-in-the-bake": ("active", lambda age: "answered 500, not 200" if age > 4 else "", "bake"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_release_is_rolled_back(live: World, kind: str) -> None:
+    starts, behaviour, stage = BROKEN[kind]
+    live.starts["new"] = starts
+    if behaviour:
+        live.behaviour["new"] = behaviour
+    result = live.run("new")
+    assert (result.code, result.verdict, result.stage) == (1, "bad", stage)
+    assert state(live) == OLD
+    assert live.stalls == 0
+    assert live.unit("shop-standby.service").active in ("inactive", "failed")
+    assert ("new" in live.served) is (stage == "bake")
+    record = live.record("new")
+    assert record["verdict"] == "bad"
+    assert record["failure"]["stage"] == stage
+    assert record["failure"]["journal"].startswith("journal of shop")
+    assert live.record("old")["verdict"] == "healthy"
+    assert [line["verdict"] for line in live.history()] == ["healthy", "bad"]
+    assert live.run("old").changed is False
+
+
+def test_another_release_that_answers_is_not_taken_for_this_one(live: World) -> None:
+    live.behaviour["new"] = lambda age: "answered as release 'third', not 'new'"
+    result = live.run("new")
+    assert result.code == 1
+    assert "answered as release 'third', not 'new'" in result.msg
+
+
+def test_when_the_release_of_before_is_bad_by_now_it_is_said(live: World) -> None:
+    """The database went away, perhaps: it is live again, and nobody is told that all is well."""
+    live.behaviour["new"] = lambda age: "answered 500, not 200" if age > 4 else ""
+    live.behaviour["old"] = lambda age: "answered 500, not 200"
+    result = live.run("new")
+    assert result.code == 1
+    assert "Release old is back, but it answered 500, not 200" in result.msg
+    assert state(live) == OLD
+
+
+def test_another_port_reopens_the_sockets(live: World) -> None:
+    live.put(UNITS[0], "# a comment\n[Socket]\nListenStream=127.0.0.1:5000\n")
+    assert live.run().code == 0
+    assert "stop shop.socket shop-check.socket" not in live.steps
+    live.put(UNITS[0], "[Socket]\nListenStream=127.0.0.1:5001\n")
+    assert live.run().code == 0
+    assert "stop shop.socket shop-check.socket" in live.steps
+
+
+def test_what_crashed_with_settings_of_in_between_is_started_anew(live: World) -> None:
+    """The service came up by itself with files that nobody judged, and they are gone again."""
+    live.prepare("second")
+    live.clock += 10
+    live._end("shop.service", "inactive")
+    live._start("shop.service")
+    live.show("shop.service")
+    live.clock += 10
+    live.prepare("first")
+    result = live.run()
+    assert result.changed is True
+    assert state(live) == OLD
+
+
+def started_again(world: World) -> None:
+    """By somebody else: needrestart, an operator, systemd after a crash."""
+    world.clock += 10
+    world._end("shop.service", "inactive")
+    world._start("shop.service")
+    world.show("shop.service")
+    world.clock += 10
+
+
+def test_bad_settings_that_were_loaded_before_they_were_judged_do_not_stay(live: World) -> None:
+    live.prepare("broken")
+    started_again(live)
+    assert live.unit("shop.service").settings != live.unit("shop-standby.service").settings
+    result = live.run()
+    assert result.code == 1
+    assert state(live) == OLD
+    assert live.run().changed is False
+
+
+def test_unjudged_settings_that_were_loaded_do_not_stay(live: World) -> None:
+    """Of a run that has failed before its handover."""
+    live.prepare("second")
+    (live.folder / "var/lib/config-tree/shop.json").write_text('{"pending": true}')
+    started_again(live)
+    live.boot()
+    assert state(live) == OLD
+    assert live.stalls == 0
+
+
+@pytest.mark.parametrize("steps", range(4, 24, 2))
+def test_reverting_on_a_running_host_recovers_from_what_was_begun(live: World, steps: int) -> None:
+    """The handover was stopped by an operator, and nobody starts it again."""
+    live.kill_at = len(live.steps) + steps
+    with pytest.raises(Killed):
+        live.run("new")
+    live.boot()
+    current, running, *_ = state(live)
+    assert current == running
+    assert live.unit("shop-standby.service").active in ("inactive", "failed")
+    assert live.stalls == 0
+    assert live.run(running).changed is False
+
+
+@pytest.mark.parametrize("stage", ["open", "main", "bake"])
+def test_a_full_disk_rolls_back(live: World, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the state cannot be written any more."""
+    write = files.write
+    full_since: list[str] = []
+
+    def full(path: Path, text: str, mode: int = 0o644) -> None:
+        if path.name == "handover.json" and f'"stage": "{stage}"' in text:
+            full_since.append(stage)
+        if full_since and live.root / "state" in path.parents:
+            raise OSError(28, "No space left on device")
+        write(path, text, mode)
+
+    monkeypatch.setattr(files, "write", full)
+    result = live.run("new")
+    assert result.code == 1
+    assert "No space left on device" in result.msg
+    assert state(live) == OLD
+    assert live.stalls == 0
+
+
+def test_what_a_failed_release_said_is_roots_alone(live: World) -> None:
+    live.behaviour["new"] = lambda _age: "answered 500, not 200"
+    live.run("new")
+    path = live.root / "state/releases"
+    assert live.record("new")["failure"]["journal"]
+    assert (path / "new.json").stat().st_mode & 0o777 == 0o600
+    assert (path / "old.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_whoever_goes_live_again_is_not_left_any_more(live: World) -> None:
+    path = live.root / "state/releases/new.json"
+    path.write_text(json.dumps({"id": "new", "left_at": "2026-11-25T09:00:00Z", "left_by": "x"}))
+    live.run("new")
+    assert not {"left_at", "left_by"} & live.record("new").keys()
+
+
+def test_a_release_whose_interpreter_is_gone_is_refused_by_that_name(live: World) -> None:
+    """An upgrade of the system removed it. "There is no release" would send people elsewhere."""
+    python = live.root / "releases/new/bin/python"
+    python.unlink()
+    python.symlink_to("/usr/bin/python3.0")
+    with pytest.raises(RefusedError, match=r"new cannot start: .*/usr/bin/python3\.0 is not"):
+        live.run("new")
+
+
+@pytest.mark.parametrize("release", ["fourth", ".."])
+def test_an_unknown_release_is_refused(live: World, release: str) -> None:
+    with pytest.raises(RefusedError, match="there are: new, old, third"):
+        live.run(release)
+    assert live.steps == []
+
+
+HOW = ["release", "settings", "bad release", "bad settings", "late"]
+
+
+def begin(world: World, how: str) -> str | None:
+    """Prepare one kind of handover; returns the release to hand over to."""
+    if how == "release":
+        return "new"
+    if how == "bad release":
+        world.behaviour["new"] = lambda age: "answered 503, not 200"
+        return "new"
+    if how == "late":
+        world.behaviour["new"] = lambda age: "answered 500, not 200" if age > 4 else ""
+        return "new"
+    world.prepare("broken" if how == "bad settings" else "second")
+    return None
+
+
+@pytest.mark.parametrize("afterwards", ["again", "reboot"])
+@pytest.mark.parametrize("how", HOW)
+def test_wherever_it_is_killed_the_host_comes_to_a_known_state(
+    tmp_path_factory: pytest.TempPathFactory,
+    how: str,
+    afterwards: str,
+    world: World,
+) -> None:
+    """Killed before each of its steps in turn; then it is started again, or the host boots."""
+    assert world.run("old").code == 0
+    world.clock += 1000
+    kept = tmp_path_factory.mktemp("kept") / "host"
+    shutil.copytree(world.folder, kept, symlinks=True)
+    units, enabled, clock = copy.deepcopy(world.units), set(world.enabled), world.clock
+    good = {"release": ("new", "SETTING=first\n"), "settings": ("old", "SETTING=second\n")}
+    at = 0
+    while True:
+        for entry in world.folder.iterdir():
+            shutil.rmtree(entry)
+        shutil.copytree(kept, world.folder, symlinks=True, dirs_exist_ok=True)
+        world.units, world.enabled = copy.deepcopy(units), set(enabled)
+        world.clock, world.behaviour = clock, {}
+        world.steps.clear()
+        world.served.clear()
+        world.stalls = 0
+        wanted = begin(world, how)
+        world.kill_at = at
+        try:
+            world.run(wanted)
+        except Killed as killed:
+            where = f"killed at {at}, before: {killed}"
+        else:
+            assert world.kill_at == at, "not killed"
+            break
+        if afterwards == "reboot":
+            world.reboot()
+        else:
+            world.run(wanted)
+        current, running, loaded, on_disk = state(world)
+        assert not (world.root / "state/handover.json").exists(), where
+        assert world.stalls == 0 or afterwards == "reboot", where
+        assert (current, loaded) == (running, on_disk), where
+        allowed = {("old", "SETTING=first\n")} | ({good[how]} if how in good else set())
+        # Killed before anything was begun, what config_tree had written is there as it wrote it.
+        if afterwards == "again" or world.history()[1:]:
+            assert (running, loaded) in allowed, where
+        if how in ("bad release", "bad settings"):
+            assert "new" not in world.served, where
+        assert world.unit("shop-standby.service").active in ("inactive", "failed"), where
+        at += 1
+    world.kill_at = -1
+    assert at > 15
+
+
+def test_a_reboot_before_the_handover_loads_no_settings_that_were_not_judged(live: World) -> None:
+    """config_tree has written them, and notes that no handover has judged them."""
+    live.prepare("broken")
+    (live.folder / "var/lib/config-tree/shop.json").write_text('{"pending": true}')
+    live.reboot()
+    assert state(live) == OLD
+
+
+def test_what_is_interrupted_twice_is_recovered_from(live: World) -> None:
+    live.kill_at = len(live.steps) + 12
+    with pytest.raises(Killed):
+        live.run("new", "one")
+    live.kill_at = len(live.steps) + 3
+    with pytest.raises(Killed):
+        live.run("new", "two")
+    result = live.run("third", "three")
+    assert result.code == 0
+    assert state(live)[:2] == ("third", "third")
+    assert [line["event"] for line in live.history()] == ["handover", "undone", "handover"]
+
+
+def test_started_again_after_a_kill_the_same_request_is_rolled_back(live: World) -> None:
+    """systemd does that. Whoever follows it is told, and may ask again."""
+    live.kill_at = len(live.steps) + 12
+    with pytest.raises(Killed):
+        live.run("new", "one")
+    result = live.run("new", "one")
+    assert result.code == 1
+    assert "interrupted in stage" in result.msg
+    assert state(live) == OLD
+    assert live.run("new", "two").code == 0
+
+
+def test_what_others_wrote_in_a_record_stays(live: World) -> None:
+    path = live.root / "state/releases/new.json"
+    path.write_text(json.dumps({"id": "new", "shipped_by": "ops", "verdict": "unjudged"}))
+    live.run("new")
+    assert live.record("new")["shipped_by"] == "ops"
+    assert live.record("new")["verdict"] == "healthy"
+
+
+def test_settings_of_another_version_of_the_program_are_read(live: World) -> None:
+    """After an upgrade settings of before may be reverted to; they must not stop it."""
+    config = json.loads(Path(live.path("/etc/shop/handover.json")).read_text())
+    config["check"].pop("count")
+    config["unheard_of"] = config["check"]["unheard_of"] = 1
+    live.put("/etc/shop/handover.json", json.dumps(config))
+    assert live.run().code == 0
+
+
+def test_the_copy_of_the_settings_is_roots_alone(live: World) -> None:
+    """It holds the credentials."""
+    path = live.folder / "var/lib/gunicorn-handover/shop/healthy.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def parse(*words: str) -> argparse.Namespace:
+    """The options of the verb; nothing is reported meanwhile."""
+    return parser_of(Application("shop"), "handover", command).parse_intermixed_args(
+        [*words, "--json"]
+    )
+
+
+def test_a_release_that_is_still_to_be_shipped_can_be_previewed(live: World) -> None:
+    """A preview of a deploy comes before the release does, and must not fail on that."""
+    before = state(live)
+    result = command.request(live.config, live, parse("newer", "--preview"))
+    assert result.changed
+    assert "would hand over to release newer when it is here: release old is live" in result.msg
+    assert not command.request(live.config, live, parse("old", "--preview")).changed
+    result = command.request(live.config, live, parse("old", "--preview", "--new-settings"))
+    assert result.changed
+    assert result.msg.endswith(": its settings change.")
+    with pytest.raises(RefusedError, match="no release 'newer'"):
+        command.request(live.config, live, parse("newer", "--check"))
+    assert state(live) == before
+    assert live.steps == []

@@ -1,0 +1,50 @@
+"""What is read of systemd's output, where systemd has little to say as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apphost.systemd import Systemd, SystemdError, properties
+
+
+def test_each_property_has_a_value_though_it_may_be_empty(programs: Any) -> None:
+    """A unit that does not exist has few; callers need not check for each of them."""
+    (programs.folder / "properties").write_text("ActiveState=active\nExecStart={ a=b }\nMainPID=\n")
+    assert properties("shop.service", "ActiveState", "ExecStart", "MainPID", "NRestarts") == {
+        "ActiveState": "active",
+        "ExecStart": "{ a=b }",
+        "MainPID": "",
+        "NRestarts": "",
+    }
+    [call] = programs.calls("systemctl")
+    assert call == "show --property=ActiveState,ExecStart,MainPID,NRestarts shop.service"
+
+
+def test_a_unit_that_does_not_exist_is_stopped(programs: Any) -> None:
+    programs.put("systemctl", "#!/bin/sh\nexit 1\n")
+    unit = Systemd().show("shop.service")
+    assert (unit.active, unit.stopped, unit.lives, unit.pid) == ("inactive", True, False, 0)
+
+
+def test_units_without_an_answer_do_not_start_at_boot(programs: Any) -> None:
+    programs.put("systemctl", "#!/bin/sh\necho enabled\necho disabled\nexit 1\n")
+    assert Systemd().disabled(["a", "b", "c"]) == ["b", "c"]
+
+
+def test_a_command_that_fails_is_quoted(programs: Any) -> None:
+    programs.put("systemctl", "#!/bin/sh\necho 'Unit shop.service is masked.' >&2\nexit 1\n")
+    with pytest.raises(SystemdError, match=r"systemctl start shop\.service: Unit .* is masked"):
+        Systemd().start("shop.service")
+    Systemd().stop("shop.service")
+
+
+def test_processes_are_those_of_the_host(tmp_path: Path) -> None:
+    process = tmp_path / "proc/7"
+    (process / "task/7").mkdir(parents=True)
+    (process / "task/7/children").write_text("8 9 ")
+    (process / "cwd").symlink_to("/opt/shop/releases/a/app")
+    systemd = Systemd(tmp_path)
+    assert (systemd.workers(7), systemd.workers(8)) == ({8, 9}, set())
+    assert (systemd.directory(7), systemd.directory(8)) == (Path("/opt/shop/releases/a/app"), None)
