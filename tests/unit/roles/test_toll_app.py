@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -292,6 +295,39 @@ def test_password_is_in_no_argument() -> None:
     assert "hush-hush-7f3a" not in [*admin["words"], *demo["words"]]
     variables["toll_app_admin_password"] = ""
     assert evaluate(ROLE, "__toll_app_seeds", "Debian", **variables) == [demo]
+
+
+# Reads commands, as words behind `flask toll`, and fails for one that is not there.
+FOLLOW = """
+import json, sys
+import click
+from toll import cli
+for words in json.load(sys.stdin):
+    command = cli.toll
+    while isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known, words
+"""
+
+
+def test_commands_that_the_host_runs_are_those_of_the_application() -> None:
+    """A deploy would end at "No such command", after the copy of the database."""
+    variables = {**REQUIRED, "toll_app_admin_password": "hush-hush-7f3a", "toll_app_demo": True}
+    described = evaluate(ROLE, "__toll_app_described", "Debian", **variables)["commands"]
+    seeds = evaluate(ROLE, "__toll_app_seeds", "Debian", **variables)
+    start = [*described.pop("flask"), "toll"]
+    commands = [*described.values(), *(seed["words"] for seed in seeds)]
+    assert [words[: len(start)] for words in commands] == [start] * len(commands)
+    result = subprocess.run(
+        [sys.executable, "-c", FOLLOW],
+        cwd=ROLES.parent / "app",
+        input=json.dumps([words[len(start) :] for words in commands]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize(
