@@ -84,9 +84,13 @@ check_server() {
   if [[ ! -e $choices || ! -e $venv/.complete ]] || ! systemctl --quiet is-active nginx toll-app; then
     problem "toll-app does not run on this server: run setup-production.sh first."
   fi
-  if grep -qE '^(toll_app_domains|certbot_(obtain|email|directory_url|ca_file|probe)):' "$settings" 2>/dev/null; then
-    problem "$settings sets toll_app_domains or certbot's variables, which this script is for: remove them" \
+  if grep -qE '^(setup_(domains|default_site)|certbot_(obtain|email|directory_url|ca_file|probe)):' "$settings" 2>/dev/null; then
+    problem "$settings sets setup_domains or certbot's variables, which this script is for: remove them" \
       "there, or edit them there and run setup-production.sh."
+  fi
+  if [[ -e $settings ]] && ! grep -qE '^[^#]*\{\{ *setup_domains\b' "$settings"; then
+    problem "$settings does not use setup_domains, which this script sets: write" \
+      "\`domains: \"{{ setup_domains }}\"\` for toll-app there, or edit its domains there and run setup-production.sh."
   fi
   look_at_firewall
   refuse_problems
@@ -108,7 +112,7 @@ choice() {
   cat <<YAML
 ---
 # Written by setup-domain.sh; run it again for another domain.
-toll_app_domains: [${list%, }]
+setup_domains: [${list%, }]
 certbot_email: "$email"
 ${url:+certbot_directory_url: "$url"}
 ${authority:+certbot_ca_file: $inventory/acme-ca.pem}

@@ -55,8 +55,8 @@ run_playbook site.yml "${agreed[@]}" || {
 }
 
 summary "$start"
-name=$(sed -n 's/^toll_app_domains: \[\([^],]*\).*/\1/p' "$choices")
-if grep -q '^toll_app_default_site: true' "$choices"; then
+name=$(sed -n 's/^setup_domains: \[\([^],]*\).*/\1/p' "$choices")
+if grep -q '^setup_default_site: true' "$choices"; then
   site="https://$(address)/ or https://$name/ (self-signed: browsers warn, curl needs --insecure)"
   domain="  your domain  sudo ./setup-domain.sh app.example.com ops@example.com"
 else

@@ -9,8 +9,10 @@ program=$(basename "$0" .sh)
 
 # The inventory of this server: what was chosen, kept from run to run. Its main.yml is the operator's.
 inventory=/etc/toll-app-setup
-choices=$inventory/group_vars/toll_app/choices.yml
-settings=$inventory/group_vars/toll_app/main.yml
+choices=$inventory/group_vars/web/choices.yml
+settings=$inventory/group_vars/web/main.yml
+# Where both were before the group was called web.
+before_web=$inventory/group_vars/toll_app
 # Says that this server was looked at, and that what is on it now is the project's.
 taken=$inventory/taken-over
 # The control environment, which nothing but these scripts uses.
@@ -270,9 +272,10 @@ old_nginx=false # nginx with a configuration that is not ours
 
 # Without a domain of its own choices this script would undo the one that a control node has set up.
 look_at_owner() {
-  [[ -e $choices ]] || ! managed "$unit_file" ||
-    problem "toll-app was set up here from a control node: go on from there, or copy the host's variables" \
-      "from its inventory to $choices first."
+  [[ -e $choices || -e $before_web/choices.yml ]] || ! managed "$unit_file" ||
+    problem "toll-app was set up here from a control node: go on from there, or first copy the host's variables" \
+      "from its inventory to $settings, and write its domains to $choices, as" \
+      "\`setup_domains: [app.example.com]\`."
 }
 
 # Finds what somebody set up by hand and this project replaces, and what it cannot replace.
@@ -533,15 +536,61 @@ host_name() {
   if [[ $name != localhost* ]] && valid_name "$name"; then echo "${name,,}"; else echo toll-app.internal; fi
 }
 
+# An older version of this project had a group of its own for toll-app, whose domains were a variable. What the operator
+# wrote there is kept; a variable that is gone is named by the run that follows.
+carry_over() {
+  [[ -d $before_web && ! -e $choices ]] || return 0
+  [[ ! -e $before_web/choices.yml ]] ||
+    sed -E 's/^toll_app_(domains|default_site):/setup_\1:/' "$before_web/choices.yml" | write "$choices" 0600
+  [[ ! -e $before_web/main.yml ]] || {
+    default_settings
+    printf '\n# From the settings of an older version.\n'
+    grep -vE '^(---$|#|$)' "$before_web/main.yml" || true
+  } | write "$settings" 0600
+  install -d -m 0700 "$backups"
+  mv "$before_web" "$backups/settings-$(date +%Y-%m-%dT%H-%M-%S)"
+}
+
+default_settings() {
+  cat <<'YAML'
+---
+# Your settings of this server; nothing overwrites them. What an application can have: roles/application/README.md.
+# Every variable, with its type, unit and reason: roles/<role>/README.md. Then run setup-production.sh again.
+applications:
+  toll-app:
+    role: toll_app
+    # Chosen by setup-domain.sh.
+    domains: "{{ setup_domains }}"
+    site:
+      default: "{{ setup_default_site | default(false) }}"
+
+    # Worker processes; CPU x 2 + 1 when unset.
+    # web: {workers: 5}
+
+    # Further settings of the application, as environment variables. Not for secrets.
+    # environment: {}
+
+    # Where copies of the data go besides this disk (docs/PRODUCTION_SETUP.md).
+    # Needs rsync, a key in /root/.ssh, and `ssh copies@backup.example.com true` once.
+    # backup:
+    #   command: [/usr/bin/rsync, --archive, "{file}", "{record}", "copies@backup.example.com:toll-app/"]
+
+# Who is told when something is wrong.
+# monitoring_enabled: true
+# monitoring_webhook_url: https://hooks.example.com/services/...
+YAML
+}
+
 # The inventory: what is always so, what was chosen, and a place for the operator's own settings.
 write_inventory() {
   local name
   name=$(host_name)
-  install -d -m 0700 "$inventory" "$inventory/group_vars" "$inventory/group_vars/toll_app"
+  install -d -m 0700 "$inventory" "$inventory/group_vars" "$inventory/group_vars/web"
+  carry_over
   write "$inventory/hosts.yml" 0600 <<YAML
 ---
 # Written by setup-production.sh: this server is its own control node.
-toll_app:
+web:
   hosts:
     $name:
       ansible_connection: local
@@ -554,32 +603,14 @@ YAML
 ---
 # Written by setup-production.sh. There is no domain yet: the site answers under every name and address,
 # with a self-signed certificate. setup-domain.sh replaces this file.
-toll_app_domains: [$name]
-toll_app_default_site: true
+setup_domains: [$name]
+setup_default_site: true
 certbot_obtain: false
 # Nobody else may know the name.
 monitoring_probe_address: 127.0.0.1:443
 YAML
   fi
-  if [[ ! -e $settings ]]; then
-    write "$settings" 0600 <<'YAML'
----
-# Your settings of this server; nothing overwrites them. Every variable, with its type, unit and reason:
-# roles/<role>/README.md. Then run setup-production.sh again.
-
-# Worker processes; CPU x 2 + 1 when unset.
-# gunicorn_systemd_workers: 5
-
-# Further settings of the application, as environment variables. Not for secrets.
-# toll_app_environment: {}
-
-# Who is told when something is wrong, and where copies of the data go besides this disk (docs/PRODUCTION_SETUP.md).
-# monitoring_enabled: true
-# monitoring_webhook_url: https://hooks.example.com/services/...
-# Needs rsync, a key in /root/.ssh, and `ssh copies@backup.example.com true` once.
-# toll_app_backup_command: [/usr/bin/rsync, --archive, "{file}", "{record}", "copies@backup.example.com:toll-app/"]
-YAML
-  fi
+  [[ -e $settings ]] || default_settings | write "$settings" 0600
 }
 
 # Whether the operator has chosen to have it watched.

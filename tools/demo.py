@@ -39,7 +39,7 @@ HOST = "toll-demo"
 ACME = "toll-acme"
 # As in inventory/demo.
 NAME = "toll.localhost"
-# Also one to add to toll_app_domains.
+# Also one to add to the domains of toll-app.
 NAMES = (NAME, "www.toll.localhost")
 LOOPBACK = "127.0.0.1"
 HTTPS_PORT = 8443
@@ -239,7 +239,7 @@ What to do next:
   on the host     {ssh_command()}
                   sudo systemctl status toll-app; sudo journalctl -u toll-app -f
                   sudo toll-app flask toll key create lane-1 --role recorder
-  change it       edit inventory/demo/group_vars/toll_app.yml or app/, then `make up` again
+  change it       edit inventory/demo/group_vars/web.yml or app/, then `make up` again
   remove it       make down"""
     )
 

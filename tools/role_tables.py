@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Writes the table of each role's variables into its README, from its argument specification.
 
-The table stands between `<!-- variables -->` and `<!-- /variables -->`. With `--check` nothing is
-written, and the exit status is 1 if a table is not up to date.
+The table stands between `<!-- variables -->` and `<!-- /variables -->`. A role with
+meta/description.yml has a second one, between `<!-- description -->` and `<!-- /description -->`.
+With `--check` nothing is written, and the exit status is 1 if a table is not up to date.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import yaml
 
 PROJECT = Path(__file__).resolve().parents[1]
-START, END = "<!-- variables -->", "<!-- /variables -->"
+VARIABLES, DESCRIPTION = "variables", "description"
 LONG = 60  # characters of a default that a cell of the table holds
 
 
@@ -86,23 +87,31 @@ def rows(found: Mapping[str, Mapping[str, Any]], prefix: str = "") -> Iterator[s
         if "options" in option:
             step = "[]." if option.get("type") == "list" else "."
             yield from rows(option["options"], f"{full}{step}")
+        if "values" in option:
+            yield from rows(option["values"], f"{full}.NAME.")
 
 
-def table(role: Path) -> str:
-    """The whole table of a role."""
+def tables(role: Path) -> Iterator[tuple[str, str]]:
+    """The tables of a role, each with what its place in the README is called."""
     head = ["| variable | type | default | what it is for |", "| --- | --- | --- | --- |"]
-    return "\n".join([*head, *rows(options(role))])
+    yield VARIABLES, "\n".join([*head, *rows(options(role))])
+    described = role / "meta" / "description.yml"
+    if described.is_file():
+        head[0] = head[0].replace("variable", "member")
+        members = yaml.safe_load(described.read_text(encoding="utf-8"))
+        yield DESCRIPTION, "\n".join([*head, *rows(members)])
 
 
-def with_table(readme: str, wanted: str) -> str:
-    """A README's text with this table between the markers.
+def with_table(readme: str, place: str, wanted: str) -> str:
+    """A README's text with this table between the markers of a place.
 
     Raises TableError if there is no such place, or more than one.
     """
-    if readme.count(START) != 1 or readme.count(END) != 1 or readme.find(START) > readme.find(END):
-        raise TableError(f"put {START} and {END} where the table belongs, once")
-    before, rest = readme.split(START)
-    return f"{before}{START}\n{wanted}\n{END}{rest.split(END)[1]}"
+    start, end = f"<!-- {place} -->", f"<!-- /{place} -->"
+    if readme.count(start) != 1 or readme.count(end) != 1 or readme.find(start) > readme.find(end):
+        raise TableError(f"put {start} and {end} where the table belongs, once")
+    before, rest = readme.split(start)
+    return f"{before}{start}\n{wanted}\n{end}{rest.split(end)[1]}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -117,7 +126,9 @@ def main(arguments: list[str] | None = None) -> int:
         path = role / "README.md"
         try:
             before = path.read_text(encoding="utf-8")
-            after = with_table(before, table(role))
+            after = before
+            for place, wanted in tables(role):
+                after = with_table(after, place, wanted)
         except (OSError, TableError) as error:
             print(f"{path}: {error}", file=sys.stderr)
             status = 1

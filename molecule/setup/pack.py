@@ -16,7 +16,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-from ansible_collections.wsgi.host.plugins.action.bundle import pip_settings, uv_environment
+from ansible_collections.wsgi.host.plugins.plugin_utils.wheels import pip_settings, uv_environment
 
 PROJECT = Path(__file__).resolve().parents[2]
 # What is made here, and what belongs to this machine alone.

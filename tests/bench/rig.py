@@ -160,8 +160,9 @@ class Rig:
             "ansible_ssh_private_key_file": str(IDENTITY),
             "ansible_ssh_common_args": "-o StrictHostKeyChecking=no -o LogLevel=ERROR "
             "-o UserKnownHostsFile=/dev/null -o IdentitiesOnly=yes",
-            "toll_app_domains": [DOMAIN],
-            "toll_app_default_site": True,
+            "applications": {
+                "toll-app": {"role": "toll_app", "domains": [DOMAIN], "site": {"default": True}}
+            },
             "toll_app_demo": True,
             "certbot_obtain": False,
         }

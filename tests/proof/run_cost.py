@@ -49,11 +49,11 @@ def fresh(name: str, scope: str, folder: Path) -> tuple[dict[str, Any], Path]:
         "ansible_user": host["user"],
         "ansible_ssh_private_key_file": host["identity_file"],
         "ansible_ssh_common_args": SSH,
-        "toll_app_domains": ["cost.toll.test"],
+        "applications": {"toll-app": {"role": "toll_app", "domains": ["cost.toll.test"]}},
         "certbot_obtain": False,
     }
     inventory = folder / f"{name}.yml"
-    inventory.write_text(yaml.safe_dump({"toll_app": {"hosts": {name: variables}}}))
+    inventory.write_text(yaml.safe_dump({"web": {"hosts": {name: variables}}}))
     return host, inventory
 
 

@@ -74,13 +74,13 @@ class Upgraded:
             "ansible_ssh_common_args": (
                 "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
             ),
-            "toll_app_domains": [DOMAIN],
+            "applications": {"toll-app": {"role": "toll_app", "domains": [DOMAIN]}},
             "certbot_directory_url": f"https://{acme}:14000/dir",
             "certbot_ca_file": str(self.hosts.acme_ca(acme)),
             "certbot_email": "ops@toll.test",
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        inventory = {"toll_app": {"hosts": {NAME: variables}}}
+        inventory = {"web": {"hosts": {NAME: variables}}}
         (self.folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
 
     def on_host(self, *argv: str) -> subprocess.CompletedProcess[str]:

@@ -197,11 +197,20 @@ def playbook(inventory: Path, name: str, *arguments: str, **extra: Any) -> Runni
     return Running(command)
 
 
+def described(**members: Any) -> dict[str, Any]:
+    """Extra variables by which one run describes the application otherwise.
+
+    Args:
+        members: of the description; the scenario merges them into the host's.
+    """
+    return {"toll_settings": members}
+
+
 def write_inventory(path: Path, hosts: Mapping[str, Mapping[str, Any]]) -> None:
     """An inventory of these hosts: their variables by name."""
     members = {name: dict(variables) for name, variables in hosts.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump({"toll_app": {"hosts": members}}, sort_keys=True))
+    path.write_text(yaml.safe_dump({"web": {"hosts": members}}, sort_keys=True))
 
 
 def host_variables(inventory: Path, name: str) -> dict[str, Any]:
@@ -233,7 +242,7 @@ class Host:
             key: value for key, value in variables.items() if not key.startswith("molecule")
         }
         self.address = str(variables["ansible_host"])
-        self.domain = str(variables["toll_app_domains"][0])
+        self.domain = str(variables["toll"]["domains"][0])
         self.testhosts = testhosts
         self.folder = FOLDER / name
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -299,7 +308,7 @@ class Host:
 
     def deploy(self, source: Path, *arguments: str, **extra: Any) -> Running:
         """Start playbooks/deploy.yml with a copy of the application."""
-        return self.playbook("deploy", *arguments, toll_app_source=str(source), **extra)
+        return self.playbook("deploy", *arguments, **described(source=str(source)), **extra)
 
     def make(self, mark: str, variant: str = "marked", **given: Any) -> Path:
         """A release of its own: a copy of the application."""

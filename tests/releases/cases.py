@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import ledger
-from bench import FLASK, PROJECT, Done, Host, Load, Running
+from bench import FLASK, PROJECT, Done, Host, Load, Running, described
 from ledger import Record, Summary
 from variants import Migration
 
@@ -287,7 +287,7 @@ def settings(trial: Trial) -> None:
     """Other settings, the same release."""
     wanted = {"TOLL_PROOF": secrets.token_hex(4)}
     with trial.load():
-        done = trial.host.playbook("site", toll_app_environment=wanted).wait()
+        done = trial.host.playbook("site", **described(environment=wanted)).wait()
     trial.succeeded(done)
     found = trial.host.root("cat /etc/toll-app/environment")
     trial.expect(wanted["TOLL_PROOF"] in found, "the settings are not there")
@@ -300,7 +300,8 @@ def bad_settings(trial: Trial) -> None:
     """Settings that the application refuses: the old ones are live again, also after a crash."""
     before = trial.host.root("cat /etc/toll-app/environment")
     with trial.load():
-        done = trial.host.playbook("site", toll_app_environment={"TOLL_PROXIES": "many"}).wait()
+        refused = described(environment={"TOLL_PROXIES": "many"})
+        done = trial.host.playbook("site", **refused).wait()
         trial.refused(done, "TOLL_PROXIES")
         trial.expect(
             trial.host.root("cat /etc/toll-app/environment") == before,
@@ -480,7 +481,7 @@ def two_at_once(trial: Trial) -> None:
     """Two deploys from two shells: one after the other, and both arrive."""
     sources = [trial.host.make(trial.mark()) for _ in range(2)]
     with trial.load():
-        runs = [trial.host.deploy(source, toll_app_lock_wait=120) for source in sources]
+        runs = [trial.host.deploy(source, application_lock_wait=120) for source in sources]
         done = [run.wait() for run in runs]
     for one in done:
         trial.succeeded(one)
@@ -496,7 +497,7 @@ def second_refused(trial: Trial) -> None:
     with trial.load():
         running = trial.host.deploy(first)
         trial.expect(running.wait_for(r"TASK \[.*\bship \|"), "the first one never came to ship")
-        refused = trial.host.deploy(second, toll_app_lock_wait=0).wait()
+        refused = trial.host.deploy(second, application_lock_wait=0).wait()
         done = running.wait()
     trial.succeeded(done)
     trial.refused(refused, "lock")
@@ -607,7 +608,7 @@ def bundle(trial: Trial) -> None:
     """A bundle that was built before."""
     _, archive = built(trial)
     with trial.load():
-        done = trial.host.playbook("deploy", toll_app_bundle=str(archive)).wait()
+        done = trial.host.playbook("deploy", application_bundle=str(archive)).wait()
     trial.succeeded(done)
     trial.new_is_live()
 
@@ -626,7 +627,7 @@ def wrong_hash(trial: Trial) -> None:
     record = archive.with_name(archive.name.removesuffix(".tar.gz") + ".json")
     shutil.copy(record, folder)
     with trial.load():
-        done = trial.host.playbook("deploy", toll_app_bundle=str(copy)).wait()
+        done = trial.host.playbook("deploy", application_bundle=str(copy)).wait()
     trial.refused(done, "sha-256")
     trial.old_is_live()
 

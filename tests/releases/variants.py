@@ -113,7 +113,7 @@ def make(
         app: the application.
 
     Returns:
-        The copy's path, to be told as `toll_app_source`.
+        The copy's path, to be told as the description's `source`.
     """
     copy = folder / mark
     shutil.rmtree(copy, ignore_errors=True)

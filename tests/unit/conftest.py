@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.plugins.loader import init_plugin_loader
 from ansible.template import trust_as_template
 
 PROJECT = Path(__file__).resolve().parents[2]
+# Otherwise no plugin is found under its whole name, such as `ansible.builtin.vars`.
+init_plugin_loader([str(PROJECT / "collections")])
 
 
 @dataclass(frozen=True)

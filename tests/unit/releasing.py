@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
-from ansible_collections.wsgi.host.plugins.action.bundle import write_archive
 from ansible_collections.wsgi.host.plugins.modules import release
+from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import write_archive
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 FILES = {

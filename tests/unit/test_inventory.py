@@ -22,11 +22,11 @@ def inventory(tmp_path: Path) -> Path:
     """A copy of inventory/example with a secret in its vault, encrypted as the guide says."""
     copy = tmp_path / "production"
     shutil.copytree(PROJECT / "inventory" / "example", copy)
-    vault = copy / "group_vars" / "toll_app" / "vault.yml"
-    vault.write_text(f"---\ntoll_app_secret_key: {'s' * 40}\n")
+    vault = copy / "group_vars" / "web" / "vault.yml"
+    vault.write_text(f"---\nvault_toll_secret_key: {'s' * 40}\n")
     password = tmp_path / "password"
     password.write_text(PASSWORD)
-    assert "ansible-vault encrypt inventory/production/group_vars/toll_app/vault.yml" in (
+    assert "ansible-vault encrypt inventory/production/group_vars/web/vault.yml" in (
         GUIDE.read_text()
     )
     done = run("ansible-vault", "encrypt", str(vault), f"--vault-password-file={password}")
@@ -57,11 +57,30 @@ def test_the_vault_is_read_with_its_password(inventory: Path) -> None:
     assert told.returncode == 0, told.stderr
     listed = json.loads(told.stdout)
     secrets = [
-        listed["_meta"]["hostvars"][name]["toll_app_secret_key"]
-        for name in listed["toll_app"]["hosts"]
+        listed["_meta"]["hostvars"][name]["vault_toll_secret_key"]
+        for name in listed["web"]["hosts"]
     ]
     assert secrets
     assert set(secrets) == {"s" * 40}
+
+
+def test_the_second_application_is_one_comment_away(inventory: Path) -> None:
+    """Somebody who takes the signs of the comment off has two applications on each host."""
+    main = inventory / "group_vars" / "web" / "main.yml"
+    before, after = main.read_text().split("  # shop:\n")
+    entry, rest = after.split("\n\n", 1)
+    main.write_text(f"{before}  shop:\n{entry.replace('  #   ', '    ')}\n\n{rest}")
+    told = run(
+        "ansible-inventory",
+        f"--inventory={inventory}",
+        "--list",
+        f"--vault-password-file={inventory.parent / 'password'}",
+    )
+    assert told.returncode == 0, told.stderr
+    for host in json.loads(told.stdout)["_meta"]["hostvars"].values():
+        shop = host["applications"]["shop"]
+        assert set(host["applications"]) == {"toll-app", "shop"}
+        assert shop == {"source": "../shop", "wsgi": "shop:app", "domains": ["shop.example.com"]}
 
 
 def test_without_it_a_run_says_what_the_guide_says(inventory: Path) -> None:

@@ -19,8 +19,15 @@ EACH_FILE = pytest.mark.parametrize(
     "file", FILES, ids=lambda file: str(file.relative_to(PROJECT / "roles"))
 )
 DISTRIBUTIONS = re.compile(r"\b(debian|ubuntu|centos|rhel|redhat|fedora|rocky|almalinux)\b", re.I)
-IMPORTS = {"ansible.builtin.import_tasks", "ansible.builtin.import_role"}
-KEYWORDS = {"name", "vars", "when", "tags"}
+IMPORTS = {
+    "ansible.builtin.import_tasks",
+    "ansible.builtin.import_role",
+    # For each of several applications.
+    "ansible.builtin.include_tasks",
+}
+KEYWORDS = {"name", "vars", "when", "tags", "loop", "loop_control"}
+# It only describes an application, for another role, which does the work.
+DESCRIBES = "toll_app"
 
 
 def load(file: Path) -> list[dict[str, Any]]:
@@ -44,9 +51,13 @@ def families(role: Path) -> set[str]:
 
 
 def preflight(role: Path) -> dict[str, Any]:
-    """The options of the role's preflight."""
-    first: dict[str, Any] = load(role / "tasks" / "preflight.yml")[0]["wsgi.host.preflight"]
-    return first
+    """The options of the role's preflight, which at most a description comes before."""
+    name = "describe" if role.name == DESCRIBES else "preflight"
+    first, second, *_ = [*load(role / "tasks" / f"{name}.yml"), {}]
+    if first.get("ansible.builtin.import_tasks") == "describe.yml":
+        first = second
+    found: dict[str, Any] = first["wsgi.host.preflight"]
+    return found
 
 
 @EACH_ROLE
@@ -60,6 +71,10 @@ def test_main_is_a_table_of_contents(role: Path) -> None:
 def test_main_begins_with_the_preflight(role: Path) -> None:
     """Nothing is changed before everything is known to be right."""
     path = role / "tasks" / "main.yml"
+    if role.name == DESCRIBES:
+        (task,) = load(path)
+        assert task["ansible.builtin.import_role"]["name"] == "application"
+        return
     while path.name != "preflight.yml":
         first = load(path)[0]
         assert "ansible.builtin.import_tasks" in first, f"{path.name}: {first['name']}"
@@ -86,8 +101,24 @@ def test_families_define_the_same_variables(role: Path) -> None:
             assert names == theirs, f"{family} and {other} differ in {sorted(names ^ theirs)}"
 
 
+def known(options: dict[str, Any], path: list[str]) -> bool:
+    """Whether a path leads to an option, `*` for any item or key."""
+    at: dict[str, Any] = {"options": options}
+    for step in path:
+        if step == "*":
+            at = {"options": at["values"]} if "values" in at else {**at, "within": True}
+        elif "options" in at:
+            if step not in at["options"]:
+                return False
+            at = at["options"][step]
+        else:
+            # A member of an option that is described elsewhere.
+            return at["type"] == "dict"
+    return True
+
+
 # Ansible's, and those of other roles that have no effect in an inventory.
-OTHERS = ("ansible_host", "nginx_sites", "certbot_certificates")
+OTHERS = ("ansible_host", "nginx_sites", "certbot_certificates", "applications")
 
 
 @EACH_ROLE
@@ -95,7 +126,18 @@ def test_the_preflight_speaks_of_real_variables(role: Path) -> None:
     specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())
     spec = specs["argument_specs"]["main"]["options"]
     options = preflight(role)
-    Checker(role.name, spec, options.get("formats", {}))  # raises ValueError
+    for name, file in options.get("values", {}).items():
+        spec[name]["values"] = yaml.safe_load((role / file).read_text())
+    formats = options.get("formats", {})
+    Checker(role.name, spec, formats)  # raises ValueError
+    for path in formats:
+        assert known(spec, path.split(".")), path
+    each = options.get("each", {})
+    for rule in each.get("rules", []):
+        members = ["*", *rule["variable"].split(".")]
+        assert rule["variable"] == "name" or known(spec, [each["variable"], *members]), rule
+        assert not rule["problem"].rstrip().endswith("."), rule["problem"]
+        assert not rule["remedy"].rstrip().endswith("."), rule["remedy"]
     for rule in options.get("rules", []):
         # Where it is about the host, it says so in words.
         assert rule["variable"] in {*spec, *OTHERS} or " " in rule["variable"], rule

@@ -46,12 +46,12 @@ def status(tmp_path: Path):
     def run(*names: str, book: str = "status", **variables: object) -> tuple[int, str]:
         inventory = tmp_path / "hosts.yml"
         told = {
-            "toll_app_domains": ["a.example.com"],
-            "__toll_app_program": str(program),
+            "applications": {"shop": {"source": "app", "domains": ["a.example.com"]}},
+            "__application_program": str(program),
             **variables,
         }
         chosen = {name: hosts[name] for name in names}
-        inventory.write_text(yaml.safe_dump({"toll_app": {"hosts": chosen}}))
+        inventory.write_text(yaml.safe_dump({"web": {"hosts": chosen}}))
         done = subprocess.run(
             [PROGRAM, "-i", inventory, "-e", json.dumps(told), PROJECT / f"playbooks/{book}.yml"],
             cwd=PROJECT,
@@ -100,9 +100,15 @@ def test_hosts_that_answer_are_green(status) -> None:
     assert "NO ANSWER" not in output
 
 
+def test_an_application_that_is_nowhere_is_said(status) -> None:
+    code, output = status("well", application="shup")
+    assert code != 0, "nobody was asked, and the run was green"
+    assert "There is no application shup: use one of shop." in output
+
+
 @pytest.mark.parametrize("book", ["deploy", "site", "rollback", "backup", "restore"])
 def test_a_run_stops_with_the_same_words(status, book: str) -> None:
-    code, output = status("notty", book=book, toll_app_restore="latest")
+    code, output = status("notty", book=book, application_restore="latest")
     said = " ".join(output.split())
     assert code != 0
     assert "cannot become root. Let it do so" in said
@@ -110,7 +116,7 @@ def test_a_run_stops_with_the_same_words(status, book: str) -> None:
 
 
 def test_bare_host_is_told_what_sets_it_up(status, tmp_path: Path) -> None:
-    code, output = status("well", __toll_app_program=str(tmp_path / "none"))
+    code, output = status("well", __application_program=str(tmp_path / "none"))
     assert code != 0
     assert (
         f"{tmp_path}/none is not on this host. Run the playbook that sets it up, site.yml."

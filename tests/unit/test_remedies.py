@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.wsgi.host.plugins.action import bundle
+from ansible_collections.wsgi.host.plugins.plugin_utils import locks
 from conftest import PROJECT, Play
 
 # requirements.in without `make lock` --------------------------------------------------------------
@@ -41,24 +41,24 @@ def test_requirement_that_is_not_locked_is_found_before_the_build(
     lock = tmp_path / "requirements.txt"
     lock.write_text(LOCK)
     (tmp_path / "requirements.in").write_text(wanted)
-    with pytest.raises(bundle.BundleError, match=message) as error:
-        bundle.check_lock_is_current(lock)
+    with pytest.raises(locks.BundleError, match=message) as error:
+        locks.check_lock_is_current(lock)
     assert "no requirement" in str(error.value) or "`make lock`" in str(error.value)
 
 
 def test_what_is_locked_passes(tmp_path: Path) -> None:
     lock = tmp_path / "requirements.txt"
     lock.write_text(LOCK)
-    bundle.check_lock_is_current(lock)
+    locks.check_lock_is_current(lock)
     marker = 'flask>=3.1,<4  # a comment\n\nwinthing; sys_platform == "win32"\n-c others.txt\n'
     (tmp_path / "requirements.in").write_text(marker + "psycopg_binary")
-    bundle.check_lock_is_current(lock)
+    locks.check_lock_is_current(lock)
 
 
 @pytest.mark.parametrize("folder", ["app", "roles/certbot/files", "setup", "."])
 def test_every_lock_of_the_project_passes(folder: str) -> None:
     """Also the proof that `make lock`, the remedy, makes what is asked for."""
-    bundle.check_lock_is_current(PROJECT / folder / "requirements.txt")
+    locks.check_lock_is_current(PROJECT / folder / "requirements.txt")
 
 
 # A bare host --------------------------------------------------------------------------------------
@@ -67,17 +67,17 @@ def test_every_lock_of_the_project_passes(folder: str) -> None:
 @pytest.mark.parametrize("book", ["deploy", "rollback", "restore", "backup"])
 def test_bare_host_is_refused_before_anything(play: Play, tmp_path: Path, book: str) -> None:
     """Second in each, after the facts: a lock, a bundle and a release would be there otherwise."""
-    text = (PROJECT / f"roles/toll_app/tasks/{book}.yml").read_text()
-    imported = re.findall(r"import_tasks: (\w+)\.yml", text)
-    assert imported[:2] == ["preflight", "set_up"]
+    for file, wanted in ((book, ["one"]), ("one", ["preflight", "set_up"])):
+        text = (PROJECT / f"roles/application/tasks/{file}.yml").read_text()
+        assert re.findall(r"import_tasks: (\w+)\.yml", text)[: len(wanted)] == wanted
     (tmp_path / "roles").symlink_to(PROJECT / "roles")
-    role = {"name": "toll_app", "tasks_from": "set_up", "rolespec_validate": False}
+    role = {"name": "application", "tasks_from": "set_up", "rolespec_validate": False}
     task = {"name": "Try", "ansible.builtin.import_role": role}
 
     def run(*users: str) -> Any:
         facts = {"wsgi_host": {"users": ["root", *users]}}
         known = {"name": "Know", "ansible.builtin.set_fact": {**facts, "cacheable": True}}
-        return play(known, task, extra={"toll_app_domains": ["a.example.com"]})
+        return play(known, task, extra={"applications": {"toll-app": {}}})
 
     bare = run()
     said = " ".join(bare.output.split())

@@ -8,15 +8,18 @@ from __future__ import annotations
 import fnmatch
 import os
 import subprocess
+import sys
 import tempfile
 import venv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from conftest import PROJECT
 
+BIN = Path(sys.executable).parent
 SETUP = PROJECT / "setup"
 SCRIPTS = ("setup-production.sh", "setup-domain.sh")
 LOOPBACK = "0100007F"
@@ -45,6 +48,7 @@ def call(tmp_path: Path) -> Call:
             nginx={tmp_path}/nginx
             taken={tmp_path}/etc/taken-over
             choices={tmp_path}/etc/choices.yml
+            before_web={tmp_path}/etc/before
             unit_file={tmp_path}/etc/toll-app.service
             os_release={tmp_path}/etc/os-release
             systemctl() {{ :; }}
@@ -491,23 +495,56 @@ def test_where_nothing_was_replaced_nothing_is_brought_back(call: Call, tmp_path
 def inventory(call: Call, root: Path, code: str = "") -> dict[str, object]:
     """Write the inventory, and return the choices in it."""
     done = call(
-        f"{code}\ninventory={root}/inv; choices=$inventory/group_vars/toll_app/choices.yml;"
-        f" settings=$inventory/group_vars/toll_app/main.yml; write_inventory"
+        f"{code}\ninventory={root}/inv; choices=$inventory/group_vars/web/choices.yml;"
+        f" settings=$inventory/group_vars/web/main.yml; before_web=$inventory/group_vars/toll_app;"
+        f" backups={root}/backups; write_inventory"
     )
     assert done.returncode == 0, done.stderr
-    return dict(yaml.safe_load((root / "inv/group_vars/toll_app/choices.yml").read_text()))
+    return dict(yaml.safe_load((root / "inv/group_vars/web/choices.yml").read_text()))
+
+
+def host_variables(root: Path) -> dict[str, Any]:
+    """What Ansible makes of the inventory for its one host."""
+    done = subprocess.run(
+        [
+            *(BIN / "ansible", "all", f"--inventory={root}/inv/hosts.yml", "--connection=local"),
+            *("--module-name=ansible.builtin.debug", "--args=var=hostvars[inventory_hostname]"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=PROJECT,
+    )
+    answer = yaml.safe_load(done.stdout.split("SUCCESS => \n")[1])
+    return dict(answer["hostvars[inventory_hostname]"])
 
 
 def test_without_a_domain_the_site_answers_under_every_name(call: Call, tmp_path: Path) -> None:
     chosen = inventory(call, tmp_path, "hostname() { echo Web1.Example.com; }")
     assert chosen == {
-        "toll_app_domains": ["web1.example.com"],
-        "toll_app_default_site": True,
+        "setup_domains": ["web1.example.com"],
+        "setup_default_site": True,
         "certbot_obtain": False,
         "monitoring_probe_address": "127.0.0.1:443",
     }
-    hosts = yaml.safe_load((tmp_path / "inv/hosts.yml").read_text())["toll_app"]["hosts"]
+    hosts = yaml.safe_load((tmp_path / "inv/hosts.yml").read_text())["web"]["hosts"]
     assert hosts["web1.example.com"]["ansible_connection"] == "local"
+
+
+def test_what_was_chosen_reaches_the_application(call: Call, tmp_path: Path) -> None:
+    """The choice stands in one file and the description in another, which the operator edits."""
+    inventory(call, tmp_path, "hostname() { echo web1.example.com; }")
+    described = host_variables(tmp_path)["applications"]["toll-app"]
+    assert described == {
+        "role": "toll_app",
+        "domains": ["web1.example.com"],
+        "site": {"default": True},
+    }
+    choices = tmp_path / "inv/group_vars/web/choices.yml"
+    choices.write_text("setup_domains: [app.example.com, www.example.com]\n")
+    described = host_variables(tmp_path)["applications"]["toll-app"]
+    assert described["domains"] == ["app.example.com", "www.example.com"]
+    assert described["site"] == {"default": False}
 
 
 @pytest.mark.parametrize("name", ["my_server", "10.0.0.1", "", "-web"])
@@ -515,16 +552,45 @@ def test_a_name_that_no_certificate_can_have_is_replaced(
     call: Call, tmp_path: Path, name: str
 ) -> None:
     chosen = inventory(call, tmp_path, f"hostname() {{ echo '{name}'; }}")
-    assert chosen["toll_app_domains"] == ["toll-app.internal"]
+    assert chosen["setup_domains"] == ["toll-app.internal"]
 
 
 def test_choices_and_settings_are_not_written_again(call: Call, tmp_path: Path) -> None:
     inventory(call, tmp_path)
-    folder = tmp_path / "inv/group_vars/toll_app"
-    (folder / "choices.yml").write_text("toll_app_domains: [app.example.com]\n")
+    folder = tmp_path / "inv/group_vars/web"
+    (folder / "choices.yml").write_text("setup_domains: [app.example.com]\n")
     (folder / "main.yml").write_text("gunicorn_systemd_workers: 2\n")
-    assert inventory(call, tmp_path) == {"toll_app_domains": ["app.example.com"]}
+    assert inventory(call, tmp_path) == {"setup_domains": ["app.example.com"]}
     assert (folder / "main.yml").read_text() == "gunicorn_systemd_workers: 2\n"
+
+
+def test_an_older_inventory_is_carried_over(call: Call, tmp_path: Path) -> None:
+    """A server that was set up before keeps its domain and its settings when it is upgraded."""
+    before = tmp_path / "inv/group_vars/toll_app"
+    before.mkdir(parents=True)
+    (before / "choices.yml").write_text(
+        "---\ntoll_app_domains: [app.example.com]\ncertbot_email: ops@example.com\n"
+    )
+    (before / "main.yml").write_text(
+        "---\n# Your settings.\n\nmonitoring_enabled: true\n# toll_app_environment: {}\n"
+    )
+    assert inventory(call, tmp_path) == {
+        "setup_domains": ["app.example.com"],
+        "certbot_email": "ops@example.com",
+    }
+    found = host_variables(tmp_path)
+    assert found["applications"]["toll-app"]["domains"] == ["app.example.com"]
+    assert found["monitoring_enabled"] is True
+    assert not before.exists()
+    kept = list((tmp_path / "backups").glob("settings-*/main.yml"))
+    assert [path.read_text().startswith("---\n# Your settings.") for path in kept] == [True]
+
+
+def test_an_older_inventory_is_no_control_node(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "etc/toll-app.service").write_text("#\n# Ansible managed\n#\n[Unit]\n")
+    (tmp_path / "etc/before").mkdir()
+    (tmp_path / "etc/before/choices.yml").touch()
+    assert call("look_around; refuse_problems").returncode == 0
 
 
 def test_only_root_reads_the_inventory(call: Call, tmp_path: Path) -> None:
@@ -557,7 +623,7 @@ def test_what_is_missing_is_asked_for(call: Call, tmp_path: Path) -> None:
         "domain, such as app.example.com: e-mail address, such as ops@example.com: " in done.stdout
     )
     chosen = yaml.safe_load(done.stdout.split("---\n")[1])
-    assert chosen["toll_app_domains"] == ["a.example.com", "www.example.com"]
+    assert chosen["setup_domains"] == ["a.example.com", "www.example.com"]
     assert chosen["certbot_email"] == "ops@example.com"
 
 
@@ -603,7 +669,7 @@ def test_a_choice_is_written_as_variables(call: Call, tmp_path: Path) -> None:
     arguments = ["a.example.com", "www.a.example.com", "ops@example.com", "--staging", "--no-probe"]
     done = domain(call, tmp_path, "check_choice; refuse_problems; choice", *arguments)
     assert yaml.safe_load(done.stdout) == {
-        "toll_app_domains": ["a.example.com", "www.a.example.com"],
+        "setup_domains": ["a.example.com", "www.a.example.com"],
         "certbot_email": "ops@example.com",
         "certbot_directory_url": "https://acme-staging-v02.api.letsencrypt.org/directory",
         "certbot_probe": False,
@@ -620,11 +686,21 @@ def test_a_server_that_is_not_set_up_is_refused(call: Call, tmp_path: Path) -> N
 
 def test_settings_that_would_overrule_the_choice_are_refused(call: Call, tmp_path: Path) -> None:
     """They would be read after it, and the domain would be another than was asked for."""
-    (tmp_path / "main.yml").write_text("toll_app_domains: [other.example.com]\n")
     ready = f"choices={tmp_path} venv={tmp_path}; touch $venv/.complete;"
-    found = problems(domain(call, tmp_path, f"{ready} check_server", "a.example.com", "o@e.com"))
-    assert len(found) == 1
-    assert found[0].startswith(f"{tmp_path}/main.yml sets toll_app_domains")
+    uses = 'applications: {toll-app: {domains: "{{ setup_domains }}"}}\n'
+    for text, words in (
+        (uses + "setup_domains: [other.example.com]\n", "sets setup_domains"),
+        (uses + "certbot_email: o@e.com\n", "sets setup_domains or certbot's variables"),
+        ("applications: {toll-app: {domains: [a.b.c]}}\n", "does not use setup_domains"),
+    ):
+        (tmp_path / "main.yml").write_text(text)
+        done = domain(call, tmp_path, f"{ready} check_server", "a.example.com", "o@e.com")
+        found = problems(done)
+        assert len(found) == 1
+        assert found[0].startswith(f"{tmp_path}/main.yml {words}")
+    (tmp_path / "main.yml").write_text(uses)
+    done = domain(call, tmp_path, f"{ready} check_server", "a.example.com", "o@e.com")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -44,10 +44,22 @@ def everything(found: dict[str, dict[str, Any]], above: str = "") -> Iterator[tu
         yield from everything(option.get("options", {}), f"{above}{name}.")
 
 
+def members() -> dict[str, dict[str, Any]]:
+    """What the description of an application can say."""
+    text = (PROJECT / "roles/application/meta/description.yml").read_text()
+    found: dict[str, dict[str, Any]] = yaml.safe_load(text)
+    return found
+
+
+def described(role: Path) -> list[tuple[str, Any]]:
+    """Every option of a role with its path, members of descriptions included."""
+    more = everything(members(), "applications.*.") if role.name == "application" else ()
+    return [*everything(options(role)), *more]
+
+
 def test_there_are_roles_to_test() -> None:
-    assert {"certbot", "gunicorn_systemd", "monitoring", "nginx", "toll_app"} <= {
-        role.name for role in ROLES
-    }
+    wanted = {"application", "certbot", "gunicorn_systemd", "monitoring", "nginx", "toll_app"}
+    assert wanted <= {role.name for role in ROLES}
 
 
 @EACH_ROLE
@@ -68,9 +80,53 @@ def test_what_has_no_default_is_required_or_may_be_absent(role: Path) -> None:
         )
 
 
+def test_a_member_of_a_description_has_a_default_or_is_required() -> None:
+    """`describe` fills in what is left out, and templates read it without asking."""
+    for path, option in everything(members()):
+        assert ("default" in option) != bool(option.get("required", False)), path
+        assert set(option) <= {
+            *("description", "type", "elements", "default", "required", "options", "choices"),
+            "no_log",
+        }, path
+        if "options" in option:
+            assert option.get("default", {}) in ({}, []), f"{path}: its members have the defaults"
+
+
+def test_a_secret_of_a_description_is_marked() -> None:
+    hidden = {path for path, option in everything(members()) if option.get("no_log")}
+    assert hidden == {"secrets", "data.database_url", "data.seeds.stdin"}
+
+
+def test_the_service_is_told_every_variable_once() -> None:
+    """What service.yml leaves out would be another application's, or the inventory's for all."""
+    text = (PROJECT / "roles/application/tasks/service.yml").read_text()
+    (task,) = yaml.safe_load(text)
+    told = {name for name in task["vars"] if name.startswith("gunicorn_systemd_")}
+    assert told == set(options(PROJECT / "roles/gunicorn_systemd"))
+    for name in told:
+        assert len(re.findall(rf"^    {name}: ", text, re.M)) == 1, name
+        value = task["vars"][name]
+        member = re.search(r"__application_entry\.service\.(\w+)", str(value))
+        assert member is None or f"gunicorn_systemd_{member[1]}" == name, name
+
+
+def test_what_the_service_is_told_has_the_name_that_a_person_wrote() -> None:
+    """Where a variable follows from another member, a message names that one."""
+    text = (PROJECT / "roles/application/tasks/service.yml").read_text()
+    (task,) = yaml.safe_load(text)
+    origins = task["vars"]["__gunicorn_systemd_origins"]
+    known = {path for path, _ in everything(members())} | {"name"}
+    named = dict(
+        re.findall(r"'(gunicorn_systemd_\w+)': __gunicorn_systemd_written ~ '([\w.]+)'", origins)
+    )
+    assert named
+    assert set(named) <= set(options(PROJECT / "roles/gunicorn_systemd"))
+    assert set(named.values()) <= known
+
+
 @EACH_ROLE
 def test_every_option_says_what_it_is(role: Path) -> None:
-    for path, option in everything(options(role)):
+    for path, option in described(role):
         description = option.get("description")
         text = description if isinstance(description, str) else " ".join(description or [])
         assert text.strip().endswith((".", ")")), f"{path}: a description is a sentence"
@@ -81,7 +137,7 @@ def test_every_option_says_what_it_is(role: Path) -> None:
 
 @EACH_ROLE
 def test_durations_and_sizes_say_their_unit(role: Path) -> None:
-    for path, option in everything(options(role)):
+    for path, option in described(role):
         name = path.rpartition(".")[2]
         text = f"{name} {option['description']}".lower()
         if DURATION.search(name):
@@ -93,10 +149,12 @@ def test_durations_and_sizes_say_their_unit(role: Path) -> None:
 @EACH_ROLE
 def test_public_variables_carry_the_roles_name(role: Path) -> None:
     """And the others say by their underscores that nobody is to set them."""
-    for name in options(role):
+    short = {"applications"} if role.name == "application" else set()
+    for name in set(options(role)) - short:
         assert name.startswith(f"{role.name}_")
     for file in sorted((role / "vars").glob("*.yml")):
-        for name in values(role, f"vars/{file.name}"):
+        # The description that a role brings, for another one to read.
+        for name in set(values(role, f"vars/{file.name}")) - {f"{role.name}_application"}:
             assert name.startswith(f"__{role.name}_"), f"{file.name}: {name}"
 
 

@@ -47,9 +47,10 @@ def test_every_playbook_ends_with_that_message(book: str, tmp_path: Path) -> Non
     )
     inventory = tmp_path / "hosts.yml"
     variables = (
-        "{ansible_connection: local, toll_app_domains: [a.example.com], toll_app_restore: latest}"
+        "{ansible_connection: local, application_restore: latest,"
+        " applications: {shop: {source: app, domains: [a.example.com]}}}"
     )
-    inventory.write_text(f"toll_app: {{hosts: {{here: {variables}}}}}\n")
+    inventory.write_text(f"web: {{hosts: {{here: {variables}}}}}\n")
     program = Path(sys.executable).with_name("ansible-playbook")
     done = subprocess.run(
         [program, "--inventory", inventory, PROJECT / "playbooks" / f"{book}.yml"],

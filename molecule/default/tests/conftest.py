@@ -111,9 +111,21 @@ def variables(host: Host) -> dict[str, Any]:
 
 
 @pytest.fixture
-def site(variables: dict[str, Any], address: str, acme: Any) -> Site:
+def toll(variables: dict[str, Any]) -> dict[str, Any]:
+    """What the inventory says of the application on this host."""
+    return dict(variables["toll"])
+
+
+@pytest.fixture
+def database_url(toll: dict[str, Any]) -> str:
+    """Its database on a server; empty for a file."""
+    return str(toll.get("data", {}).get("database_url", ""))
+
+
+@pytest.fixture
+def site(toll: dict[str, Any], address: str, acme: Any) -> Site:
     """The application as a client sees it that trusts only the ACME server's root."""
-    return Site(address, variables["toll_app_domains"][0], str(acme.root))
+    return Site(address, toll["domains"][0], str(acme.root))
 
 
 @dataclass

@@ -207,7 +207,7 @@ def test_failing_migration_leaves_release_and_data_and_a_copy_to_go_back_to(
 
     run = control.run_playbook(
         PROJECT / "site.yml",
-        variables={"toll_app_source": str(source)},
+        variables={"toll_settings": {"source": str(source)}},
         limit=variables["inventory_hostname"],
     )
     assert run.returncode != 0

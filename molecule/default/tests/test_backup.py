@@ -35,11 +35,11 @@ def plate() -> str:
 
 
 @pytest.fixture
-def rows(variables: dict[str, Any], as_root: Callable[[str], str]) -> Callable[[], Any]:
+def rows(database_url: str, as_root: Callable[[str], str]) -> Callable[[], Any]:
     """Reads all rows."""
 
     def read() -> Any:
-        if "toll_app_database_url" not in variables:
+        if not database_url:
             script = base64.b64encode(SQLITE.encode()).decode()
             return json.loads(as_root(f"echo {script} | base64 -d | python3 -"))
         dump = as_root("runuser -u postgres -- pg_dump --data-only --inserts toll")
@@ -55,7 +55,7 @@ def wanted(variables: dict[str, Any], tmp_path: Path) -> dict[str, str]:
         return {}
     identity = tmp_path / "key.txt"
     identity.write_text(variables["backup_identity"] + "\n")
-    return {"toll_app_restore_identity": str(identity)}
+    return {"application_restore_identity": str(identity)}
 
 
 def listed(as_root: Callable[[str], str]) -> list[dict[str, Any]]:
@@ -64,7 +64,7 @@ def listed(as_root: Callable[[str], str]) -> list[dict[str, Any]]:
 
 
 def test_timer_is_set_and_its_unit_makes_a_good_copy(
-    host: Host, variables: dict[str, Any], as_root: Callable[[str], str]
+    host: Host, toll: dict[str, Any], as_root: Callable[[str], str]
 ) -> None:
     """In its sandbox, in which it can still ask systemd to run the application."""
     assert host.service("toll-app-backup.timer").is_enabled
@@ -81,7 +81,7 @@ def test_timer_is_set_and_its_unit_makes_a_good_copy(
     assert (newest["schema"], newest["tables"]) == (counted["schema"], counted["tables"])
     # Where the application could reach it, whoever takes over the application could destroy it.
     assert host.run(f"runuser -u toll-app -- ls {COPIES}").rc != 0
-    if variables.get("toll_app_backup_command"):
+    if "backup" in toll:
         back = "/root/from-elsewhere"
         as_root(
             "restic --repo /srv/elsewhere --password-file /root/restic-password --no-cache"
@@ -116,7 +116,7 @@ def test_copy_brings_back_every_row(
         run = control.run_playbook(
             PLAYBOOKS / "backup.yml",
             limit=limit,
-            variables={"toll_app_backup_fetch": str(tmp_path)},
+            variables={"application_backup_fetch": str(tmp_path)},
         )
         assert run.returncode == 0, run.output
         told = re.search(
@@ -129,7 +129,7 @@ def test_copy_brings_back_every_row(
         source = str(fetched)
     assert api.record(later, secrets.token_hex(8)).status == 201
     run = control.run_playbook(
-        PLAYBOOKS / "restore.yml", limit=limit, variables={"toll_app_restore": source, **wanted}
+        PLAYBOOKS / "restore.yml", limit=limit, variables={"application_restore": source, **wanted}
     )
     assert run.returncode == 0, run.output
     assert re.search(r"Restored\s+\d{8}T", run.output), run.output
@@ -158,7 +158,7 @@ def test_damaged_copy_is_refused_before_anything_stops(
     run = control.run_playbook(
         PLAYBOOKS / "restore.yml",
         limit=variables["inventory_hostname"],
-        variables={"toll_app_restore": name},
+        variables={"application_restore": name},
     )
     assert run.returncode != 0
     assert f"{name} is damaged" in " ".join(run.output.split())

@@ -81,7 +81,7 @@ class Step:
 def steps(host: Host, address: str, acme: Any, control: Any) -> dict[str, Step]:
     """The runs, in order. The last one leads back to the inventory's names."""
     variables = host.ansible.get_variables()
-    first, second = variables["toll_app_domains"]
+    first, second = variables["toll"]["domains"]
     new = f"new.{first}"
 
     def run(command: str) -> str:
@@ -114,7 +114,7 @@ def steps(host: Host, address: str, acme: Any, control: Any) -> dict[str, Step]:
             played = control.run_playbook(
                 SITE,
                 limit=variables["inventory_hostname"],
-                variables={"toll_app_domains": domains, **more},
+                variables={"toll_settings": {"domains": domains}, **more},
                 arguments=("--tags=certbot,nginx",),
             )
         output = " ".join(played.output.split())
@@ -181,7 +181,7 @@ def test_names_without_a_certificate_do_not_go_live(steps: dict[str, Step], name
 
 def test_the_message_says_what_is_served(steps: dict[str, Step], host: Host) -> None:
     """The operator reads it at night: it was looked at."""
-    first, _ = host.ansible.get_variables()["toll_app_domains"]
+    first, _ = host.ansible.get_variables()["toll"]["domains"]
     served = steps["a new name, refused"].output
     assert f"{first} now serves a certificate from CN=Pebble" in served
     assert f"new.{first} now serves nothing: the web server refuses the name" in served
@@ -189,7 +189,7 @@ def test_the_message_says_what_is_served(steps: dict[str, Step], host: Host) -> 
 
 @pytest.mark.proof
 def test_another_kind_of_key_waits_for_its_certificate(steps: dict[str, Step], host: Host) -> None:
-    first, _ = host.ansible.get_variables()["toll_app_domains"]
+    first, _ = host.ansible.get_variables()["toll"]["domains"]
     step = steps["another kind of key, refused"]
     assert step.returncode != 0
     assert f"{first} now serves a certificate from CN=Pebble" in step.output
@@ -205,7 +205,7 @@ def test_what_was_deleted_in_certbot_is_served_and_comes_back(
     assert agreed.returncode == 0, agreed.output
     assert all(
         agreed.serials[name] != refused.serials[name]
-        for name in host.ansible.get_variables()["toll_app_domains"]
+        for name in host.ansible.get_variables()["toll"]["domains"]
     )
 
 

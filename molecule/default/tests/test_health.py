@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from testinfra.host import Host
@@ -21,10 +21,10 @@ def test_timer_asks_and_finds_the_service_well(host: Host, as_root: Callable[[st
 
 
 def test_database_that_is_away_is_reported_and_nothing_restarts(
-    variables: dict[str, Any], site: Site, as_root: Callable[[str], str]
+    database_url: str, site: Site, as_root: Callable[[str], str]
 ) -> None:
     """A restart would cost the requests that can still be answered, and bring no database back."""
-    if "toll_app_database_url" not in variables:
+    if not database_url:
         pytest.skip("this host's database is a file")
     master = as_root("systemctl show --property MainPID --value toll-app.service")
     since = as_root("date +'%Y-%m-%d %H:%M:%S'").strip()

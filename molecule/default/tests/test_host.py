@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from testinfra.host import Host
@@ -36,14 +36,14 @@ def listeners(output: str) -> set[tuple[str, int]]:
 
 
 def test_open_ports_are_these_and_no_others(
-    variables: dict[str, Any], as_root: Callable[[str], str]
+    database_url: str, as_root: Callable[[str], str]
 ) -> None:
     """gunicorn is reached on the loopback only; everything else is nginx or SSH."""
     found = listeners(as_root("ss -H -tln"))
     public = {port for address, port in found if address in ("0.0.0.0", "::", "*")}
     assert public == {22, 80, 443}
     # Which was there before: see prepare.yml.
-    postgresql = {5432} if "toll_app_database_url" in variables else set()
+    postgresql = {5432} if database_url else set()
     local = {entry for entry in found if entry[1] not in public | postgresql}
     assert local == {("127.0.0.1", 5000)}
 
@@ -101,11 +101,11 @@ def test_exposure(host: Host, as_root: Callable[[str], str]) -> None:
 
 
 def test_credentials_are_seen_by_nobody_else(
-    host: Host, variables: dict[str, Any], as_root: Callable[[str], str]
+    host: Host, database_url: str, as_root: Callable[[str], str]
 ) -> None:
     """Not in a process list, an environment, a unit, the journal or a file that others read."""
     names = as_root("ls /etc/toll-app/credentials").split()
-    database = ["database_url"] if "toll_app_database_url" in variables else []
+    database = ["database_url"] if database_url else []
     assert names == [*database, "secret_key"]
     for name in names:
         path = f"/etc/toll-app/credentials/{name}"

@@ -63,10 +63,10 @@ def bare_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "
             "-o IdentitiesOnly=yes -o LogLevel=ERROR"
         ),
-        "toll_app_domains": ["interrupted.toll.test"],
+        "applications": {"toll-app": {"role": "toll_app", "domains": ["interrupted.toll.test"]}},
         "certbot_obtain": False,
     }
-    inventory.write_text(yaml.safe_dump({"toll_app": {"hosts": {"interrupted": variables}}}))
+    inventory.write_text(yaml.safe_dump({"web": {"hosts": {"interrupted": variables}}}))
     yield inventory
     run_testhosts("down", "--scope", scope)
 

@@ -105,13 +105,12 @@ def replaced(host: Host, control: Any, recorder: str) -> Iterator[Replaced]:
         f" setsid --wait {create} < /root/typed; code=$?; rm /root/typed; exit $code"
     )
     assert done.rc == 0, done.stderr
-    old = variables["toll_app_database_url"]
+    old = variables["toll"]["data"]["database_url"]
     new = old.replace("//toll:" + variables["database_password"], "//toll2:not-a-secret-2")
     assert new != old
     told = {
         "gunicorn_systemd_workers": 2,
-        "toll_app_secret_key": SECRET,
-        "toll_app_database_url": new,
+        "toll_settings": {"secrets": {"secret_key": SECRET}, "data": {"database_url": new}},
         # A name that is new makes the whole way necessary.
         "toll_app_admin_name": "second",
     }

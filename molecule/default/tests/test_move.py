@@ -27,12 +27,12 @@ def plate() -> str:
 
 
 def test_data_move_and_come_back(
-    control: Any, api: Api, as_root: Callable[[str], str], variables: dict[str, Any]
+    control: Any, api: Api, as_root: Callable[[str], str], database_url: str
 ) -> None:
     """A host outgrows its file, or goes back to it, and nobody copies rows by hand."""
 
     def run(playbook: str, url: str) -> Any:
-        told = {"toll_app_database_url": url}
+        told = {"toll_settings": {"data": {"database_url": url}}}
         return control.run_playbook(PLAYBOOKS / playbook, variables=told, limit="debian13")
 
     def tables() -> dict[str, int]:
@@ -43,7 +43,6 @@ def test_data_move_and_come_back(
         query = "SELECT count(*) FROM passages"
         return as_root(f"runuser -u postgres -- psql -qAt -d toll -c '{query}'").strip()
 
-    server = variables["toll_app_database_url"]
     first, second, third = plate(), plate(), plate()
     assert api.record(first, first).status == 201
     before = tables()
@@ -51,7 +50,7 @@ def test_data_move_and_come_back(
     # A changed variable alone would have an empty database serve.
     refused = run("site.yml", "")
     assert refused.returncode != 0
-    assert "toll_app_database_url is empty, but the data are in postgresql://" in refused.output
+    assert "toll-app.data.database_url is empty, but the data are in postgresql:" in refused.output
     assert "run playbooks/move_data.yml" in refused.output
     assert tables() == before
 
@@ -65,7 +64,7 @@ def test_data_move_and_come_back(
     if EVERY_CASE:
         assert run("move_data.yml", "").returncode != 0, "there is nothing to move"
         # The server's database is not empty: it is not overwritten, and the file serves on.
-        failed = run("move_data.yml", server)
+        failed = run("move_data.yml", database_url)
         assert failed.returncode != 0
         assert "holds data already, in" in failed.output
         assert "Nothing was stopped" in failed.output
@@ -77,7 +76,7 @@ def test_data_move_and_come_back(
         "runuser -u postgres -- psql -q -d toll"
         " -c 'DROP SCHEMA public CASCADE' -c 'CREATE SCHEMA public AUTHORIZATION toll'"
     )
-    back = run("move_data.yml", server)
+    back = run("move_data.yml", database_url)
     assert back.returncode == 0, back.output
     assert in_postgresql() == str(before["passages"] + 1)
     assert [each["plate"] for each in api.find(second)] == [second]

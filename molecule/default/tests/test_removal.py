@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PLAYBOOK = Path(__file__).parents[3] / "playbooks" / "remove.yml"
 # What nothing of ours may be left in, and where to look.
 PLACES = (
-    "/opt/* /etc/toll-app* /etc/systemd/system/*toll* /etc/systemd/journald.conf.d/*toll*"
+    "/opt/* /etc/toll-app* /etc/systemd/system/*toll* /etc/systemd/journald.conf.d/*applications*"
     " /usr/local/sbin/toll-app* /usr/local/lib/apphost /usr/local/libexec/*"
 )
 SHOP = "/etc/nginx/conf.d/shop.conf"
@@ -28,15 +28,15 @@ def removed(control: Any, host: Host) -> dict[str, Any]:
     variables = dict(host.ansible.get_variables())
     name = variables["inventory_hostname"]
     told = (
-        {"toll_app_remove": "application"}
+        {"application_remove": "application"}
         if name == "debian12"
-        else {"toll_app_remove": "everything", "toll_app_remove_data": True}
+        else {"application_remove": "everything", "application_remove_data": "yes"}
     )
     before = host.run(f"find {PLACES} {OF_THE_HOST} | sort | sha256sum").stdout
     if name == "debian12":
         refused = control.run_playbook(PLAYBOOK, limit=name)
         assert refused.returncode != 0
-        assert "toll_app_remove is empty" in refused.output
+        assert "application_remove is empty" in refused.output
     else:
         # What is somebody else's is seen, and named.
         assert host.run(f"touch {SHOP}").rc == 0
@@ -56,18 +56,21 @@ def test_nothing_of_the_application_is_left(
     removed: dict[str, Any], host: Host, as_root: Callable[[str], str]
 ) -> None:
     found = as_root(f"ls -d {PLACES} 2>/dev/null || true").split()
-    kept = [] if removed["toll_app_remove"] == "everything" else ["/opt/certbot"]
+    kept = [] if removed["application_remove"] == "everything" else ["/opt/certbot"]
     assert [path for path in found if path not in kept and "nginx-reload" not in path] == []
     units = as_root("systemctl list-units --all --no-legend --plain 'toll-app*'").split()
     assert units == []
     assert as_root("ss -Hltn 'sport = :5000'") == ""
 
 
-def test_the_data_stay_unless_they_are_to_go(removed: dict[str, Any], host: Host) -> None:
+def test_the_data_stay_unless_they_are_to_go(
+    removed: dict[str, Any], host: Host, database_url: str
+) -> None:
+    goes = "application_remove_data" in removed
     for path in ("/var/lib/toll-app", "/var/backups/toll-app"):
-        assert host.file(path).exists is not removed.get("toll_app_remove_data", False), path
-    assert host.user("toll-app").exists is not removed.get("toll_app_remove_data", False)
-    if "toll_app_database_url" in removed:
+        assert host.file(path).exists is not goes, path
+    assert host.user("toll-app").exists is not goes
+    if database_url:
         assert "is untouched" in removed["said"]
         assert host.run("runuser -u postgres -- psql toll -c 'SELECT 1 FROM passages'").rc == 0
 
@@ -84,7 +87,7 @@ def test_nginx_stays_where_only_the_application_goes(
     removed: dict[str, Any], host: Host, site: Site
 ) -> None:
     """It answers for its names no more."""
-    everything = removed["toll_app_remove"] == "everything"
+    everything = removed["application_remove"] == "everything"
     assert host.package("nginx").is_installed is not everything
     assert host.service("nginx").is_running is not everything
     with pytest.raises(OSError, match=r".*"):
@@ -96,7 +99,7 @@ def test_again_it_finds_nothing(removed: dict[str, Any], control: Any) -> None:
     run = control.run_playbook(
         PLAYBOOK,
         limit=removed["inventory_hostname"],
-        variables={key: x for key, x in removed.items() if key.startswith("toll_app_remove")},
+        variables={key: x for key, x in removed.items() if key.startswith("application_remove")},
     )
     assert run.returncode == 0, run.output
     assert run.changed == 0, run.output

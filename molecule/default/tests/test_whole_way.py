@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 def test_certificate_comes_from_the_authority_and_names_every_domain(
-    site: Site, variables: dict[str, Any]
+    site: Site, toll: dict[str, Any]
 ) -> None:
     """The client trusts only the authority's root, so an answer proves the chain."""
     certificate = site.get("/healthz").certificate
     names = {value for kind, value in certificate["subjectAltName"] if kind == "DNS"}
-    assert names == set(variables["toll_app_domains"])
+    assert names == set(toll["domains"])
     issuer = {key: value for part in certificate["issuer"] for key, value in part}
     assert "Pebble" in issuer["commonName"]
 
 
-def test_every_domain_is_served(site: Site, variables: dict[str, Any]) -> None:
-    for name in variables["toll_app_domains"]:
+def test_every_domain_is_served(site: Site, toll: dict[str, Any]) -> None:
+    for name in toll["domains"]:
         assert site.get("/healthz", name=name).status == 200
 
 

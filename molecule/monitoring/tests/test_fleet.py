@@ -155,7 +155,8 @@ def test_who_watches_knows_whom_it_asks(watched: Watched, member: Host, gateway:
     peers = "/etc/monitoring/monitoring-peers.pem"
     assert member.file(CERTIFICATE).content_string.strip() in watched.run(f"cat {peers}")
     at = f"--resolve toll-app-monitoring:9443:{gateway.split('/')[2].split(':')[0]}"
-    ask = f"curl -s {at} --cert {CERTIFICATE} --key {KEY} https://toll-app-monitoring:9443/app"
+    numbers = "https://toll-app-monitoring:9443/app/toll-app"
+    ask = f"curl -s {at} --cert {CERTIFICATE} --key {KEY} {numbers}"
     assert "toll_http_requests_total" in watched.run(f"{ask} --cacert {peers}")
     assert watched.host.run(f"{ask} --cacert {CERTIFICATE}").rc != 0
 

@@ -6,7 +6,7 @@ import secrets
 from typing import Any
 
 import variants
-from bench import FOLDER, Host, host_variables, playbook, write_inventory
+from bench import FOLDER, Host, described, host_variables, playbook, write_inventory
 
 # In the order in which they switch; the second is the one that bad_on_one_host.py is bad on.
 NAMES = ("debian12", "debian13")
@@ -21,7 +21,8 @@ def test_when_one_host_fails_those_that_have_switched_go_back(control: Any, test
     mark = f"half-{secrets.token_hex(3)}"
     source = variants.make(FOLDER / "fleet" / "sources", mark, "bad_on_one_host")
     with hosts[0].under_load() as first, hosts[1].under_load() as second:
-        done = playbook(inventory, "deploy", toll_app_source=str(source), toll_app_serial=1).wait()
+        given = described(source=str(source))
+        done = playbook(inventory, "deploy", application_serial=1, **given).wait()
     assert done.returncode != 0, done.output
     assert [host.settle()["current"] for host in hosts] == before, done.output
     # It was live on the first host for a while, and never on the second.

@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 import variants
-from bench import FLASK, FOLDER, Host, Load, host_variables, playbook, write_inventory
+from bench import (
+    FLASK,
+    FOLDER,
+    Host,
+    Load,
+    described,
+    host_variables,
+    playbook,
+    write_inventory,
+)
 
 # The first has the database too. Its pg_dump must not be older than the server.
 NAMES = ("debian12", "debian13")
@@ -70,16 +79,19 @@ def fleet(control: Any, testhosts: Any) -> list[Member]:
     password = secrets.token_hex(16)
     install(server, password)
     shared = {
-        "toll_app_domains": [DOMAIN],
-        "toll_app_database_url": f"postgresql://toll:{password}@{server.address}/toll",
-        "toll_app_secret_key": secrets.token_hex(32),
+        "toll": {
+            "role": "toll_app",
+            "domains": [DOMAIN],
+            "secrets": {"secret_key": secrets.token_hex(32)},
+            "data": {"database_url": f"postgresql://toll:{password}@{server.address}/toll"},
+        }
     }
     members = [Member(name, {**given[name], **shared}, testhosts) for name in NAMES]
     for member in members:
         member.server = server
     write_inventory(inventory(), {member.name: member.variables for member in members})
     # Other tests have left passages in each host's own database, which nobody wants.
-    done = playbook(inventory(), "site", toll_app_abandon=["database"]).wait()
+    done = playbook(inventory(), "site", application_abandon=["database"]).wait()
     assert done.returncode == 0, done.output
     return members
 
@@ -117,9 +129,8 @@ def test_a_release_with_a_migration_reaches_all_and_migrates_once(fleet: list[Me
     mark = f"fleet-{secrets.token_hex(3)}"
     source = variants.make(FOLDER / "shared" / "sources", mark, migration=variants.Migration())
     with fleet[0].under_load() as first, fleet[1].under_load() as second:
-        done = playbook(
-            inventory(), "deploy", toll_app_source=str(source), toll_app_serial=1
-        ).wait()
+        given = described(source=str(source))
+        done = playbook(inventory(), "deploy", application_serial=1, **given).wait()
     assert done.returncode == 0, done.output
     lost_nothing(first, second)
     assert mark in first.answered_by
@@ -132,7 +143,7 @@ def test_a_release_with_a_migration_reaches_all_and_migrates_once(fleet: list[Me
     copies = [member.root("ls /var/lib/toll-app/backups 2>/dev/null || true") for member in fleet]
     assert ".dump" in copies[0]
     assert ".dump" not in copies[1], "two hosts have migrated one database"
-    again = playbook(inventory(), "deploy", toll_app_source=str(source)).wait()
+    again = playbook(inventory(), "deploy", **given).wait()
     assert again.returncode == 0, again.output
     assert again.changed == 0, again.output
 
@@ -148,7 +159,7 @@ def test_a_copy_replaces_the_data_of_the_whole_fleet(fleet: list[Member]) -> Non
     with second.under_load(steady=1.0) as lost:
         pass
     masters = [member.state()["units"]["toll-app.service"]["MainPID"] for member in fleet]
-    done = playbook(inventory(), "restore", toll_app_restore="latest").wait()
+    done = playbook(inventory(), "restore", application_restore="latest").wait()
     assert done.returncode == 0, done.output
     now = [member.settle()["units"]["toll-app.service"]["MainPID"] for member in fleet]
     assert set(now).isdisjoint(masters)
@@ -165,7 +176,7 @@ def test_a_part_of_a_fleet_gets_no_copy(fleet: list[Member]) -> None:
     """The hosts that are left out would go on writing."""
     masters = [member.state()["units"]["toll-app.service"]["MainPID"] for member in fleet]
     done = playbook(
-        inventory(), "restore", f"--limit={fleet[1].name}", toll_app_restore="latest"
+        inventory(), "restore", f"--limit={fleet[1].name}", application_restore="latest"
     ).wait()
     assert done.returncode != 0, done.output
     assert "--limit" in done.output

@@ -20,7 +20,10 @@ WATCHING = PROJECT / "roles" / "monitoring" / "README.md"
 STEP = re.compile(r"^step (\d+) of (\d+): [A-Z].* \.\.\. \d+\.\d s$", re.MULTILINE)
 SETUP = "/root/toll-app/setup-production.sh"
 DOMAIN = "/root/toll-app/setup-domain.sh"
-CHOICES = "/etc/toll-app-setup/group_vars/toll_app/choices.yml"
+CHOICES = "/etc/toll-app-setup/group_vars/web/choices.yml"
+SETTINGS = "/etc/toll-app-setup/group_vars/web/main.yml"
+# Takes copies to another directory.
+COPIED = '{command: [/bin/cp, "{file}", "{record}", /srv/copies/], writable_paths: [/srv/copies]}'
 
 
 @pytest.fixture
@@ -214,13 +217,12 @@ def test_logs_are_complete_and_private(as_root):
 @pytest.mark.one_system(12)
 def test_upgrade_from_another_folder(as_root):
     """A new archive is unpacked beside the old one; settings and domain are not in either."""
-    settings = "/etc/toll-app-setup/group_vars/toll_app/main.yml"
-    as_root(f"echo 'gunicorn_systemd_workers: 2' >>{settings}")
+    as_root(f"echo 'gunicorn_systemd_workers: 2' >>{SETTINGS}")
     before = json.loads(as_root("curl --silent http://localhost:5000/readyz"))["release"]
     as_root("cp -a /root/toll-app /srv/next && echo '# next' >>/srv/next/app/app.py")
     as_root("/srv/next/setup-production.sh")
     assert json.loads(as_root("curl --silent http://localhost:5000/readyz"))["release"] != before
-    assert "gunicorn_systemd_workers: 2" in as_root(f"cat {settings}")
+    assert "gunicorn_systemd_workers: 2" in as_root(f"cat {SETTINGS}")
     assert "workers = 2" in as_root("cat /etc/toll-app/gunicorn.conf.py")
 
 
@@ -294,11 +296,8 @@ def replaced(host: Host, bare: None) -> tuple[str, str]:
     refused = host.run(f"{SETUP} 2>&1")
     assert refused.rc == 2, refused.stdout
     done = host.run(
-        "mkdir -p /srv/copies && cat >>/etc/toll-app-setup/group_vars/toll_app/main.yml <<'END'\n"
-        "monitoring_enabled: true\n"
-        'toll_app_backup_command: [/bin/cp, "{file}", "{record}", /srv/copies/]\n'
-        "toll_app_backup_writable_paths: [/srv/copies]\nEND\n"
-        f"{SETUP} --yes 2>&1"
+        f"mkdir -p /srv/copies && echo 'monitoring_enabled: true' >>{SETTINGS} && sed -i"
+        f" '/^    role: toll_app$/a\\    backup: {COPIED}' {SETTINGS} && {SETUP} --yes 2>&1"
     )
     assert done.rc == 0, done.stdout
     return refused.stdout, done.stdout
@@ -323,12 +322,11 @@ def test_what_was_there_before_can_be_brought_back(as_root):
 @pytest.mark.usefixtures("by_hand")
 def test_a_set_up_that_fails_leaves_what_served_before(as_root, refused):
     """Here for a setting that nobody can mean, after the old way was stopped."""
-    settings = "/etc/toll-app-setup/group_vars/toll_app/main.yml"
-    as_root(f"echo 'gunicorn_systemd_workers: 0' >>{settings}")
+    as_root(f"echo 'gunicorn_systemd_workers: 0' >>{SETTINGS}")
     said = refused(f"{SETUP} --yes", 1)
     assert "gunicorn_systemd_workers" in said
     assert "What served before was started again" in said
-    as_root(f"sed -i '/gunicorn_systemd_workers: 0/d' {settings}")
+    as_root(f"sed -i '/gunicorn_systemd_workers: 0/d' {SETTINGS}")
     as_root("while ! curl -s http://localhost:5000 >/dev/null; do sleep 0.1; done")
     assert as_root("curl --silent --header 'Host: one.toll.test' http://localhost/") == "by hand\n"
 
@@ -376,7 +374,7 @@ def test_a_server_may_watch_itself_and_keep_copies_elsewhere(as_root, replaced):
     as_root("set -e\n" + commands("Turning it off", WATCHING).replace("sudo ", ""))
     assert as_root("ss -Hltn '( sport >= :9000 and sport <= :9200 )'") == ""
     assert as_root("systemctl list-units --all --no-legend 'prometheus*' 'toll-app-metrics*'") == ""
-    as_root("sed -i '/^monitoring_enabled:/d' /etc/toll-app-setup/group_vars/toll_app/main.yml")
+    as_root(f"sed -i '/^monitoring_enabled:/d' {SETTINGS}")
 
 
 @pytest.mark.usefixtures("bare")

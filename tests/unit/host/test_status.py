@@ -66,7 +66,7 @@ def test_status_of_a_healthy_application(host: Host, capsys: Any, serve: Any) ->
     _, answer = host.run(capsys, "status")
     assert (answer["drift"], answer["restarts"], answer["live"]) == ([], 2, "d")
     # What reads it over a fleet.
-    assert "The release is healthy." in fleet.report({"here": answer}, {})
+    assert "The release is healthy." in fleet.report("shop", {"here": answer}, {})
 
 
 @pytest.mark.parametrize(

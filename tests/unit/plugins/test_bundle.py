@@ -21,13 +21,15 @@ from unittest.mock import MagicMock
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.wsgi.host.plugins.action import bundle as plugin
-from ansible_collections.wsgi.host.plugins.action.bundle import (
+from ansible_collections.wsgi.host.plugins.plugin_utils import bundles, locks, wheels
+from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import (
     Bundle,
-    BundleError,
     default_cache,
-    pip_settings,
-    read_lock,
     revision,
+)
+from ansible_collections.wsgi.host.plugins.plugin_utils.locks import BundleError, read_lock
+from ansible_collections.wsgi.host.plugins.plugin_utils.wheels import (
+    pip_settings,
     uv_environment,
 )
 
@@ -92,7 +94,7 @@ def options(project: Path, **changes: Any) -> dict[str, Any]:
         "name": "demo",
         "lock": str(project / "requirements.txt"),
         "source": str(project / "app"),
-        "exclude": plugin.EXCLUDE,
+        "exclude": bundles.EXCLUDE,
         "python": "3.13",
         "architecture": "x86_64",
         **changes,
@@ -275,7 +277,7 @@ class TestBuild:
     def test_second_time_starts_no_process(self, project, monkeypatch):
         """A run that changes nothing must not pay for a build, nor for git."""
         record = bundle(project).build()
-        monkeypatch.setattr(plugin.subprocess, "run", MagicMock(side_effect=AssertionError))
+        monkeypatch.setattr(wheels.subprocess, "run", MagicMock(side_effect=AssertionError))
         assert bundle(project).cached() == record
         assert bundle(project).build() == record
 
@@ -301,8 +303,8 @@ class TestBuild:
             time.sleep(0.2)
             real(*arguments)
 
-        real = plugin.install
-        monkeypatch.setattr(plugin, "install", install)
+        real = bundles.install
+        monkeypatch.setattr(bundles, "install", install)
         records: list[Any] = []
         threads = [
             threading.Thread(target=lambda: records.append(bundle(project).build()))
@@ -317,7 +319,7 @@ class TestBuild:
         assert all(record == records[0] for record in records)
 
     def test_failed_build_leaves_nothing(self, project, monkeypatch):
-        monkeypatch.setattr(plugin, "write_archive", MagicMock(side_effect=KeyboardInterrupt))
+        monkeypatch.setattr(bundles, "write_archive", MagicMock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             bundle(project).build()
         assert [path.name for path in (project / "cache").iterdir()] == [".lock"]
@@ -327,7 +329,7 @@ class TestBuild:
         script = (
             "import json, sys, time\n"
             "from pathlib import Path\n"
-            "from ansible_collections.wsgi.host.plugins.action import bundle\n"
+            "from ansible_collections.wsgi.host.plugins.plugin_utils import bundles as bundle\n"
             "def hang(*_):\n"
             "    print('hanging', flush=True)\n"
             "    time.sleep(60)\n"
@@ -358,7 +360,7 @@ class TestBuild:
         (project / "app" / "app.py").write_text("changed = True\n")
         install = MagicMock(side_effect=AssertionError)
         with monkeypatch.context() as patch:
-            patch.setattr(plugin, "install", install)
+            patch.setattr(bundles, "install", install)
             second = bundle(project)
             record = second.build()
         assert second.id != first.id
@@ -447,7 +449,7 @@ class TestFailure:
         assert "The package index was not reached: check" in self.failure(project)
 
     def test_no_uv(self, project, monkeypatch):
-        monkeypatch.setattr(plugin.sys, "executable", str(project / "python"))
+        monkeypatch.setattr(wheels.sys, "executable", str(project / "python"))
         monkeypatch.setenv("PATH", str(project))
         words = self.failure(project)
         assert f"neither beside {project / 'python'} nor on PATH" in words
@@ -457,9 +459,9 @@ class TestFailure:
         uv = project / "uv"
         uv.write_text("#!/bin/sh\n")
         uv.chmod(0o755)
-        monkeypatch.setattr(plugin.sys, "executable", "/nonexistent/python")
+        monkeypatch.setattr(wheels.sys, "executable", "/nonexistent/python")
         monkeypatch.setenv("PATH", str(project))
-        assert plugin.find_uv() == str(uv)
+        assert wheels.find_uv() == str(uv)
 
 
 class TestIndexSettings:
@@ -473,8 +475,8 @@ class TestIndexSettings:
             "[install]\n"
             "trusted-host = index.example\n"
         )
-        monkeypatch.setattr(plugin, "SYSTEM_PIP_FILES", ())
-        monkeypatch.setattr(plugin.sys, "prefix", str(tmp_path / "venv"))
+        monkeypatch.setattr(wheels, "SYSTEM_PIP_FILES", ())
+        monkeypatch.setattr(wheels.sys, "prefix", str(tmp_path / "venv"))
         return {"HOME": str(tmp_path)}
 
     def test_pips_files_count(self, home):
@@ -594,8 +596,8 @@ class TestAction(Action):
         from ansible_collections.wsgi.host.plugins.modules import bundle as documentation
 
         documented = yaml.safe_load(documentation.DOCUMENTATION)["options"]
-        assert documented["exclude"]["default"] == plugin.EXCLUDE
-        assert documented["architecture"]["choices"] == list(plugin.PLATFORMS)
+        assert documented["exclude"]["default"] == bundles.EXCLUDE
+        assert documented["architecture"]["choices"] == list(wheels.PLATFORMS)
         with pytest.raises(AnsibleActionFail) as refusal:
             run(nonsense=1)
         for name in documented:
@@ -779,7 +781,7 @@ def test_default_cache_is_in_the_project(tmp_path):
 def test_check_mode_tells_files_and_packages(tmp_path: Path) -> None:
     """What the host compares with the release that is live there."""
     lock = "Flask[async]==3.1.0 \\\n    --hash=sha256:00\n# b==2\nold_One==2.0 ; x\n"
-    found = [(m["name"], m["version"]) for m in plugin.LOCKED.finditer(lock)]
+    found = [(m["name"], m["version"]) for m in locks.LOCKED.finditer(lock)]
     assert found == [("Flask", "3.1.0"), ("old_One", "2.0")]
     names = ["app/app.py", "site-packages/old_One-2.0.dist-info/METADATA", "site-packages/x/y"]
-    assert plugin.packages_of(names) == {"old-one": "2.0"}
+    assert bundles.packages_of(names) == {"old-one": "2.0"}

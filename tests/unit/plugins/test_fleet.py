@@ -132,7 +132,7 @@ class TestGoingBack:
             fleet.going_back(hosts, "")
         words = str(refusal.value)
         assert "No other release that was judged healthy and can start is on" in words
-        assert "playbooks/deploy.yml -e toll_app_revision" in words
+        assert "playbooks/deploy.yml -e application_revision" in words
         for name, answer in hosts.items():
             assert f"- {name}: " in words
             for each in answer["releases"]:
@@ -188,7 +188,7 @@ class TestGoingBack:
             fleet.going_back(hosts, "a")
         words = str(refusal.value)
         assert "release is 'a', which is not on web2" in words
-        assert "playbooks/deploy.yml -e toll_app_revision=a" in words
+        assert "playbooks/deploy.yml -e application_revision=a" in words
         # Both hosts, since it has to be on both; with the revision that people know.
         assert (
             "- web1: b (revision ffffffffff, live, healthy), a (revision ffffffffff, h" in words
@@ -252,7 +252,7 @@ def well(live: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 class TestStatus:
     def test_all_is_well(self):
-        text = fleet.report({"web1": well(B), "web2": well(B)}, {})
+        text = fleet.report("", {"web1": well(B), "web2": well(B)}, {})
         rows = [line.split() for line in text.splitlines()]
         expected = (
             "web1 b ffffffffff 2026-11-25 02:30 anna@desk healthy ok, 4 ms 5 61 MiB 59.5 days -"
@@ -269,8 +269,8 @@ class TestStatus:
         ],
     )
     def test_what_is_not_as_it_should_be(self, hosts, words):
-        assert f"DRIFT  {words}" in fleet.report(hosts, {}).splitlines()
-        told = json.loads(fleet.as_json(hosts, {}))
+        assert f"DRIFT  {words}" in fleet.report("", hosts, {}).splitlines()
+        told = json.loads(fleet.as_json("", hosts, {}))
         assert words in told["drift"]
         assert told["ok"] is False
 
@@ -288,23 +288,26 @@ class TestStatus:
         bad = well(A, drift=["toll-app.service is failed. Run site.yml"], **facts)
         assert fleet.down({"web1": bad, "web2": well(A)}) == {"web1": bad["drift"][0]}
         assert fleet.down({"web1": well(A, **facts)}) == {"web1": health}
-        assert f"  {health}  " in fleet.report({"web1": bad}, {})
+        assert f"  {health}  " in fleet.report("", {"web1": bad}, {})
         assert fleet.down({"web1": well(A, site={"ok": True})}) == {}
 
     def test_host_that_does_not_answer_is_a_line(self):
-        text = fleet.report({"web1": well(A)}, {"web2": "No route to host"})
+        text = fleet.report("", {"web1": well(A)}, {"web2": "No route to host"})
         assert "NO ANSWER  web2: No route to host" in text.splitlines()
-        assert json.loads(fleet.as_json({"web1": well(A)}, {"web2": "x"}))["ok"] is False
+        assert json.loads(fleet.as_json("", {"web1": well(A)}, {"web2": "x"}))["ok"] is False
 
     def test_lock_says_who_since_when_and_what_for(self):
         lock = {"owner": "ben@desk", "since": "2026-11-25T02:00:00Z", "reason": "v2"}
-        text = fleet.report({"web1": well(A, lock=lock)}, {})
+        text = fleet.report("", {"web1": well(A, lock=lock)}, {})
         assert "Lock on web1: ben@desk since 2026-11-25T02:00:00Z, for 'v2'." in text
 
     def test_bare_host(self):
         without = dict.fromkeys(("live", "release", "memory_bytes", "certificate_days"))
         nothing = {**well(A), **without}
-        assert fleet.report({"web1": nothing}, {}).splitlines()[1].split()[:2] == ["web1", "none"]
+        assert fleet.report("", {"web1": nothing}, {}).splitlines()[1].split()[:2] == [
+            "web1",
+            "none",
+        ]
 
     def test_json_is_a_line_of_its_own(self, play: Play):
         task = {"wsgi.host.status_report": {"hosts": {"web1": well(A)}, "format": "json"}}
@@ -312,3 +315,8 @@ class TestStatus:
         assert done.code == 0, done.output
         [line] = [line for line in done.output.splitlines() if line.startswith("{")]
         assert json.loads(line)["hosts"]["web1"]["live"] == "a"
+
+
+def test_several_applications_are_told_apart():
+    assert fleet.report("shop", {"web1": well(A)}, {}).splitlines()[0] == "shop:"
+    assert json.loads(fleet.as_json("shop", {"web1": well(A)}, {}))["application"] == "shop"

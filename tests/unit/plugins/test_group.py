@@ -17,22 +17,22 @@ PLAYBOOKS = sorted((PROJECT / "playbooks").glob("*.yml"))
 
 
 def test_a_group_with_hosts_is_named() -> None:
-    assert group({"all": ["web1"], "toll_app": ["web1"]}, "toll_app") == "toll_app"
+    assert group({"all": ["web1"], "web": ["web1"]}, "web") == "web"
 
 
 @pytest.mark.parametrize(
     ("groups", "words"),
     [
         ({"all": [], "ungrouped": []}, "no hosts. Name one with -i"),
-        ({"all": ["web1"], "ungrouped": ["web1"]}, "no host in the group toll_app. Put"),
-        ({"all": ["web1"], "web": ["web1"]}, "no host in the group toll_app: there are web."),
-        ({"all": ["web1"], "toll-app": ["web1"]}, "did you mean toll_app by toll-app?"),
-        ({"all": ["web1"], "web": ["web1"], "toll_app": []}, "there are web."),
+        ({"all": ["web1"], "ungrouped": ["web1"]}, "no host in the group web. Put"),
+        ({"all": ["web1"], "shop": ["web1"]}, "no host in the group web: there are shop."),
+        ({"all": ["web1"], "webs": ["web1"]}, "did you mean web by webs?"),
+        ({"all": ["web1"], "shop": ["web1"], "web": []}, "there are shop."),
     ],
 )
 def test_one_without_is_refused_with_the_remedy(groups: dict[str, list[str]], words: str) -> None:
     with pytest.raises(AnsibleFilterError) as raised:
-        group(groups, "toll_app")
+        group(groups, "web")
     assert words in str(raised.value)
 
 
@@ -42,7 +42,7 @@ def test_every_playbook_asks(playbook: Path) -> None:
     own = [play for play in yaml.safe_load(playbook.read_text()) if "hosts" in play]
     for play in own:
         if "monitoring" not in play["hosts"]:
-            assert play["hosts"] == "{{ groups | wsgi.host.group('toll_app') }}"
+            assert play["hosts"] == "{{ groups | wsgi.host.group('web') }}"
     if not own:
         return
     done = subprocess.run(
@@ -54,4 +54,4 @@ def test_every_playbook_asks(playbook: Path) -> None:
         env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
     )
     assert done.returncode != 0
-    assert "The inventory has no host in the group toll_app." in done.stdout + done.stderr
+    assert "The inventory has no host in the group web." in done.stdout + done.stderr

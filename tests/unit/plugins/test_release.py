@@ -19,9 +19,9 @@ from unittest.mock import MagicMock
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.wsgi.host.plugins.action import release as action
-from ansible_collections.wsgi.host.plugins.action.bundle import write_archive
 from ansible_collections.wsgi.host.plugins.modules import release
 from ansible_collections.wsgi.host.plugins.modules.release import ReleaseError
+from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import write_archive
 from releasing import FILES, PYTHON, Host
 
 

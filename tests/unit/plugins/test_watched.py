@@ -35,16 +35,21 @@ def test_a_host_without_an_address_is_reached_by_its_name():
     assert watched({"web1": ON}, "watch1", ["web1"])[0]["address"] == "web1:9443"
 
 
+def shop(url: str = "", **backup: Any) -> dict[str, Any]:
+    told = {"domains": ["a.example"], "data": {"database_url": url}, "backup": backup}
+    return {"applications": {"shop": told}}
+
+
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [
-        ({}, {}, [True, True]),
-        ({"toll_app_backup": False}, {}, [False, True]),
-        ({"toll_app_database_url": "pg"}, {"toll_app_database_url": "pg"}, [True, False]),
-        ({"toll_app_database_url": "pg"}, {"toll_app_database_url": "other"}, [True, True]),
+        (shop(), shop(), [True, True]),
+        (shop(enabled=False), shop(), [False, True]),
+        (shop("pg"), shop("pg"), [True, False]),
+        (shop("pg"), shop("other"), [True, True]),
         (
-            {"toll_app_database_url": "pg", "monitoring_backups": False},
-            {"toll_app_database_url": "pg", "monitoring_backups": True},
+            {**shop("pg"), "monitoring_backups": False},
+            {**shop("pg"), "monitoring_backups": True},
             [False, True],
         ),
     ],
@@ -71,8 +76,20 @@ def test_of_hosts_that_share_a_database_the_first_makes_copies(first, second, ex
     ],
 )
 def test_where_clients_ask_a_site(variables, url, verify):
-    found = probed({"toll_app_domains": ["a.example", "b.example"], **variables})
-    assert found == {"urls": [url], "verify": verify}
+    told = {"domains": ["a.example", "b.example"], "health": {"path": "/readyz"}}
+    found = probed({"applications": {"shop": told}, **variables})
+    applications = [{"name": "shop", "metrics": ""}]
+    assert found == {"urls": [url], "applications": applications, "verify": verify}
+
+
+def test_what_a_role_says_of_an_application_counts():
+    """Where a run has put descriptions together; the inventory alone does not know it."""
+    told = {"applications": {"shop": {"domains": ["a.example"]}, "wrong": "text"}}
+    assert probed(told)["urls"] == ["https://a.example/"]
+    whole = {"applications": {"shop": {"domains": ["a.example"], "health": {"path": "/readyz"}}}}
+    assert probed({**told, "__application_descriptions": whole})["urls"] == [
+        "https://a.example/readyz"
+    ]
 
 
 def test_a_host_without_a_site_has_nothing_to_ask():

@@ -11,17 +11,16 @@ import copy
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
 import yaml
-from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.wsgi.host.plugins.action import preflight as action_plugin
 from conftest import trusted
 
+from .describing import Loader, describe, of_roles, read
 from .render import FACTS, ROLES
 
 HOST = "web1"
@@ -44,10 +43,6 @@ def preflight(role: str, cases: Mapping[str, Case]) -> dict[str, str]:
     }
 
 
-def loaded(path: Path) -> Any:
-    return DataLoader().load_from_file(str(path), trusted_as_template=True) or {}
-
-
 @functools.lru_cache
 def options(role: str) -> dict[str, dict[str, Any]]:
     text = (ROLES / role / "meta" / "argument_specs.yml").read_text()
@@ -56,10 +51,17 @@ def options(role: str) -> dict[str, dict[str, Any]]:
 
 
 @functools.lru_cache
+def task_of(role: str) -> dict[str, Any]:
+    """The role's task with the action. A role that only describes an application has it there."""
+    path = ROLES / role / "tasks" / "preflight.yml"
+    listed = read(path if path.exists() else path.with_name("describe.yml"))
+    found: dict[str, Any] = next(task for task in listed if "wsgi.host.preflight" in task)
+    return found
+
+
 def arguments(role: str) -> dict[str, Any]:
     """What the role's own file tells the action."""
-    task = loaded(ROLES / role / "tasks" / "preflight.yml")[0]
-    told: dict[str, Any] = task["wsgi.host.preflight"]
+    told: dict[str, Any] = task_of(role)["wsgi.host.preflight"]
     return told
 
 
@@ -67,7 +69,8 @@ def arguments(role: str) -> dict[str, Any]:
 def own(role: str) -> dict[str, Any]:
     """Variables of the role before anybody sets one."""
     files = ("defaults/main.yml", "vars/main.yml", "vars/Debian.yml")
-    return {k: v for file in files for k, v in loaded(ROLES / role / file).items()}
+    paths = [ROLES / role / file for file in files]
+    return {k: v for path in paths if path.exists() for k, v in read(path).items()}
 
 
 def check(
@@ -86,28 +89,33 @@ def check(
     """
     facts = copy.deepcopy(FACTS["Debian"]) | dict(host or {})
     mine = {"inventory_hostname": HOST, **variables}
+    hosts = {
+        HOST: mine,
+        **{name: {"inventory_hostname": name, **told} for name, told in (beside or {}).items()},
+        **variables.get("hostvars", {}),
+    }
+    if role == "application":
+        hosts = {name: described(told, facts) for name, told in hosts.items()}
     task_vars = {
         **own(role),
+        **of_roles(variables),
         **mine,
+        **{key: value for key, value in hosts[HOST].items() if key not in mine},
+        **task_of(role).get("vars", {}),
         "role_path": trust_as_template(str(ROLES / role)),
         "playbook_dir": str(ROLES.parent),
         "ansible_facts": {},
         "ansible_check_mode": False,
-        "groups": {"all": [HOST, *(beside or {})], "toll_app": [HOST, *(beside or {})]},
-        "ansible_play_hosts_all": [HOST, *(beside or {})],
-        "hostvars": {
-            HOST: mine,
-            **{name: {"inventory_hostname": name, **told} for name, told in (beside or {}).items()},
-        },
+        "groups": {"all": list(hosts), "web": list(hosts)},
+        "ansible_play_hosts_all": list(hosts),
+        "hostvars": hosts,
     }
-    if "hostvars" in variables:
-        task_vars |= {"hostvars": {HOST: mine, **variables["hostvars"]}}
-        task_vars["ansible_play_hosts_all"] = list(task_vars["hostvars"])
-    loader = DataLoader()
+    loader = Loader()
     task = MagicMock()
     task.args = arguments(role) | {
         name: Templar(loader=loader, variables=task_vars).template(arguments(role)[name])
         for name in ("role", "families", "formats")
+        if name in arguments(role)
     }
     task.async_val = 0
     task._role = SimpleNamespace(_play=SimpleNamespace(_uuid="play"))
@@ -123,3 +131,8 @@ def check(
     action._execute_module = lambda **call: probed
     result = action.run(task_vars=task_vars)
     return str(result.get("msg", ""))
+
+
+def described(variables: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A host's variables with what its applications are, as the role registers it."""
+    return {**variables, "__application_descriptions": describe(variables, facts)}

@@ -2,18 +2,20 @@
 
 A role's variables are its defaults, then `vars/main.yml`, then `vars/<family>.yml`, then what a
 test overrides; facts are those of a host of that family, as `wsgi.host.probe` returns them.
+Where it overrides `applications`, of this host or of others in `hostvars`, they are described as in
+a run.
 """
 
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
-ROLES = Path(__file__).parents[3] / "roles"
+from .describing import ROLES, describe, of_roles
+
 FAMILIES = ("Debian", "RedHat")
 
 # Of a host on which neither these roles nor anybody else has set anything up.
@@ -106,5 +108,31 @@ def _templar(role: str, family: str, overrides: dict[str, Any]) -> Templar:
         if path.exists():
             variables |= loader.load_from_file(str(path), trusted_as_template=True) or {}
     facts = copy.deepcopy(FACTS[family]) | overrides.pop("wsgi_host", {})
+    if "applications" in overrides:
+        variables |= of_roles(overrides)
+        overrides = described(overrides, facts)
     variables |= {"ansible_facts": {"wsgi_host": facts}, **overrides}
     return Templar(loader=loader, variables=variables)
+
+
+def described(overrides: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """Variables with the descriptions of this host and of those that are known beside it."""
+    variables = {"inventory_hostname": "web1", **overrides}
+    own = str(variables["inventory_hostname"])
+    told = {own: {}, **overrides.get("hostvars", {})}
+    told[own] = {**variables, **told[own], "hostvars": {}}
+    hosts = {
+        name: (
+            {**each, "__application_descriptions": describe(each, facts)}
+            if "applications" in each
+            else each
+        )
+        for name, each in told.items()
+    }
+    return {
+        "ansible_play_hosts_all": list(hosts),
+        "groups": {"all": list(hosts), "web": list(hosts)},
+        **hosts[own],
+        **variables,
+        "hostvars": hosts,
+    }

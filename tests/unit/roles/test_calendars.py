@@ -12,7 +12,9 @@ import zoneinfo
 from typing import Any
 
 import pytest
+from conftest import trusted
 
+from .describing import toll_app
 from .preflight import Case, preflight
 from .render import evaluate, render
 
@@ -25,7 +27,6 @@ DAY = datetime.timedelta(days=1)
 RUN = re.compile(
     r"(?:Next elapse|Iter\. #\d+): \w+ (\S+ \S+) .*\n(?:\s+\(in UTC\): \w+ (\S+ \S+) UTC\n)?"
 )
-BASE: dict[str, Any] = {"toll_app_domains": ["a.example.com"], "ansible_play_hosts_all": []}
 
 
 def calendar_of(text: str) -> str:
@@ -74,9 +75,10 @@ def longest(listed: list[datetime.datetime]) -> datetime.timedelta:
 @pytest.mark.parametrize("zone", zones())
 def test_a_copy_is_made_every_day_in_every_zone(zone: str) -> None:
     """A night without a copy is a false alarm at best, and a day of passages at worst."""
-    timer = render("toll_app", "backup/toll-app-backup.timer.j2", "Debian", **BASE)
+    told = trusted(toll_app())
+    timer = render("application", "backup.timer.j2", "Debian", **told)
     gap = longest(elapses(calendar_of(timer), zone))
-    jitter = evaluate("toll_app", "toll_app_backup_jitter_seconds", "Debian", **BASE)
+    jitter = evaluate("application", "__application_entry.backup.jitter_seconds", "Debian", **told)
     hours = evaluate("monitoring", "monitoring_backup_hours", "Debian")
     # A run that is put off as long as it may be, after one that was not.
     assert gap + datetime.timedelta(seconds=jitter) < datetime.timedelta(hours=hours)
@@ -105,8 +107,8 @@ def test_a_local_time_does_go_missing() -> None:
     ],
 )
 def test_a_calendar_is_in_utc_however_it_is_written(written: str, calendar: str) -> None:
-    told = {**BASE, "toll_app_backup_calendar": written}
-    timer = render("toll_app", "backup/toll-app-backup.timer.j2", "Debian", **told)
+    told = trusted(toll_app(backup={"calendar": written}))
+    timer = render("application", "backup.timer.j2", "Debian", **told)
     assert calendar_of(timer) == calendar
     assert elapses(calendar, "Europe/Berlin")
 
@@ -120,11 +122,11 @@ def test_certbots_calendar_keeps_a_zone_that_it_names() -> None:
 
 def test_a_zone_is_refused_with_the_remedy(tmp_path_factory: pytest.TempPathFactory) -> None:
     cases = {
-        each: Case({"toll_app_domains": ["a.example.com"], "toll_app_backup_calendar": each})
+        each: Case(toll_app(backup={"calendar": each}))
         for each in ("*-*-* 02:30:00 Europe/Berlin", "daily CET", "Sat 02:30 UTC", "Sat", "daily")
     }
-    said = preflight("toll_app", cases)
+    said = preflight("application", cases)
     for each in ("*-*-* 02:30:00 Europe/Berlin", "daily CET"):
-        assert f'toll_app_backup_calendar ("{each}") names a time zone' in said[each]
+        assert "applications.toll-app.backup.calendar names a time zone" in said[each]
         assert "write the time in UTC" in said[each]
     assert [said[each] for each in ("Sat 02:30 UTC", "Sat", "daily")] == ["", "", ""]

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import trusted
 
+from .describing import toll_app
 from .render import ROLES, evaluate, render
 
 # Of 10. A unit that needs more says why, in a comment that begins with this word.
@@ -24,7 +26,6 @@ APPLICATION: dict[str, Any] = {
     "gunicorn_systemd_wsgi_app": "app:app",
     "gunicorn_systemd_release_root": "/opt/shop",
 }
-TOLL_APP: dict[str, Any] = {"toll_app_domains": ["a.example.com"], "ansible_play_hosts_all": []}
 MONITORING: dict[str, Any] = {
     "inventory_hostname": "one",
     "monitoring_enabled": True,
@@ -65,11 +66,10 @@ def monitoring() -> list[tuple[str, str]]:
 
 
 def backups() -> list[tuple[str, str]]:
-    command = {"toll_app_backup_command": ["/usr/bin/restic", "backup", "{file}"]}
-    template = "backup/toll-app-backup.service.j2"
+    command = {"command": ["/usr/bin/restic", "backup", "{file}"]}
     return [
-        ("alone", render("toll_app", template, "Debian", **TOLL_APP)),
-        ("with-a-command", render("toll_app", template, "Debian", **TOLL_APP, **command)),
+        (name, render("application", "backup.service.j2", "Debian", **trusted(toll_app(**told))))
+        for name, told in (("alone", {}), ("with-a-command", {"backup": command}))
     ]
 
 
@@ -84,13 +84,13 @@ UNITS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     ),
     "gunicorn_systemd/unit.service.j2": gunicorn,
     "monitoring/service.conf.j2": monitoring,
-    "monitoring/systemd/toll-app-metrics.service.j2": lambda: rendered(
-        "monitoring", "systemd/toll-app-metrics.service.j2", **MONITORING
+    "monitoring/metrics.service.j2": lambda: rendered(
+        "monitoring", "metrics.service.j2", **MONITORING, application={"name": "shop"}
     ),
     "nginx/systemd/nginx.service.d/10-role.conf.j2": lambda: rendered(
         "nginx", "systemd/nginx.service.d/10-role.conf.j2"
     ),
-    "toll_app/backup/toll-app-backup.service.j2": backups,
+    "application/backup.service.j2": backups,
 }
 
 
@@ -143,7 +143,7 @@ def test_root_writes_metrics_where_only_root_can() -> None:
     """Both roles that write them name one place, right below a directory of the system."""
     places = {
         evaluate("monitoring", "__monitoring_textfiles", "Debian"),
-        evaluate("toll_app", "__toll_app_metrics_directory", "Debian"),
+        evaluate("application", "__application_metrics_directory", "Debian"),
     }
     assert {str(Path(place).parent) for place in places} == {"/var/lib"}
     assert len(places) == 1

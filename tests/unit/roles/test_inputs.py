@@ -1,4 +1,4 @@
-"""Every variable of every role with values of the wrong type, form and range.
+"""Every variable and every member of a description with values of the wrong type, form and range.
 
 The real action runs with the real specifications and rules, in this process: a run of Ansible
 for each of some thousand values would take an hour.
@@ -14,18 +14,30 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+import yaml
 from ansible.errors import AnsibleError, AnsibleTemplateSyntaxError
 from ansible_collections.wsgi.host.plugins.plugin_utils import formats as known
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import TYPES
 from conftest import trusted
 
 from . import preflight
-from .preflight import HOST, arguments, check, loaded, options, own
-from .render import ROLES
+from .describing import describe, read, shop, toll_app
+from .preflight import HOST, arguments, check, options, own
+from .render import FACTS, ROLES
 
-NAMES = ("certbot", "gunicorn_systemd", "monitoring", "nginx", "toll_app")
+NAMES = ("application", "certbot", "gunicorn_systemd", "monitoring", "nginx", "toll_app")
 # What has no default, and one item of each list, so that what is below it is tried.
 BASE: dict[str, dict[str, Any]] = {
+    "application": {
+        "applications": {
+            "shop": {
+                "source": {"directory": "app"},
+                "domains": ["app.example.com"],
+                "data": {"seeds": [{"name": "admin", "words": ["bin/admin"]}]},
+                "environment": {"MODE": "fast"},
+            }
+        }
+    },
     "certbot": {"certbot_certificates": [{"name": "a", "domains": ["app.example.com"]}]},
     "gunicorn_systemd": {
         "gunicorn_systemd_name": "shop",
@@ -39,6 +51,7 @@ BASE: dict[str, dict[str, Any]] = {
         "monitoring_enabled": True,
         "monitoring_urls": ["https://app.example.com/readyz"],
         "monitoring_watched": [{"name": "a", "address": "a.example.com:9443"}],
+        "monitoring_applications": [{"name": "shop"}],
     },
     "nginx": {
         "nginx_sites": [
@@ -50,7 +63,7 @@ BASE: dict[str, dict[str, Any]] = {
             }
         ]
     },
-    "toll_app": {"toll_app_domains": ["app.example.com"]},
+    "toll_app": {},
 }
 # Of the wrong type, and text that no variable can be: it would break a line of a configuration.
 WRONG: dict[str, list[Any]] = {
@@ -79,6 +92,8 @@ def leaves(found: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tu
     for name, option in found.items():
         path = (*above, name)
         yield path, option
+        if option["type"] == "dict" and above[:1] == ("applications",):
+            yield from leaves(option.get("options", {}), path)
         if option["type"] == "list":
             inner = {"type": option["elements"], "no_log": option.get("no_log")}
             if "options" not in option and option["elements"] != "dict":
@@ -101,11 +116,22 @@ def placed(base: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[s
         else:
             if following == "*" and not isinstance(at.get(key), list):
                 at[key] = [None]
-            at = at[key]
+            at = at.setdefault(key, {})
     return dict(variables)
 
 
-CASES = [(role, path, option) for role in NAMES for path, option in leaves(options(role))]
+# Members of the one description that all cases begin with.
+MEMBERS: dict[str, Any] = yaml.safe_load((ROLES / "application/meta/description.yml").read_text())
+
+
+def all_options(role: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Path of every variable of a role, and of all that is below it."""
+    yield from leaves(options(role))
+    if role == "application":
+        yield from leaves(MEMBERS, ("applications", "shop"))
+
+
+CASES = [(role, path, option) for role in NAMES for path, option in all_options(role)]
 EACH = pytest.mark.parametrize(
     ("role", "path", "option"), CASES, ids=[".".join(path) for _, path, _ in CASES]
 )
@@ -126,10 +152,12 @@ def rounds(role: str) -> Iterator[list[tuple[tuple[str, ...], Any]]]:
         rest = []
         for path, option in mine:
             wrong = WRONG.get(option["type"], [])
-            if ".".join(path) in WITHOUT_FORMAT:
+            if ".".join(path).replace("applications.shop.", "applications.*.") in WITHOUT_FORMAT:
                 wrong = [value for value in wrong if not isinstance(value, str)]
             if len(path) == depth and turn < len(wrong):
-                taken = at_once.setdefault(path[0], (path, wrong[turn]))
+                # Of one description all members at once; below a list one after the other.
+                whole = path if path[0] == "applications" and "*" not in path else path[:1]
+                taken = at_once.setdefault(".".join(whole), (path, wrong[turn]))
                 if taken[0] != path:
                     rest.append([(path, wrong[turn])])
         if at_once:
@@ -150,7 +178,7 @@ def test_a_wrong_value_is_refused_under_its_name(role: str) -> None:
             where = ".".join(path).replace(".*", "[0]")
             refusal = rf"- {re.escape(where)}(\[0\])? .*(: |use one of )"
             if not any(re.match(refusal, line) for line in lines):
-                about = [line for line in lines if path[0] in line]
+                about = [line for line in lines if where in line]
                 said.append(f"{where} = {value!r}: {about or 'passes'}")
     assert said == []
 
@@ -160,14 +188,19 @@ def test_no_value_makes_a_rule_stumble(
     role: str, path: tuple[str, ...], option: Mapping[str, Any]
 ) -> None:
     """Whatever it is, it passes or is refused by words that name a variable of the role."""
-    for value in [*ODD.get(option["type"], []), None]:
+    odd = ODD.get(option["type"], [])
+    if path[-1] == "role":
+        # Ansible looks for it before anything else, and says what it has not found.
+        odd = [""]
+    for value in [*odd, None]:
         try:
             message = check(role, placed(trusted(BASE[role]), path, trusted(value)))
         except AnsibleTemplateSyntaxError:
             # Half a template, which Ansible itself refuses before any rule.
             assert value == "{{"
             continue
-        assert not message or re.search(rf"^- {role}_", message, re.MULTILINE), message
+        named = rf"^- ({role}_|applications\b)"
+        assert not message or re.search(named, message, re.MULTILINE), message
 
 
 @EACH
@@ -178,12 +211,21 @@ def test_every_value_has_a_format_or_a_range(
     if option["type"] not in ("int", "float", "str", "path") or option.get("choices"):
         return
     told = arguments(role)["formats"]
-    if ".".join(path) not in told:
-        assert ".".join(path) in WITHOUT_FORMAT, f"{'.'.join(path)}: give it a format or a range"
+    name = ".".join(path).replace("applications.shop.", "applications.*.")
+    if name not in told:
+        assert name in WITHOUT_FORMAT, f"{name}: give it a format or a range"
 
 
-# A credential may be any text, of several lines too.
-WITHOUT_FORMAT = {"gunicorn_systemd_credentials.*.value"}
+WITHOUT_FORMAT = {
+    # A credential may be any text, of several lines too.
+    "gunicorn_systemd_credentials.*.value",
+    # So may what a command reads.
+    "applications.*.data.seeds.*.stdin",
+    # Text is its directory.
+    "applications.*.source",
+    # Ansible looks for the role, and says what it has not found.
+    "applications.*.role",
+}
 
 
 SECRET = "7Zq-n0t-sh0wn-anywhere-at-all-0123456789"
@@ -193,48 +235,41 @@ EXAMPLES: dict[str, tuple[dict[str, Any], str]] = {
         "monitoring_enable is not a variable of role monitoring; did you mean monitoring_enabled?",
     ),
     "a key of digits": (
-        {"toll_app_secret_key": 12345678901234567890123456789012},
-        "toll_app_secret_key is a secret, not shown here; text is needed: put it in quotation",
-    ),
-    "a key of one letter": (
-        {"toll_app_secret_key": "a" * 32},
-        "toll_app_secret_key is made of fewer than 6 different characters: make one with",
+        toll_app(secrets={"secret_key": 12345678901234567890123456789012}),
+        "applications.toll-app.secrets has secret_key, which is neither text in one line nor",
     ),
     "a password of blanks": (
         {"toll_app_admin_password": " " * 12},
         "toll_app_admin_password begins or ends with a blank: remove the blank",
     ),
     "a time that is none": (
-        {"toll_app_backup_calendar": "every night"},
-        'toll_app_backup_calendar is "every night", which is not a calendar event: write it as',
+        shop(backup={"calendar": "every night"}),
+        'applications.shop.backup.calendar is "every night", which is not a calendar event',
     ),
     "a negative time": (
-        {"toll_app_check_time_limit": -5},
-        "toll_app_check_time_limit is -5, which is negative: use 1 to 3600 (Seconds within which",
+        shop(health={"time_limit_seconds": -5}),
+        "applications.shop.health.time_limit_seconds is -5, which is negative: use 1 to 3600 "
+        "(Seconds within which",
     ),
     "a name for itself": (
-        {"toll_app_domains": ["localhost"]},
-        'toll_app_domains[0] is "localhost", which is every host\'s name for itself: write the',
+        shop(domains=["localhost"]),
+        'applications.shop.domains[0] is "localhost", which is every host\'s name for itself',
     ),
     "a placeholder for a password": (
-        {"toll_app_database_url": "postgresql://toll:PASSWORD@db.example.com/toll"},
-        "toll_app_database_url has the placeholder of an example as its password: write the real",
+        shop(data={"database_url": "postgresql://toll:PASSWORD@db.example.com/toll"}),
+        "applications.shop.data.database_url has the placeholder of an example as its password",
     ),
     "a directory that is not there": (
-        {"toll_app_source": "/nope"},
-        'toll_app_source ("/nope") has no requirements.txt on the control node: name the',
+        shop(source="/nope"),
+        "applications.shop.source.directory is /nope, which is not a directory of the control node",
     ),
     "a placeholder that is none": (
-        {"toll_app_backup_command": ["/usr/bin/rsync", "{filename}"]},
-        "toll_app_backup_command has {filename}, which stands for nothing: use {file}, {record}",
-    ),
-    "a size of another program": (
-        {"toll_app_max_body_size": "1GB"},
-        'toll_app_max_body_size is "1GB", which is not a size: write a number of bytes, or one',
+        shop(backup={"command": ["/usr/bin/rsync", "{filename}"]}),
+        "applications.shop.backup.command has {filename}, which stands for nothing: use {file}",
     ),
     "a setting with a bad name": (
-        {"toll_app_environment": {"MY-NAME": 1}},
-        "toll_app_environment has MY-NAME, which cannot be the name of an environment variable",
+        shop(environment={"MY-NAME": 1}),
+        "applications.shop.environment has MY-NAME, which cannot be the name of an",
     ),
     "one address twice": (
         {
@@ -250,7 +285,8 @@ EXAMPLES: dict[str, tuple[dict[str, Any], str]] = {
 def test_examples(example: str) -> None:
     """Each was tried on a host once, and passed, crashed or was refused under another name."""
     variables, expected = EXAMPLES[example]
-    message = check("toll_app", trusted(BASE["toll_app"] | variables))
+    told = trusted(BASE["application"] | variables)
+    message = check("toll_app" if "toll_app_" in expected else "application", told)
     assert f"- {expected}" in message
     assert message.endswith(f"Nothing was changed on {HOST}.")
 
@@ -283,7 +319,7 @@ def test_examples_of_other_roles(role: str, variables: dict[str, Any], expected:
 def test_a_file_system_without_programs_is_refused() -> None:
     """It was an import error of the application, after four changes."""
     host = {"mounts": {"/": 10000, "/opt": 10000}, "noexec": ["/opt"]}
-    for role in ("toll_app", "certbot", "gunicorn_systemd"):
+    for role in ("application", "certbot", "gunicorn_systemd"):
         message = check(role, trusted(BASE[role]), host)
         assert "is on the file system /opt, which is mounted with noexec" in message
         assert "`mount -o remount,exec /opt`" in message
@@ -339,55 +375,144 @@ def test_a_person_does_not_become_the_services_user() -> None:
 
 def test_a_limit_of_the_journal_that_is_there_stays() -> None:
     host = {"journal_limits": ["/etc/systemd/journald.conf.d/site.conf"]}
-    message = check("toll_app", trusted(BASE["toll_app"]), host)
-    assert "- toll_app_journal_size " in message
+    message = check("application", trusted(BASE["application"]), host)
+    assert "- application_journal_size " in message
     assert "/etc/systemd/journald.conf.d/site.conf has a limit already" in message
-    assert check("toll_app", trusted(BASE["toll_app"] | {"toll_app_journal_size": ""}), host) == ""
+    without = trusted(BASE["application"] | {"application_journal_size": ""})
+    assert check("application", without, host) == ""
 
 
 def told(role: str) -> dict[str, Any]:
-    """What toll_app tells another role."""
-    for task in loaded(ROLES / "toll_app" / "tasks" / "main.yml"):
-        if task.get("ansible.builtin.import_role", {}).get("name") == role:
-            found: dict[str, Any] = task["vars"]
-            return found
+    """What the role `application` tells another one."""
+    file = "service.yml" if role == "gunicorn_systemd" else "main.yml"
+    for task in read(ROLES / "application" / "tasks" / file):
+        for how in ("ansible.builtin.import_role", "ansible.builtin.include_role"):
+            if task.get(how, {}).get("name") == role:
+                found: dict[str, Any] = task["vars"]
+                return found
     raise AssertionError(role)
+
+
+def composed(role: str, variables: Mapping[str, Any]) -> str:
+    """What a role says to what the role `application` makes of these variables for it."""
+    mine = trusted(BASE["application"] | dict(variables))
+    mine |= {
+        "__application_descriptions": describe(
+            {"inventory_hostname": HOST, **mine}, FACTS["Debian"]
+        )
+    }
+    mine |= {"ansible_play_hosts_all": [HOST], "hostvars": {HOST: dict(mine)}}
+    mine |= {"role_path": str(ROLES / "application")}
+    return check(role, own("application") | mine | told(role))
 
 
 @pytest.mark.parametrize(
     ("role", "variables", "expected"),
     [
-        ("nginx", {"toll_app_max_body_size": "1GB"}, 'toll_app_max_body_size is "1GB"'),
         (
             "nginx",
-            {"toll_app_more_sites": [{"name": "x", "domains": ["x.example.com"], "upstrem": "a"}]},
-            "toll_app_more_sites[0].upstrem is not a key of toll_app_more_sites[0]; did you mean",
+            shop(site={"max_body_size": "1GB"}),
+            'applications.shop.site.max_body_size is "1GB", which is not a size: write a number',
+        ),
+        (
+            "nginx",
+            shop(site={"max_body_sise": "1m"}),
+            "applications.shop.site.max_body_sise is not a key of applications.shop.site; did you",
         ),
         (
             "nginx",
             {
-                "toll_app_more_sites": [
+                "application_more_sites": [
+                    {"name": "x", "domains": ["x.example.com"], "upstrem": ""}
+                ]
+            },
+            "application_more_sites[0].upstrem is not a key of application_more_sites[0]; did you",
+        ),
+        (
+            "nginx",
+            {
+                "application_more_sites": [
                     {"name": "x", "domains": ["APP.example.com"], "upstream": "127.0.0.1:1"}
                 ]
             },
-            "nginx_sites (made of toll_app_domains, toll_app_max_body_size",
+            "nginx_sites (made of applications.shop.site, applications.shop.domains",
         ),
         (
             "gunicorn_systemd",
-            {"toll_app_environment": {"A-B": "x"}},
-            "toll_app_environment has a name that cannot be an environment variable",
+            shop(environment={"A-B": "x"}),
+            "applications.shop.environment has a name that cannot be an environment variable",
         ),
-        ("certbot", {"toll_app_domains": ["under_score.example"]}, "toll_app_domains[0] is"),
+        (
+            "gunicorn_systemd",
+            shop(web={"workers": "many"}),
+            'applications.shop.web.workers is "many" (text); an integer is needed',
+        ),
+        (
+            "gunicorn_systemd",
+            # For all applications of a host.
+            {"gunicorn_systemd_timeout": "long"},
+            'gunicorn_systemd_timeout is "long" (text); an integer is needed',
+        ),
+        (
+            "gunicorn_systemd",
+            shop(wsgi="my app"),
+            'applications.shop.wsgi ("my app") does not name a WSGI application',
+        ),
+        (
+            "certbot",
+            shop(domains=["under_score.example"]),
+            'applications.shop.domains[0] is "under_score.example"',
+        ),
     ],
 )
 def test_a_role_that_another_one_calls_uses_the_name_that_was_written(
     role: str, variables: dict[str, Any], expected: str
 ) -> None:
     """Nobody has written `nginx_sites[0].max_body_size`."""
-    mine = own("toll_app") | trusted(BASE["toll_app"] | variables)
-    mine["role_path"] = str(ROLES / "toll_app")
-    message = check(role, mine | told(role))
-    assert f"- {expected}" in message
+    assert f"- {expected}" in composed(role, variables)
+
+
+# What a description says of the web processes and of the site, by the options of other roles.
+FOLLOWS = {
+    *("name", "user", "group", "directory", "python", "wsgi_app", "environment", "credentials"),
+    *("network", "release_root", "release", "check_path", "check_status", "check_release_member"),
+    "health_path",
+}
+SITE = options("nginx")["nginx_sites"]["options"]
+PARTS = {
+    ("gunicorn_systemd", "web"): {
+        name.removeprefix("gunicorn_systemd_"): option
+        for name, option in options("gunicorn_systemd").items()
+        if name.removeprefix("gunicorn_systemd_") not in FOLLOWS
+    },
+    ("nginx", "site"): {
+        name: option
+        for name, option in SITE.items()
+        if name not in ("name", "domains", "certificate", "certificate_key", "upstream")
+    },
+}
+
+
+@pytest.mark.parametrize(("role", "part"), PARTS, ids=lambda each: str(each))
+@pytest.mark.parametrize("turn", range(max(map(len, WRONG.values()))))
+def test_a_wrong_value_for_another_role_is_refused_as_it_was_written(
+    role: str, part: str, turn: int
+) -> None:
+    told = {
+        name: WRONG[option["type"]][turn]
+        for name, option in PARTS[role, part].items()
+        if turn < len(WRONG.get(option["type"], []))
+    }
+    lines = composed(role, shop(**{part: told})).splitlines()
+    missing = [
+        name
+        for name in told
+        if not any(
+            re.match(rf"- applications\.shop\.{part}\.{name}(\[0\])? .*(: |use one of )", line)
+            for line in lines
+        )
+    ]
+    assert missing == [], "\n".join(lines)
 
 
 @pytest.mark.parametrize(
@@ -447,15 +572,17 @@ def test_a_name_with_half_of_the_roles_is_refused(name: str) -> None:
 def test_a_name_typed_for_this_run_is_meant_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """`-e revision=v1` deployed the working tree; in an inventory it may be anybody's."""
     given = {"revision": "v1", "mine": 1}
-    assert check("toll_app", trusted(BASE["toll_app"] | given)) == ""
+    assert check("application", trusted(BASE["application"] | given)) == ""
     monkeypatch.setattr(preflight.action_plugin, "load_extra_vars", lambda loader: given)
-    message = check("toll_app", trusted(BASE["toll_app"] | given))
+    message = check("application", trusted(BASE["application"] | given))
     assert "- revision is given with -e" in message
-    assert "did you mean toll_app_revision?" in message
+    assert "did you mean application_revision?" in message
     assert "mine" not in message
 
 
 @pytest.mark.parametrize("name", ["nginx_sites", "certbot_certificates"])
 def test_what_the_role_makes_itself_has_no_effect_in_an_inventory(name: str) -> None:
     """The remedies of nginx and certbot named them, and nobody read what was written there."""
-    assert f"- {name} has no effect" in check("toll_app", trusted(BASE["toll_app"] | {name: []}))
+    assert f"- {name} has no effect" in check(
+        "application", trusted(BASE["application"] | {name: []})
+    )

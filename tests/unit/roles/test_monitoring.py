@@ -20,7 +20,13 @@ RULES = Path(__file__).with_name("monitoring_rules.yml")
 RULES_OF_DAYS = Path(__file__).with_name("monitoring_rules_of_days.yml")
 FLEET_RULES = Path(__file__).with_name("monitoring_fleet_rules.yml")
 URLS = ["https://app.example.com/readyz"]
-ON: dict[str, Any] = {"monitoring_enabled": True, "monitoring_urls": URLS}
+# One that counts its requests itself, and one that does not.
+APPLICATIONS = [{"name": "toll-app", "metrics": "/metrics"}, {"name": "shop"}]
+ON: dict[str, Any] = {
+    "monitoring_enabled": True,
+    "monitoring_urls": URLS,
+    "monitoring_applications": APPLICATIONS,
+}
 SECRET = "https://alerts.example.com/not-a-secret-77aa"
 # What Ansible knows of every host.
 HOST: dict[str, Any] = {"inventory_hostname": "web1", "groups": {"monitoring": ["watch1"]}}
@@ -30,8 +36,18 @@ WATCHES: dict[str, Any] = {
     "inventory_hostname": "watch1",
     "monitoring_application": False,
     "monitoring_watched": [
-        {"name": "web1", "address": "192.0.2.10:9443", "backups": True},
-        {"name": "web2", "address": "[2001:db8::2]:9443", "backups": False},
+        {
+            "name": "web1",
+            "address": "192.0.2.10:9443",
+            "backups": True,
+            "applications": ["toll-app", "shop"],
+        },
+        {
+            "name": "web2",
+            "address": "[2001:db8::2]:9443",
+            "backups": False,
+            "applications": ["shop"],
+        },
         {"name": "web.3", "address": "web3.example.com:9444"},
     ],
     "__monitoring_trusted": [{"name": "web1", "certificate": "-- of web1 --"}],
@@ -41,6 +57,7 @@ WATCHES: dict[str, Any] = {
 WATCHED: dict[str, Any] = {
     "monitoring_enabled": True,
     "monitoring_server": "watch1",
+    "monitoring_applications": APPLICATIONS,
     "__monitoring_trusted": [{"name": "watch1", "certificate": "-- of watch1 --"}],
 }
 # Every branch of the templates is taken by one of these.
@@ -211,24 +228,28 @@ def test_everything_listens_on_the_loopback() -> None:
     assert re.findall(r"listen (.*);", status) == ["127.0.0.1:9145"]
 
 
-@pytest.mark.parametrize("variant", ["ON", "WATCHED"])
-@pytest.mark.parametrize(
-    ("address", "url"),
-    [
-        ({}, "http://unix:/run/gunicorn/toll-app.sock:/metrics"),
-        ({"monitoring_app_address": "127.0.0.1:5000"}, "http://127.0.0.1:5000/metrics"),
-    ],
-    ids=["socket", "tcp"],
-)
-def test_nginx_asks_the_application_for_its_counts(
-    variant: str, address: dict[str, str], url: str
-) -> None:
-    """Past nginx the application does not answer them: every user of the host could ask."""
-    variables = {**HOST, **{"ON": ON, "WATCHED": WATCHED}[variant], **address}
+@pytest.mark.parametrize(("variant", "times"), [("ON", 1), ("WATCHED", 2)])
+def test_nginx_asks_the_applications_for_their_counts(variant: str, times: int) -> None:
+    """Past nginx they do not answer them: every user of the host could ask."""
+    variables = {**HOST, **{"ON": ON, "WATCHED": WATCHED}[variant]}
     status = render("monitoring", "nginx-status.conf.j2", "Debian", **variables)
-    assert f"proxy_pass {url};" in status
-    prometheus = render("monitoring", "monitoring/prometheus.yml.j2", "Debian", **variables)
-    assert ":5000" not in prometheus
+    assert status.count("location = /app/toll-app {") == times
+    asked = "proxy_pass http://unix:/run/gunicorn/toll-app.sock:/metrics;"
+    assert status.count(asked) == times
+    # One that counts nothing is there all the same: what watches it cannot know.
+    assert status.count("location = /app/shop {") == times
+    assert status.count('return 200 "";') == times
+
+
+def test_what_is_learned_names_the_host_and_the_application() -> None:
+    read = yaml.safe_load(configuration(**ON)["prometheus.yml"])
+    (toll, shop) = [each for each in read["scrape_configs"] if each["job_name"].startswith("app-")]
+    assert (toll["metrics_path"], shop["metrics_path"]) == ("/app/toll-app", "/app/shop")
+    assert toll["static_configs"][0]["labels"] == {
+        "job": "app",
+        "instance": "web1",
+        "application": "toll-app",
+    }
 
 
 def test_a_watched_host_opens_one_port_to_one_key() -> None:
@@ -255,7 +276,12 @@ def test_a_watched_host_without_ipv6_opens_no_port_of_it() -> None:
 def test_who_is_asked_has_to_show_a_key_that_is_known() -> None:
     read = yaml.safe_load(configuration(**WATCHES)["prometheus.yml"])
     others = [each for each in read["scrape_configs"] if each["job_name"].endswith("-of-others")]
-    assert [each["metrics_path"] for each in others] == ["/app", "/nginx", "/node"]
+    assert [each["metrics_path"] for each in others] == [
+        "/app/toll-app",
+        "/app/shop",
+        "/nginx",
+        "/node",
+    ]
     for each in others:
         assert each["scheme"] == "https"
         assert each["tls_config"] == {
@@ -302,7 +328,9 @@ def test_each_kind_of_host_runs_what_it_is_for(variant: dict[str, Any], runs: se
     services = evaluate("monitoring", "__monitoring_services", "Debian", **variables)
     assert {each["name"].removeprefix("prometheus") for each in services} == runs
     units = evaluate("monitoring", "__monitoring_units", "Debian", **variables)
-    assert ("toll-app-metrics.timer" in units) == (variant is not WATCHES)
+    own = [unit for unit in units if unit.endswith("-metrics.timer")]
+    wanted = [] if variant is WATCHES else ["toll-app-metrics.timer", "shop-metrics.timer"]
+    assert own == wanted
 
 
 def test_what_another_host_does_now_is_stopped() -> None:
@@ -395,7 +423,7 @@ def test_good_input_passes(said: dict[str, str], case: str) -> None:
 
 def test_numbers_are_written_where_node_exporter_reads_them() -> None:
     """Three owners of one directory: who writes, who may write, and who reads."""
-    told = evaluate("toll_app", "__toll_app_metrics_directory", "Debian")
+    told = evaluate("application", "__application_metrics_directory", "Debian")
     read = evaluate("monitoring", "__monitoring_textfiles", "Debian")
     assert told == read == str(Application("toll-app").metrics)
 

@@ -5,7 +5,6 @@ What the options mean is documented with the module, `plugins/modules/preflight.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import re
@@ -15,15 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
-from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleError
-from ansible.module_utils.common.yaml import yaml_load
 from ansible.parsing.vault import EncryptedString
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import module_loader
 from ansible.template import Templar, trust_as_template
-from ansible.utils.vars import get_unique_id, load_extra_vars
-from ansible_collections.wsgi.host.plugins.plugin_utils.reach import run_module
+from ansible.utils.vars import load_extra_vars
+from ansible_collections.wsgi.host.plugins.plugin_utils.host import FACT, known, looked_at
+from ansible_collections.wsgi.host.plugins.plugin_utils.roles import (
+    defaults_of,
+    options_of,
+    read_options,
+    reason,
+    role_directory,
+)
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import (
     Checker,
     covers,
@@ -32,9 +36,8 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.variables import (
     walk,
 )
 
-FACT = "wsgi_host"
 # Templated here and not by Ansible, whose own error would come before the one that explains it.
-LATE = frozenset({"rules", "free_disk", "executable", "modules", "ports"})
+LATE = frozenset({"rules", "each", "free_disk", "executable", "modules", "ports"})
 # What a template reads through these may be another thing each time.
 UNPREDICTABLE = re.compile(
     r"\b(hostvars|vars|lookup|query|q|now)\s*[\[(.]|\|\s*(ansible\.builtin\.)?(random|shuffle)\b"
@@ -53,6 +56,8 @@ class ActionModule(ActionBase):
             "role",
             "formats",
             "rules",
+            "each",
+            "values",
             "families",
             "free_disk",
             "executable",
@@ -76,25 +81,22 @@ class ActionModule(ActionBase):
         role = str(self._task.args.get("role") or "")
         if not role:
             raise AnsibleActionFail("role: name the role whose variables are to be checked")
-        directory = self._role_directory(role, task_vars)
+        directory = role_directory(self._loader, task_vars, role)
         if self._passed(role, directory, task_vars):
             return {"changed": False}
         try:
             checker = Checker(
                 role,
-                _options(directory),
+                self._options(directory),
                 self._task.args.get("formats") or {},
-                task_vars.get(f"__{role}_origins"),
+                self._templar.template(task_vars.get(f"__{role}_origins")),
             )
         except ValueError as error:
             raise AnsibleActionFail(f"formats: {error}") from error
 
-        host = self._known(task_vars)
-        if not host:
-            probed = run_module(self, "wsgi.host.probe", task_vars, {})
-            if probed.get("failed") or probed.get("unreachable"):
-                return probed
-            host = {**probed["ansible_facts"][FACT], "play": self._play()}
+        host, failure = looked_at(self, task_vars)
+        if failure:
+            return failure
         families = [str(family) for family in self._task.args.get("families") or []]
         _check_host(checker, host, families)
         variables = {
@@ -107,6 +109,7 @@ class ActionModule(ActionBase):
         self._check_variables(checker, templar, variables, directory)
         for check in (
             self._check_rules,
+            self._check_each,
             self._check_disk,
             self._check_executable,
             self._check_modules,
@@ -115,24 +118,12 @@ class ActionModule(ActionBase):
             check(checker, templar, host)
         if checker.problems:
             return _refusal(checker, str(task_vars.get("inventory_hostname", "the host")))
-        passed = {**host.get("passed", {}), role: self._digest(role, directory, variables)}
+        passed = {**host.get("passed", {})}
+        # A role that serves several applications is asked for each of them.
+        passed[role] = [*passed.get(role, []), self._digest(role, directory, variables)]
         # The list of packages is nothing to fill a screen with.
         quiet = {"changed": False, "_ansible_verbose_override": True}
         return {**quiet, "ansible_facts": {FACT: {**host, "passed": passed}}}
-
-    def _role_directory(self, role: str, task_vars: Mapping[str, Any]) -> Path:
-        """Where the role is: that of the task, or one beside it or in the roles path."""
-        own = task_vars.get("role_path")
-        candidates = [Path(str(own)), Path(str(own)).parent / role] if own else []
-        candidates += [Path(self._loader.get_basedir()) / "roles" / role]
-        places = C.config.get_config_value("DEFAULT_ROLES_PATH")
-        candidates += [Path(place) / role for place in places]
-        for candidate in candidates:
-            if candidate.name == role and candidate.is_dir():
-                return candidate
-        raise AnsibleActionFail(
-            f"role: there is no role {role} in {', '.join(str(path) for path in candidates)}"
-        )
 
     def _family_variables(self, directory: Path, family: str) -> dict[str, Any]:
         path = directory / "vars" / f"{os.path.basename(family)}.yml"
@@ -140,28 +131,15 @@ class ActionModule(ActionBase):
             return {}
         return self._loader.load_from_file(str(path), trusted_as_template=True) or {}
 
-    def _play(self) -> str:
-        """What tells this play of this run from all others."""
-        play = getattr(self._task._role, "_play", None)
-        return str(getattr(play, "_uuid", None) or get_unique_id().rpartition("-")[0])
-
-    def _known(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """The host as probed in this play, empty if it was not.
-
-        A fact of an earlier play, or of an earlier run out of a fact cache, would describe a host
-        that has changed since.
-        """
-        known = task_vars.get("ansible_facts", {}).get(FACT) or {}
-        return known if known.get("play") == self._play() else {}
-
     def _passed(self, role: str, directory: Path, task_vars: Mapping[str, Any]) -> bool:
         """Whether the same variables have passed in this play.
 
         A role asks when all roles are checked and when it runs itself. Without this the second time
         would cost what the first does, most of it for loading Jinja's filters.
         """
-        before = self._known(task_vars).get("passed", {}).get(role)
-        return before is not None and before == self._digest(role, directory, task_vars)
+        before = known(self, task_vars).get("passed", {}).get(role)
+        digest = self._digest(role, directory, task_vars) if before else None
+        return digest is not None and digest in before
 
     def _digest(self, role: str, directory: Path, variables: Mapping[str, Any]) -> str | None:
         """A hash of all that the verdict rests on, None if that cannot be said.
@@ -194,7 +172,7 @@ class ActionModule(ActionBase):
     def _check_variables(
         self, checker: Checker, templar: Templar, variables: Mapping[str, Any], directory: Path
     ) -> None:
-        defaults = self._defaults(directory)
+        defaults = defaults_of(self._loader, directory)
 
         def is_set(name: str) -> bool:
             return name in variables and not (
@@ -230,22 +208,64 @@ class ActionModule(ActionBase):
                 checker.doubtful.add(name)
                 continue
             hidden = isinstance(variables[name], EncryptedString) or is_secret(checker.spec[name])
-            why = "" if hidden else f" ({_reason(errors[name])})"
+            why = "" if hidden else f" ({reason(errors[name])})"
             checker.add(
                 name, f"{name} cannot be computed{why}: define what it refers to, or correct it"
             )
 
-    def _defaults(self, directory: Path) -> dict[str, Any]:
-        path = directory / "defaults" / "main.yml"
-        return (self._loader.load_from_file(str(path)) or {}) if path.is_file() else {}
+    def _options(self, directory: Path) -> dict[str, dict[str, Any]]:
+        """The role's options, with those of dictionaries whose keys are names of a person's."""
+        options = options_of(directory)
+        for name, file in (self._task.args.get("values") or {}).items():
+            path = directory / str(file)
+            values = read_options(path, path.stat().st_mtime_ns)
+            options = {**options, str(name): {**options[name], "values": values}}
+        return options
 
     def _check_rules(self, checker: Checker, templar: Templar, host: Mapping[str, Any]) -> None:
-        rules = _listed(templar, "rules", self._task.args.get("rules"))
+        self._hold(checker, templar, _listed(templar, "rules", self._task.args.get("rules")))
+
+    def _check_each(self, checker: Checker, templar: Templar, host: Mapping[str, Any]) -> None:
+        """Rules that hold for each entry of a dictionary."""
+        each = self._task.args.get("each") or {}
+        if not each:
+            return
+        _refuse_keys(
+            "each", each, {"variable", "entries", "as", "name_as", "rules"}, optional=set()
+        )
+        variable = str(each["variable"])
+        entries = _templated(templar, "each", each["entries"], {variable})
+        rules = _listed(templar, "each", each["rules"])
+        for name, entry in (entries if isinstance(entries, Mapping) else {}).items():
+            if f"{variable}.{name}" in checker.faulty():
+                continue
+            available = {
+                **templar.available_variables,
+                str(each["as"]): entry,
+                str(each["name_as"]): name,
+            }
+            inner = templar.copy_with_new_env(available_variables=available)
+            self._hold(checker, inner, rules, f"{variable}.{name}.")
+
+    def _hold(
+        self,
+        checker: Checker,
+        templar: Templar,
+        rules: list[Mapping[str, Any]],
+        prefix: str = "",
+    ) -> None:
+        """Hold what was set against some rules.
+
+        Args:
+            prefix: of the variables that they name, which are members of it.
+        """
         faulty = checker.faulty()
         for rule in rules:
             _refuse_keys("rules", rule, {"that", "variable", "problem", "remedy"}, optional=set())
             variable = str(rule["variable"])
-            if _concerns(rule["that"], faulty) or variable in faulty:
+            # Each rule of an entry reads the entry by a private variable, and it is right so far.
+            concerned = _words(rule["that"]) & faulty if prefix else _concerns(rule["that"], faulty)
+            if concerned or variable in faulty:
                 continue
             try:
                 if templar.evaluate_conditional(rule["that"]):
@@ -259,10 +279,11 @@ class ActionModule(ActionBase):
                     continue
                 raise AnsibleActionFail(
                     f"{variable} could not be checked, by a fault of role {checker.role} and not "
-                    f"of yours: the rule `{rule['that']}` fails with {_reason(error)}. Nothing was "
+                    f"of yours: the rule `{rule['that']}` fails with {reason(error)}. Nothing was "
                     f"changed. Report the rule and what the variable is set to"
                 ) from error
-            checker.add(variable, f"{_named(checker, templar, variable)} {problem}: {remedy}")
+            named = prefix + variable if prefix else _named(checker, templar, variable)
+            checker.add(prefix + variable, f"{named} {problem}: {remedy}")
 
     def _check_disk(self, checker: Checker, templar: Templar, host: Mapping[str, Any]) -> None:
         raw = self._task.args.get("free_disk") or {}
@@ -321,31 +342,15 @@ class ActionModule(ActionBase):
                 _check_port(checker, host, about, item, set(map(str, programs or [])))
 
 
-def _options(directory: Path) -> dict[str, dict[str, Any]]:
-    """Options of the role's entry point `main`."""
-    for name in ("argument_specs.yml", "argument_specs.yaml"):
-        path = directory / "meta" / name
-        if path.is_file():
-            return _read_options(path, path.stat().st_mtime_ns)
-    raise AnsibleActionFail(
-        f"role {directory.name} has no meta/argument_specs.yml to hold variables against"
-    )
-
-
 def _roles_beside(directory: Path) -> dict[str, list[str]]:
     """Variables of the role and of those beside it, by the role's name."""
     return {
-        path.name: list(_options(path)) if (path / "meta" / "argument_specs.yml").is_file() else []
+        path.name: (
+            list(options_of(path)) if (path / "meta" / "argument_specs.yml").is_file() else []
+        )
         for path in directory.parent.iterdir()
         if (path / "tasks").is_dir()
     }
-
-
-@functools.lru_cache
-def _read_options(path: Path, changed: int) -> dict[str, dict[str, Any]]:
-    """Options in a file; all roles of a project are read by each of them."""
-    specs = yaml_load(path.read_text(encoding="utf-8"))
-    return specs["argument_specs"]["main"].get("options") or {}
 
 
 def _names(variables: Mapping[str, Any]) -> Iterator[str]:
@@ -353,15 +358,6 @@ def _names(variables: Mapping[str, Any]) -> Iterator[str]:
     for name in sorted(variables):
         if name != FACT and not name.startswith(("_", "ansible_")):
             yield name
-
-
-def _reason(error: AnsibleError) -> str:
-    """What an error of a template says, in one line."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    text = getattr(cause, "message", None) or str(cause)
-    return " ".join(str(text).split()).rstrip(".")
 
 
 def _words(value: Any) -> set[str]:
@@ -388,7 +384,7 @@ def _templated(templar: Templar, option: str, value: Any, faulty: set[str]) -> A
     except AnsibleError as error:
         if faulty:
             return None
-        raise AnsibleActionFail(f"{option}: {_reason(error)}") from error
+        raise AnsibleActionFail(f"{option}: {reason(error)}") from error
 
 
 def _listed(templar: Templar, option: str, value: Any) -> list[Mapping[str, Any]]:

@@ -36,6 +36,7 @@ class ActionModule(ActionBase):
             )
         _, options = self.validate_argument_spec(
             argument_spec={
+                "application": {"type": "str", "default": ""},
                 "hosts": {"type": "dict", "required": True},
                 "failed": {"type": "dict", "default": {}},
                 "format": {"type": "str", "choices": list(FORMATS), "default": "table"},
@@ -44,8 +45,13 @@ class ActionModule(ActionBase):
         )
         write = fleet.as_json if options["format"] == "json" else fleet.report
         # A result would be indented and quoted by whatever callback shows it.
-        Display().display(write(options["hosts"], options["failed"]))
+        application = options["application"]
+        Display().display(write(application, options["hosts"], options["failed"]))
         result["changed"] = False
         result["drift"] = fleet.drift(options["hosts"])
         result["down"] = fleet.down(options["hosts"])
+        result["complaints"] = {
+            host: f"{application}: {why}" if application else why
+            for host, why in {**options["failed"], **result["down"]}.items()
+        }
         return result

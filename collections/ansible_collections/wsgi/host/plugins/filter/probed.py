@@ -29,11 +29,24 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: C(urls), none where the host has no C(toll_app_domains), and C(verify).
+  description: C(urls) and C(applications), none where the host has no application, and C(verify).
   type: dict
 """
 
 HTTPS_PORT = 443
+
+
+def descriptions(variables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The host's applications: whole where this run has put them together, or as written."""
+    whole = variables.get("__application_descriptions") or {}
+    found = whole.get("applications") or variables.get("applications")
+    return found if isinstance(found, Mapping) else {}
+
+
+def path(description: Mapping[str, Any]) -> str:
+    """What says that the application can do its work."""
+    health = description.get("health")
+    return str(health.get("path") or "/") if isinstance(health, Mapping) else "/"
 
 
 def probed(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,9 +55,16 @@ def probed(variables: Mapping[str, Any]) -> dict[str, Any]:
     Nobody trusts a certificate that a host signed itself, or that of a private or trial authority.
     """
     port = int(variables.get("nginx_https_port", HTTPS_PORT))
+    suffix = "" if port == HTTPS_PORT else f":{port}"
     urls = [
-        f"https://{domain}{'' if port == HTTPS_PORT else f':{port}'}/readyz"
-        for domain in (variables.get("toll_app_domains") or [])[:1]
+        f"https://{description['domains'][0]}{suffix}{path(description)}"
+        for description in descriptions(variables).values()
+        if isinstance(description, Mapping) and description.get("domains")
+    ]
+    applications = [
+        {"name": name, "metrics": str(description.get("metrics") or "")}
+        for name, description in descriptions(variables).items()
+        if isinstance(description, Mapping)
     ]
     trusted = (
         bool(variables.get("certbot_obtain", True))
@@ -53,6 +73,7 @@ def probed(variables: Mapping[str, Any]) -> dict[str, Any]:
     )
     return {
         "urls": list(variables.get("monitoring_urls") or urls),
+        "applications": applications,
         "verify": bool(variables.get("monitoring_probe_verify", trusted)),
     }
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.wsgi.host.plugins.filter.backing_up import backing_up
+from ansible_collections.wsgi.host.plugins.filter.probed import descriptions
+
 DOCUMENTATION = r"""
 name: watched
 short_description: List the hosts that one watches
@@ -13,8 +16,8 @@ description:
   - Reads from the inventory which hosts are watched by one of them, for C(monitoring_watched) of
     the role C(monitoring). A host is watched by the one that its C(monitoring_server) names, if
     its C(monitoring_enabled) is set.
-  - Of hosts that share a database, which is those with the same C(toll_app_database_url), the
-    first is the one whose backups are expected, as in the role C(toll_app).
+  - Of hosts whose application has a database in common, the first is the one whose backups are
+    expected, as in the role C(application).
 options:
   _input:
     description: C(hostvars).
@@ -35,12 +38,14 @@ author: [toll-app maintainers]
 EXAMPLES = r"""
 - name: List who is watched
   ansible.builtin.debug:
-    msg: "{{ hostvars | wsgi.host.watched(inventory_hostname, groups['toll_app']) }}"
+    msg: "{{ hostvars | wsgi.host.watched(inventory_hostname, groups['web']) }}"
 """
 
 RETURN = r"""
 _value:
-  description: For each host C(name), C(address) with the port of its gateway, and C(backups).
+  description: >-
+    For each host C(name), C(address) with the port of its gateway, C(backups), and the names of its
+    C(applications).
   type: list
   elements: dict
 """
@@ -57,25 +62,14 @@ def address(variables: Mapping[str, Any], name: str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def backs_up(hostvars: Mapping[str, Any], name: str, hosts: Sequence[str]) -> bool:
-    """Whether a host makes copies: with a database of its own, or as the first of a shared one."""
-    own = hostvars[name]
-    if "monitoring_backups" in own:
-        return bool(own["monitoring_backups"])
-    url = own.get("toll_app_database_url") or ""
-    sharing = [each for each in hosts if (hostvars[each].get("toll_app_database_url") or "") == url]
-    return bool(own.get("toll_app_backup", True)) and (not url or sharing[0] == name)
-
-
-def watched(
-    hostvars: Mapping[str, Any], server: str, hosts: Sequence[str]
-) -> list[dict[str, str | bool]]:
+def watched(hostvars: Mapping[str, Any], server: str, hosts: Sequence[str]) -> list[dict[str, Any]]:
     """List the hosts that `server` watches."""
     return [
         {
             "name": name,
             "address": address(hostvars[name], name),
-            "backups": backs_up(hostvars, name, hosts),
+            "backups": backing_up(hostvars, name, hosts),
+            "applications": list(descriptions(hostvars[name])),
         }
         for name in hosts
         if hostvars[name].get("monitoring_server") == server

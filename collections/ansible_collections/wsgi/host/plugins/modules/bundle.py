@@ -106,7 +106,7 @@ EXAMPLES = r"""
     source: "{{ playbook_dir }}/../app"
     python: "{{ ansible_facts['wsgi_host'].python.version }}"
     architecture: "{{ ansible_facts['wsgi_host'].architecture }}"
-  register: __toll_app_bundle
+  register: shop_bundle
 
 - name: bundle | Build the application as it was at a tag
   wsgi.host.bundle:
@@ -116,7 +116,7 @@ EXAMPLES = r"""
     revision: v1.4.0
     python: "{{ ansible_facts['wsgi_host'].python.version }}"
     architecture: "{{ ansible_facts['wsgi_host'].architecture }}"
-  register: __toll_app_bundle
+  register: shop_bundle
 
 - name: bundle | Build certbot, which is dependencies only
   wsgi.host.bundle:

@@ -49,6 +49,17 @@ options:
       variable: {description: The variable that the message is about., type: str, required: true}
       problem: {description: "What is wrong, a clause such as C(is also nginx_http_port).", type: str, required: true}
       remedy: {description: "What to do, in the imperative.", type: str, required: true}
+  each:
+    description: >-
+      Rules for each of C(entries), a dictionary that is made of the variable C(variable). An entry is C(as) in their templates,
+      and its key C(name_as); C(variable) of a rule is a member of the entry.
+    type: dict
+    default: {}
+  values:
+    description: >-
+      Files of the role with the options of a dictionary's entries, as in an argument specification, by the dictionary's name.
+    type: dict
+    default: {}
   short_names:
     description: >-
       Variables without the role's prefix that it takes from the command line, such as C(release). A name that is two

@@ -126,13 +126,13 @@ EXAMPLES = r"""
 - name: release | Install the release
   wsgi.host.release:
     root: /opt/toll-app
-    bundle: "{{ __toll_app_bundle.bundle }}"
+    bundle: "{{ shop_bundle.bundle }}"
     activate: false
 
 - name: release | Find out whether somebody has edited the live release
   wsgi.host.release:
     root: /opt/toll-app
-    bundle: "{{ __toll_app_bundle.bundle }}"
+    bundle: "{{ shop_bundle.bundle }}"
     verify: true
   check_mode: true
 """

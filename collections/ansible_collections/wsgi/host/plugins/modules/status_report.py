@@ -10,6 +10,10 @@ description:
   - Writes what the hosts answered to the terminal, and what differs between them.
   - Runs on the control node only and changes nothing.
 options:
+  application:
+    description: Whose hosts these are, for the first line.
+    type: str
+    default: ""
   hosts:
     description: What C(toll-app status --json) answered, by host.
     type: dict

@@ -52,7 +52,7 @@ def going_back(hosts: Mapping[str, Answer], wanted: str) -> dict[str, str]:
     """Return the release that each host goes back to, the same content on all of them.
 
     Args:
-        hosts: what `toll-app releases --json` answered, by host.
+        hosts: what `releases --json` answered, by host.
         wanted: an id, a content or the beginning of a revision. Empty: the last release that was
             judged healthy before the live one.
 
@@ -107,7 +107,7 @@ def _previous(hosts: Mapping[str, Answer]) -> dict[str, str]:
         "No other release that was judged healthy and can start is on "
         + ("all of these hosts" if len(hosts) > 1 else "this host")
         + ", so there is nothing to go back to. Name one with -e release=ID, or deploy one with "
-        "playbooks/deploy.yml -e toll_app_revision=REVISION. " + _on_the_hosts(hosts)
+        "playbooks/deploy.yml -e application_revision=REVISION. " + _on_the_hosts(hosts)
     )
 
 
@@ -159,14 +159,14 @@ def _named(hosts: Mapping[str, Answer], wanted: str) -> dict[str, str]:
         raise FleetError(
             f"release is {wanted!r}, which cannot start on every host. Name another one, or "
             f"build it for the Python of the hosts with playbooks/deploy.yml "
-            f"-e toll_app_revision=REVISION:\n" + "\n".join(broken)
+            f"-e application_revision=REVISION:\n" + "\n".join(broken)
         )
     if lacking:
         where = "any host" if not found else " and ".join(lacking)
         raise FleetError(
             f"release is {wanted!r}, which is not on {where}. Name one that is on all of them, by "
             f"its id or its revision; or deploy it, if it is a revision of the repository, with "
-            f"playbooks/deploy.yml -e toll_app_revision={wanted}. " + _on_the_hosts(hosts)
+            f"playbooks/deploy.yml -e application_revision={wanted}. " + _on_the_hosts(hosts)
         )
     return found
 
@@ -243,16 +243,18 @@ HEADINGS = (
 )
 
 
-def report(hosts: Mapping[str, Answer], failed: Mapping[str, str]) -> str:
+def report(application: str, hosts: Mapping[str, Answer], failed: Mapping[str, str]) -> str:
     """Return a table of hosts, with what is not as it should be below it.
 
     Args:
-        hosts: what `toll-app status --json` answered, by host.
+        application: its name, for the first line; empty for none.
+        hosts: what `status --json` answered, by host.
         failed: why there is no answer, by host.
     """
     rows = [list(HEADINGS), *(_row(host, answer) for host, answer in hosts.items())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
+    lines = [f"{application}:"] if application else []
+    lines += [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
@@ -273,8 +275,14 @@ def report(hosts: Mapping[str, Answer], failed: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def as_json(hosts: Mapping[str, Answer], failed: Mapping[str, str]) -> str:
-    """Return the same in one line of JSON: `hosts`, `failed`, `drift`, `ok`."""
+def as_json(application: str, hosts: Mapping[str, Answer], failed: Mapping[str, str]) -> str:
+    """Return the same in one line of JSON: `application`, `hosts`, `failed`, `drift`, `ok`."""
     found = drift(hosts)
-    told = {"hosts": hosts, "failed": failed, "drift": found, "ok": not found and not failed}
+    told = {
+        "application": application,
+        "hosts": hosts,
+        "failed": failed,
+        "drift": found,
+        "ok": not found and not failed,
+    }
     return json.dumps(told, sort_keys=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import subprocess
 import tarfile
@@ -25,7 +26,12 @@ def git(directory: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """Run git in a directory; raise SourceError where it is not installed."""
     try:
         return subprocess.run(
-            ["git", "-C", str(directory), *arguments], capture_output=True, check=False
+            ["git", "-C", str(directory), *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            # Nobody is there to answer a question.
+            env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
         )
     except OSError as error:
         raise SourceError(f"git cannot be run: {error.strerror}. Install it") from error
@@ -65,13 +71,75 @@ def export(source: Path, revision: str, target: Path, variable: str) -> str:
         )
     commit = named.stdout.decode().strip()
     top, folder = prefix.stdout.decode().rstrip("\n").split("\n")
-    folder = folder.rstrip("/")
+    _unpack(Path(top), commit, folder.rstrip("/"), target, f"{variable} is {revision!r}")
+    return commit
+
+
+def fetched(repository: str, cache: Path) -> Path:
+    """Return a mirror of a repository, as it is now.
+
+    Args:
+        repository: anything that git can clone: an address, or a path.
+        cache: a directory of mirrors.
+
+    Raises SourceError where it is not reached. A password in the address is not in the message.
+    """
+    shown = re.sub(r"(://)[^/@]*@", r"\1", repository)
+    if repository.startswith("-"):
+        raise SourceError(f"source.repository is {shown!r}. Name an address or a path")
+    mirror = cache / hashlib.sha256(repository.encode()).hexdigest()[:16]
+    cache.mkdir(parents=True, exist_ok=True)
+    if not (mirror / "HEAD").exists():
+        git(cache, "init", "--quiet", "--bare", str(mirror))
+    # Whatever was there before: tags that moved, branches that are gone.
+    refs = [
+        "+HEAD:refs/remotes/origin/HEAD",
+        "+refs/heads/*:refs/heads/*",
+        "+refs/tags/*:refs/tags/*",
+    ]
+    done = git(mirror, "fetch", "--quiet", "--prune", "--update-head-ok", "--", repository, *refs)
+    if done.returncode:
+        said = words(done).replace(repository, shown)
+        raise SourceError(
+            f"source.repository is {shown!r}, which cannot be fetched: {said}. See that `git "
+            f"ls-remote` reaches it from the control node without a question"
+        )
+    git(mirror, "symbolic-ref", "HEAD", "refs/remotes/origin/HEAD")
+    return mirror
+
+
+def export_tree(mirror: Path, revision: str, folder: str, target: Path, variable: str) -> str:
+    """Write what a directory of a mirror held at a revision to `target`; return the commit.
+
+    Args:
+        folder: below the root of the repository; empty for all of it.
+        variable: what the operator set, for messages.
+
+    Raises SourceError if there is no such revision, or no such directory in it.
+    """
+    for name in (revision, f"refs/remotes/origin/{revision}"):
+        named = git(
+            mirror, "rev-parse", "--verify", "--quiet", "--end-of-options", name + "^{commit}"
+        )
+        if named.returncode == 0:
+            break
+    else:
+        raise SourceError(
+            f"{variable} is {revision!r}, which the repository does not have. Push it, or name a "
+            f"commit, a tag or a branch that `git ls-remote` shows"
+        )
+    commit = named.stdout.decode().strip()
+    _unpack(mirror, commit, folder.strip("/"), target, f"{variable} is {revision!r}")
+    return commit
+
+
+def _unpack(repository: Path, commit: str, folder: str, target: Path, subject: str) -> None:
     # The directory becomes the root of the archive.
     tree = f"{commit}:{folder}" if folder else commit
-    packed = git(Path(top), "archive", "--format=tar", tree)
+    packed = git(repository, "archive", "--format=tar", tree)
     if packed.returncode:
         raise SourceError(
-            f"{variable} is {revision!r} (commit {commit[:12]}), which has no directory {folder}/ "
+            f"{subject} (commit {commit[:12]}), which has no directory {folder}/ "
             f"({words(packed)}). Name a later revision"
         )
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
@@ -88,7 +156,6 @@ def export(source: Path, revision: str, target: Path, variable: str) -> str:
                 # Refused with all others, and with a message, where the files are gathered.
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.symlink_to(member.linkname)
-    return commit
 
 
 @dataclass(frozen=True)

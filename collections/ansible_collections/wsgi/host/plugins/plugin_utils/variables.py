@@ -2,7 +2,7 @@
 
 A value passes if every template that uses it sees the type that the specification names. There this
 is stricter than Ansible's own validation, which converts a copy of the value and throws it away:
-`toll_app_domains: app.example.com` passes there as a list, and the role then walks its letters.
+`domains: app.example.com` passes there as a list, and the role then walks its letters.
 """
 
 from __future__ import annotations
@@ -294,6 +294,13 @@ class Checker:
         secret: bool,
     ) -> None:
         options = option.get("options")
+        if "values" in option:
+            # The keys are names of a person's, and what is wrong with one says nothing of another.
+            entry = {"type": "dict", "required": True, "options": option["values"]}
+            for key, item in value.items():
+                name = f"{where}.{key}"
+                self._value(f"{variable}.{key}", name, (*path, "*"), item, entry, secret=secret)
+            return
         if not options:
             for key, item in value.items():
                 inside = self.written(f"{where}.{key}")
@@ -361,7 +368,8 @@ class Checker:
         if meant is None:
             return remedy
         remedy += f", without quotation marks: {where}: {meant}"
-        if len(path) == 1:
+        # What another role made of a description is nothing to be given there.
+        if len(path) == 1 and where == path[0]:
             remedy += f""", on the command line -e '{{"{where}": {meant}}}'"""
         return remedy
 
@@ -399,7 +407,8 @@ class Checker:
         foreign = tuple(f"{other}_" for other in other_roles if other != self.role)
         known = [name for name in self.spec if len(name) >= SHORTEST]
         for name in names:
-            if name in self.spec:
+            # The second is how a role brings the description of an application.
+            if name in self.spec or name.endswith("_application"):
                 continue
             if name.startswith(prefix):
                 if not (longer and name.startswith(longer)):

@@ -1,0 +1,193 @@
+"""Puts together what is said of the applications of a host.
+
+What the options mean is documented with the module, `plugins/modules/describe.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.template import Templar
+from ansible_collections.wsgi.host.plugins.plugin_utils import descriptions
+from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import project_of
+from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import filled, merged
+from ansible_collections.wsgi.host.plugins.plugin_utils.host import FACT, looked_at
+from ansible_collections.wsgi.host.plugins.plugin_utils.roles import (
+    defaults_of,
+    reason,
+    role_directory,
+)
+
+
+class ActionModule(ActionBase):
+    """Changes nothing, and makes no trip where the host was looked at before."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = True
+    _VALID_ARGS = frozenset({"applications", "bases", "options", "service_role"})
+
+    @classmethod
+    def finalize_task_arg(cls, name: str, value: Any, templar: Any, context: Any) -> Any:
+        # Templated here, so that an error names the application.
+        return value if name in ("applications", "bases") else templar.template(value)
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return the whole descriptions."""
+        super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        args = self._task.args
+        host, failure = looked_at(self, task_vars)
+        if failure:
+            return failure
+        variables = {
+            **task_vars,
+            "ansible_facts": {**task_vars.get("ansible_facts", {}), FACT: host},
+        }
+        templar = self._templar.copy_with_new_env(available_variables=variables)
+        own = role_directory(self._loader, task_vars, str(args.get("role") or "application"))
+        options = self._load(own / str(args.get("options") or "meta/description.yml"))
+        bases = _templated(templar, "bases", args.get("bases") or {})
+        service = self._service(templar, task_vars, str(args.get("service_role") or ""))
+        project = str(project_of(Path(str(task_vars.get("playbook_dir") or "."))))
+        result: dict[str, Any] = {}
+        described: dict[str, Any] = {}
+        written = self._written(templar, args.get("applications"))
+        for name, told in written.items() if isinstance(written, Mapping) else ():
+            role = str(told.get("role") or "") if isinstance(told, Mapping) else ""
+            base, own = map(descriptions.in_full, (bases.get(role, {}), told))
+            whole = merged(base, own)
+            if isinstance(whole, Mapping) and "source" in whole:
+                whole = {**whole, "source": descriptions.located(whole["source"], project)}
+            if isinstance(whole, Mapping):
+                whole = self._filled(name, whole, options, variables)
+                result[name] = _with_what_follows(name, whole, service)
+            described[name] = whole
+        right = {name: whole for name, whole in result.items() if "credentials" in whole}
+        links = self._setting(templar, task_vars, "certbot", "certbot_links_directory")
+        port = self._setting(templar, task_vars, "nginx", "nginx_https_port")
+        public = self._setting(templar, task_vars, "nginx", "nginx_public_https_port")
+        for whole in right.values():
+            whole.update(descriptions.reached(whole, links, port, public))
+        return {
+            "changed": False,
+            "https_port": port,
+            # The check of the variable says what is wrong with one that is no dictionary.
+            "described": described if isinstance(written, Mapping) else written,
+            "applications": result,
+            "names": list(result),
+            "certificates": [
+                {"name": whole["certificate_name"], "domains": whole["domains"]}
+                for whole in right.values()
+            ],
+            "sites": [descriptions.site(whole, links) for whole in right.values()],
+            "origins": _origins(list(right)),
+            "ansible_facts": {FACT: host},
+            "_ansible_verbose_override": True,
+        }
+
+    def _load(self, path: Path) -> dict[str, Any]:
+        return self._loader.load_from_file(str(path), trusted_as_template=True) or {}
+
+    def _written(self, templar: Templar, raw: Any) -> Any:
+        """What the person wrote, by the names of the applications if it is right so far."""
+        found = templar.template(raw) if isinstance(raw, str) else raw
+        if not isinstance(found, Mapping):
+            return found
+        return {
+            str(name): _templated(templar, f"applications.{name}", told)
+            for name, told in found.items()
+        }
+
+    def _setting(self, templar: Templar, task_vars: Mapping[str, Any], role: str, name: str) -> Any:
+        """A variable of a role, as the inventory or the role says."""
+        defaults = defaults_of(self._loader, role_directory(self._loader, task_vars, role))
+        inner = templar.copy_with_new_env(
+            available_variables={**defaults, **templar.available_variables}
+        )
+        return _templated(inner, name, task_vars.get(name, defaults[name]))
+
+    def _service(self, templar: Templar, task_vars: Mapping[str, Any], role: str) -> dict[str, Any]:
+        """The service's variables without their prefix, as the inventory or their role says."""
+        role = role or "gunicorn_systemd"
+        directory = role_directory(self._loader, task_vars, role)
+        defaults = defaults_of(self._loader, directory)
+        private = self._load(directory / "vars" / "main.yml")
+        inner = templar.copy_with_new_env(
+            available_variables={**private, **defaults, **templar.available_variables}
+        )
+        prefix = f"{role}_"
+        found = {}
+        for name in defaults:
+            try:
+                found[name.removeprefix(prefix)] = inner.template(
+                    task_vars.get(name, defaults[name])
+                )
+            except AnsibleError:
+                # Made of what the application's own description says: the role computes it.
+                continue
+        return found
+
+    def _filled(
+        self,
+        name: str,
+        description: Mapping[str, Any],
+        options: Mapping[str, Any],
+        variables: dict[str, Any],
+    ) -> dict[str, Any]:
+        def compute(default: Any, so_far: Mapping[str, Any]) -> Any:
+            available = {**variables, **so_far, "name": name}
+            inner = self._templar.copy_with_new_env(available_variables=available)
+            try:
+                return inner.template(default)
+            except AnsibleError:
+                # It reads something that is wrong, which the check says.
+                return None
+
+        return filled(description, options, compute)
+
+
+def _with_what_follows(
+    name: str, description: Mapping[str, Any], service: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The description with what follows from it; as it is where it is wrong."""
+    whole = {**description, "name": name, "service": {**service}}
+    try:
+        network, after = descriptions.reach(whole)
+        whole["certificate_name"] = descriptions.certificate_name(whole["domains"])
+        told = {key: value for key, value in whole["web"].items() if key in service}
+        whole["service"] |= {"network": network, "after": after, **told}
+        descriptions.site(whole, "")
+        whole["lock"] = descriptions.lock_of(whole["source"])
+        whole["credentials"] = descriptions.credentials(whole)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        # Something is missing or of a wrong type, which the check of the description says.
+        pass
+    return whole
+
+
+def _origins(names: list[str]) -> dict[str, str]:
+    """What a person wrote that sites and certificates are made of."""
+    found = {}
+    for index, name in enumerate(names):
+        found[f"nginx_sites[{index}]"] = f"applications.{name}.site"
+        found[f"nginx_sites[{index}].domains"] = f"applications.{name}.domains"
+        found[f"certbot_certificates[{index}]"] = f"applications.{name}.domains"
+        found[f"certbot_certificates[{index}].domains"] = f"applications.{name}.domains"
+    return found
+
+
+def _templated(templar: Templar, where: str, value: Any) -> Any:
+    try:
+        return templar.template(value)
+    except AnsibleError as error:
+        raise AnsibleActionFail(
+            f"{where} cannot be computed ({reason(error)}): define what it refers to, or correct "
+            f"it. Nothing was changed"
+        ) from error

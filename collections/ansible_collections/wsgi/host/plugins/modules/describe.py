@@ -1,0 +1,76 @@
+#!/usr/bin/python
+"""Puts together what is said of the applications of a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: describe
+short_description: Put together what is said of the applications of a host
+version_added: "1.0.0"
+description:
+  - Takes the descriptions of applications as a person wrote them, puts each over what a role brings for it, and fills in the
+    defaults. Wrong ones are left as they are, for M(wsgi.host.preflight) to refuse.
+  - Runs on the control node. The host is looked at first, if it was not in this play.
+  - The result holds secrets in memory. It is not shown, whatever the verbosity, and is not a fact, so no cache keeps it.
+options:
+  applications:
+    description: The descriptions by name.
+    type: dict
+    required: true
+  bases:
+    description: What roles bring, by the name of the role.
+    type: dict
+    default: {}
+  options:
+    description: A file of the role with the options of a description, as in an argument specification.
+    type: str
+    default: meta/description.yml
+  service_role:
+    description: >-
+      The role whose variables C(web) names without their prefix. What is left out there is as the inventory or the role says.
+    type: str
+    default: gunicorn_systemd
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: none}
+author: [toll-app maintainers]
+"""
+
+EXAMPLES = r"""
+- name: describe | Put the descriptions together
+  wsgi.host.describe:
+    applications: "{{ applications }}"
+  register: __application_descriptions
+"""
+
+RETURN = r"""
+applications:
+  description: >-
+    The whole descriptions by name. Each has C(name), and C(service), the variables of the service's role without their prefix.
+  type: dict
+  returned: success
+described:
+  description: The same without what follows from them, for M(wsgi.host.preflight).
+  type: dict
+  returned: success
+sites:
+  description: The sites, for C(nginx_sites).
+  type: list
+  returned: success
+certificates:
+  description: Their certificates, for C(certbot_certificates).
+  type: list
+  returned: success
+origins:
+  description: What a person wrote that the items of both are made of.
+  type: dict
+  returned: success
+https_port:
+  description: The port of nginx for HTTPS.
+  type: int
+  returned: success
+names:
+  description: Their names, in the order in which they were written.
+  type: list
+  returned: success
+"""

@@ -1,0 +1,186 @@
+"""Descriptions of applications: what a role brings, what a person says of it, and the defaults."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+
+def in_full(description: Any) -> Any:
+    """The description without what is short for something else."""
+    if isinstance(description, Mapping) and isinstance(description.get("source"), str):
+        return {**description, "source": {"directory": description["source"]}}
+    return description
+
+
+def located(source: Any, project: str) -> Any:
+    """A source whose paths on the control node begin at the root, or at the project's directory."""
+    if not isinstance(source, Mapping) or source.get("repository"):
+        return source
+    found = dict(source)
+    for key in ("directory", "lock"):
+        value = found.get(key)
+        alone = key == "directory" or not found.get("directory")
+        if isinstance(value, str) and value and alone:
+            found[key] = os.path.normpath(os.path.join(project, os.path.expanduser(value)))
+    return found
+
+
+def lock_of(source: Mapping[str, Any]) -> str:
+    """The path of the lock file that a description names, below a repository or on its own."""
+    if source["repository"] or not source["directory"] or not source["lock"]:
+        return str(source["lock"])
+    return os.path.join(source["directory"], source["lock"])
+
+
+def merged(base: Any, own: Any) -> Any:
+    """What a person says over what a role brings: dictionaries by their members, all else whole."""
+    if not (isinstance(base, Mapping) and isinstance(own, Mapping)):
+        return own
+    result = dict(base)
+    for key, value in own.items():
+        result[key] = merged(base[key], value) if key in base else value
+    return result
+
+
+def filled(
+    description: Mapping[str, Any],
+    options: Mapping[str, Mapping[str, Any]],
+    compute: Callable[[Any, Mapping[str, Any]], Any],
+) -> dict[str, Any]:
+    """The description with a value for everything that has a default.
+
+    Members that no option names, and values of a wrong type, stay as they are: the check of the
+    description says so under the name that the person wrote.
+
+    Args:
+        options: as in an argument specification.
+        compute: gives the value of a default, from the description as far as it is filled.
+    """
+    whole = dict(description)
+
+    def fill(part: dict[str, Any], members: Mapping[str, Mapping[str, Any]]) -> None:
+        for name, option in members.items():
+            if name not in part and "default" in option:
+                part[name] = compute(option["default"], whole)
+            inner = option.get("options")
+            if inner and option.get("type") == "dict" and isinstance(part.get(name), Mapping):
+                part[name] = dict(part[name])
+                fill(part[name], inner)
+            elif inner and option.get("type") == "list" and isinstance(part.get(name), list):
+                part[name] = [
+                    dict(item) if isinstance(item, Mapping) else item for item in part[name]
+                ]
+                for item in part[name]:
+                    if isinstance(item, dict):
+                        fill(item, inner)
+
+    fill(whole, options)
+    return whole
+
+
+def certificate_name(domains: Sequence[str]) -> str:
+    """One name for each set of domains, whatever their order.
+
+    nginx goes over to new domains and their certificate in one reload, and back as well: see
+    docs/decisions/0023.
+    """
+    names = sorted({domain.lower() for domain in domains})
+    if len(names) == 1:
+        return names[0]
+    return f"{names[0][:200]}-{hashlib.sha256(','.join(names).encode()).hexdigest()[:8]}"
+
+
+def site(description: Mapping[str, Any], links_directory: str) -> dict[str, Any]:
+    """The application's site, as an item of `nginx_sites`.
+
+    Args:
+        links_directory: where certbot's role has a directory for each certificate.
+    """
+    name, told = description["name"], dict(description["site"])
+    certificate = f"{links_directory}/{certificate_name(description['domains'])}"
+    static = told.pop("static", [])
+    # nginx's role says what is wrong with anything else.
+    right = isinstance(static, list)
+    if right:
+        static = [
+            {**item, "directory": os.path.join(f"/opt/{name}", str(item.get("directory", "")))}
+            if isinstance(item, Mapping)
+            else item
+            for item in static
+        ]
+    if right and description["static"]:
+        # Below each file's hash, the files of all releases on the host: see docs/decisions/0010.
+        released = {"location": "/static/", "directory": f"/opt/{name}/static", "immutable": True}
+        static.insert(0, released)
+    return {
+        "name": name,
+        "domains": description["domains"],
+        "certificate": f"{certificate}/fullchain.pem",
+        "certificate_key": f"{certificate}/privkey.pem",
+        "upstream": f"unix:/run/gunicorn/{name}.sock",
+        "static": static,
+        **told,
+    }
+
+
+def credentials(description: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Its secrets, as `gunicorn_systemd_credentials`."""
+    found = [
+        {"name": name, **value} if isinstance(value, Mapping) else {"name": name, "value": value}
+        for name, value in description["secrets"].items()
+    ]
+    url = description["data"]["database_url"]
+    return found + ([{"name": "database_url", "value": url}] if url else [])
+
+
+def database_hosts(url: str) -> list[str]:
+    """Where a database of PostgreSQL is, by a URL; no host at all, and a path, are this host's."""
+    parts = urlsplit(url)
+    told = [parts.hostname or "", *re.findall(r"(?:^|&)host=([^&]+)", parts.query)]
+    return [unquote(host) for host in told if host and not unquote(host).startswith("/")]
+
+
+def is_local(host: str) -> bool:
+    """Whether a host of a URL, with or without a port, is the one that connects."""
+    return bool(re.fullmatch(r"(localhost|127[.][0-9.]+|::1)(:[0-9]+)?", host))
+
+
+def reach(description: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """What the application has to reach, and the units that it starts after."""
+    url = description["data"]["database_url"]
+    hosts = database_hosts(url)
+    remote = [host for host in hosts if not is_local(host)]
+    network = "any" if remote else "local" if hosts else "none"
+    wanted = description["network"]
+    after = ["postgresql.service"] if url and not remote else []
+    return (network if wanted == "auto" else wanted), after
+
+
+def reached(
+    description: Mapping[str, Any], links_directory: str, port: object, public_port: object
+) -> dict[str, Any]:
+    """Where it is reached: `address`, `https_port`, `certificate`, and its notes about that.
+
+    Args:
+        links_directory: where certbot's role has a directory for each certificate.
+        port: of nginx for HTTPS.
+        public_port: the same as clients see it.
+    """
+    suffix = "" if str(public_port) == "443" else f":{public_port}"
+    address = f"https://{description['domains'][0]}{suffix}/"
+    notes = description["notes"]
+    return {
+        "address": address,
+        "https_port": port,
+        "certificate": f"{links_directory}/{description['certificate_name']}/fullchain.pem",
+        "notes": (
+            [str(line).replace("{address}", address) for line in notes]
+            if isinstance(notes, list)
+            else notes
+        ),
+    }

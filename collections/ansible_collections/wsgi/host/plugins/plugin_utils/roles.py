@@ -1,0 +1,64 @@
+"""Where roles are, and what they say of their variables."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible import constants as C
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.module_utils.common.yaml import yaml_load
+from ansible.parsing.dataloader import DataLoader
+
+
+def role_directory(loader: DataLoader, task_vars: Mapping[str, Any], role: str) -> Path:
+    """Where the role is: that of the task, or one beside it or in the roles path."""
+    own = task_vars.get("role_path")
+    candidates = [Path(str(own)), Path(str(own)).parent / role] if own else []
+    candidates += [Path(loader.get_basedir()) / "roles" / role]
+    places = C.config.get_config_value("DEFAULT_ROLES_PATH")
+    candidates += [Path(place) / role for place in places]
+    for candidate in candidates:
+        if candidate.name == role and candidate.is_dir():
+            return candidate
+    raise AnsibleActionFail(
+        f"role: there is no role {role} in {', '.join(str(path) for path in candidates)}"
+    )
+
+
+def options_of(directory: Path) -> dict[str, dict[str, Any]]:
+    """Options of the role's entry point `main`."""
+    for name in ("argument_specs.yml", "argument_specs.yaml"):
+        path = directory / "meta" / name
+        if path.is_file():
+            specs = read_options(path, path.stat().st_mtime_ns)
+            return specs["argument_specs"]["main"].get("options") or {}
+    raise AnsibleActionFail(
+        f"role {directory.name} has no meta/argument_specs.yml to hold variables against"
+    )
+
+
+@functools.lru_cache
+def read_options(path: Path, changed: int) -> dict[str, Any]:
+    """A file of specifications; all roles of a project are read by each of them."""
+    found: dict[str, Any] = yaml_load(path.read_text(encoding="utf-8"))
+    return found
+
+
+def defaults_of(loader: DataLoader, directory: Path) -> dict[str, Any]:
+    """The role's defaults, as templates."""
+    path = directory / "defaults" / "main.yml"
+    if not path.is_file():
+        return {}
+    return loader.load_from_file(str(path), trusted_as_template=True) or {}
+
+
+def reason(error: AnsibleError) -> str:
+    """What an error of a template says, in one line."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = getattr(cause, "message", None) or str(cause)
+    return " ".join(str(text).split()).rstrip(".")

@@ -1,0 +1,289 @@
+"""The guide "Bring your own application", typed command by command on a bare host."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from testinfra.host import Host
+
+PROJECT = Path(__file__).resolve().parents[3]
+GUIDE = PROJECT / "docs" / "APPLICATIONS.md"
+CONNECTION = (
+    "ansible_host",
+    "ansible_port",
+    "ansible_user",
+    "ansible_private_key_file",
+    "ansible_ssh_private_key_file",
+    "ansible_ssh_common_args",
+)
+SHOP = "shop.example.com"
+
+
+def blocks(heading: str) -> list[str]:
+    """The shell commands of the section whose heading ends with some words, block by block."""
+    section = re.split(rf"^## [0-9. ]*{re.escape(heading)}$", GUIDE.read_text(), flags=re.M)[1]
+    return re.findall(r"^```sh\n(.*?)^```$", section.split("\n## ")[0], re.M | re.S)
+
+
+class Workplace:
+    """A copy of the project, in which somebody follows the guide."""
+
+    def __init__(self, folder: Path, variables: dict[str, Any]) -> None:
+        self.project = folder / "project"
+        tracked = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=PROJECT, check=True, capture_output=True, text=True
+        )
+        for name in tracked.stdout.split("\0"):
+            source, target = PROJECT / name, self.project / name
+            if name and (source.is_file() or source.is_symlink()):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target, follow_symlinks=False)
+        (self.project / ".venv").symlink_to(PROJECT / ".venv")
+        self.host = {key: variables[key] for key in CONNECTION if key in variables}
+
+    def type(self, command: str, status: int = 0) -> str:
+        """Type commands into a shell; return what is read."""
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")
+        }
+        done = subprocess.run(
+            ["bash", "-euc", command],
+            cwd=self.project,
+            env={**environment, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == status, f"{command}\n{done.stdout}"
+        return done.stdout
+
+    def write_host(self) -> None:
+        """The address of the host, which the guide leaves to its reader."""
+        hosts = {"web": {"hosts": {"web1": {**self.host, "certbot_obtain": False}}}}
+        (self.project / "inventory/production/hosts.yml").write_text(yaml.safe_dump(hosts))
+
+    def describe(self, **applications: Any) -> None:
+        """What a reader writes further on."""
+        path = self.project / "inventory/production/group_vars/web/main.yml"
+        found = yaml.safe_load(path.read_text())
+        for name, told in applications.items():
+            if told is None:
+                found["applications"].pop(name)
+            else:
+                found["applications"].setdefault(name, {}).update(told)
+        path.write_text(yaml.safe_dump(found))
+
+
+def ask(address: str, name: str, path: str = "/") -> tuple[int, str]:
+    """Status and body of an answer over HTTPS; the certificate is self-signed."""
+    connection = http.client.HTTPSConnection(name, timeout=20)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    raw = socket.create_connection((address, 443), 20)
+    connection.sock = context.wrap_socket(raw, server_hostname=name)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+class Visitors:
+    """Ask a site all the time, and keep every answer that is not good."""
+
+    def __init__(self, address: str, name: str) -> None:
+        self.address, self.name = address, name
+        self.bad: list[str] = []
+        self.asked = 0
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(4)]
+
+    def _ask(self) -> None:
+        while not self._over.is_set():
+            try:
+                status, body = ask(self.address, self.name)
+                fault = "" if status == 200 else f"{status} {body[:80]}"
+            except OSError as error:
+                fault = repr(error)
+            self.asked += 1
+            if fault:
+                self.bad.append(fault)
+            time.sleep(0.02)
+
+    def __enter__(self) -> Visitors:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def workplace(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """The guide up to the first run, as it is typed."""
+    place = Workplace(tmp_path_factory.mktemp("guide"), dict(host.ansible.get_variables()))
+    for heading in ("An application", "Its lock file", "An inventory"):
+        for block in blocks(heading):
+            place.type(block)
+    place.write_host()
+    (production,) = blocks("Production")
+    place.output = place.type(production)  # type: ignore[attr-defined]
+    return place
+
+
+@pytest.fixture
+def web(workplace: Workplace) -> str:
+    """The host's address."""
+    return str(workplace.host["ansible_host"])
+
+
+def test_the_shortest_description_is_enough(workplace: Workplace, web: str) -> None:
+    """A newcomer judges a project by what the first page brings."""
+    assert ask(web, SHOP) == (200, "Hello from the shop\n")
+    output = str(workplace.output)  # type: ignore[attr-defined]
+    assert f"shop: https://{SHOP}/ (release " in output
+    described = yaml.safe_load(re.findall(r"<<'YAML'\n(.*?)YAML", GUIDE.read_text(), re.S)[0])
+    assert set(described["applications"]["shop"]) == {"source", "domains"}
+
+
+def test_it_runs_as_a_user_of_its_own_behind_its_own_socket(host: Host, as_root: Any) -> None:
+    """No port is opened that nobody asked for, and nobody else opens the socket."""
+    assert host.user("shop").shell.endswith("nologin")
+    assert "root www-data 660" in as_root("stat -c '%U %G %a' /run/gunicorn/shop.sock")
+    assert "gunicorn" not in as_root("ss -Hltnp")
+    assert as_root("shop").startswith("shop is up.")
+    assert json.loads(as_root("shop status --json"))["drift"] == []
+
+
+def test_the_next_release_and_the_way_back_lose_nobody(workplace: Workplace, web: str) -> None:
+    """As the guide has it, with visitors on the site."""
+    (commands,) = blocks("The next release")
+    with Visitors(web, SHOP) as visitors:
+        output = workplace.type(commands)
+    assert visitors.bad == []
+    assert visitors.asked > 100
+    assert "The release is healthy." in output
+    assert re.search(r"Rolled back from \w+ to \w+\.", output)
+    assert ask(web, SHOP) == (200, "Hello from the shop\n")
+
+
+def test_a_release_that_does_not_answer_is_not_let_in(workplace: Workplace, web: str) -> None:
+    deploy = ".venv/bin/ansible-playbook -i inventory/production playbooks/deploy.yml"
+    application = workplace.project.parent / "shop" / "app.py"
+    good = application.read_text()
+    application.write_text("raise RuntimeError('broken on purpose')\n")
+    try:
+        with Visitors(web, SHOP) as visitors:
+            output = workplace.type(deploy, status=2)
+        assert visitors.bad == []
+        assert "was judged bad in stage standby" in output
+        assert "broken on purpose" in output
+    finally:
+        application.write_text(good)
+
+
+def test_a_second_application_moves_in_beside_it(
+    host: Host, workplace: Workplace, web: str, as_root: Any
+) -> None:
+    """Own user, units and releases; a run of site.yml for it does not touch the first."""
+    blog = workplace.project.parent / "blog"
+    shutil.copytree(workplace.project.parent / "shop", blog)
+    (blog / "blog.py").write_text(
+        "def wsgi(environ, start_response):\n"
+        "    start_response('200 OK', [('Content-Type', 'text/plain')])\n"
+        "    return [environ['HTTP_HOST'].encode()]\n"
+    )
+    (blog / "app.py").unlink()
+    workplace.describe(
+        blog={"source": "../blog", "wsgi": "blog:wsgi", "domains": ["blog.example.com"]},
+        # A deploy of the working tree is none of this test.
+        shop={"web": {"workers": 2}},
+    )
+    site = ".venv/bin/ansible-playbook -i inventory/production site.yml"
+    with Visitors(web, SHOP) as visitors:
+        workplace.type(site)
+    assert visitors.bad == []
+    assert ask(web, "blog.example.com") == (200, "blog.example.com")
+    assert ask(web, SHOP)[0] == 200
+    before = as_root("systemctl show -P InvocationID shop.service")
+    output = workplace.type(site)
+    assert re.search(r"changed=0 ", output), output[-600:]
+    assert as_root("systemctl show -P InvocationID shop.service") == before
+    assert host.user("blog").uid != host.user("shop").uid
+    # None of them can look into the other.
+    for one, other in (("blog", "shop"), ("shop", "blog")):
+        assert host.run(f"sudo -u {one} ls /var/lib/{other}").rc != 0
+        assert host.run(f"sudo {one} exec python -c 'open(\"/etc/{other}/environment\")'").rc != 0
+
+
+def test_where_there_are_several_one_has_to_be_named(workplace: Workplace) -> None:
+    """A deploy of the wrong application would be found out by its users."""
+    play = ".venv/bin/ansible-playbook -i inventory/production playbooks/deploy.yml"
+    output = workplace.type(play, status=2)
+    assert "There are blog and shop" in output or "There are shop and blog" in output
+    assert "-e application=NAME" in output
+    output = workplace.type(f"{play} -e application=shp", status=2)
+    assert "There is no application shp: use one of blog, shop" in output
+
+
+def test_what_clashes_is_refused_before_anything(workplace: Workplace, as_root: Any) -> None:
+    before = as_root("find /etc /opt -newermt @0 -printf '%p %T@\\n' | sort | sha256sum")
+    site = ".venv/bin/ansible-playbook -i inventory/production site.yml"
+    workplace.describe(
+        blog={
+            "domains": [SHOP],
+            "web": {"bind": ["127.0.0.1:5000"]},
+            "backup": {"directory": "/var/backups/shop"},
+        },
+        shop={"web": {"bind": ["127.0.0.1:5000"]}},
+    )
+    output = " ".join(workplace.type(site, status=2).split())
+    assert f"applications.blog.domains has {SHOP}, which another application of this host" in output
+    assert "applications.blog.web.bind has port 5000, which another application" in output
+    assert "applications.blog.backup.directory is where another application" in output
+    workplace.describe(blog={"domain": ["x"], "domains": ["blog.example.com"]})
+    output = " ".join(workplace.type(site, status=2).split())
+    assert "applications.blog.domain is not a key of applications.blog; did you mean" in output
+    after = as_root("find /etc /opt -newermt @0 -printf '%p %T@\\n' | sort | sha256sum")
+    assert after == before
+
+
+def test_one_goes_and_the_other_stays(host: Host, workplace: Workplace, web: str) -> None:
+    """Its site, its units, its user and its data, and nothing of the other's."""
+    workplace.describe(blog=None)
+    workplace.describe(
+        blog={"source": "../blog", "wsgi": "blog:wsgi", "domains": ["blog.example.com"]},
+        shop={"web": {"workers": 2}},
+    )
+    with Visitors(web, SHOP) as visitors:
+        workplace.type(
+            ".venv/bin/ansible-playbook -i inventory/production playbooks/remove.yml "
+            "-e application=blog -e application_remove=everything -e application_remove_data=yes"
+        )
+    assert visitors.bad == []
+    assert not host.user("blog").exists
+    left = host.run("sudo find / -xdev -name '*blog*' -not -path '/proc/*' -not -path '/sys/*'")
+    assert [path for path in left.stdout.split() if "nginx" in path or "systemd" in path] == []
+    for path in ("/opt/blog", "/etc/blog", "/var/lib/blog", "/usr/local/sbin/blog"):
+        assert not host.file(path).exists, path
+    assert ask(web, SHOP) == (200, "Hello from the shop\n")
+    assert host.file("/usr/local/lib/apphost/current").exists

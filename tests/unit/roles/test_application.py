@@ -1,0 +1,707 @@
+"""The application's role: what it refuses, and what it tells the roles that it composes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import trusted
+
+from .describing import of_roles, shop, toll_app
+from .preflight import Case, preflight
+from .render import FAMILIES, ROLES, evaluate
+
+ROLE = "application"
+
+AGE = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+# What is said of the application, or set beside it, and the message.
+GUARDS: dict[str, tuple[dict[str, Any], str]] = {
+    "no application": ({"applications": {}}, "applications describes no application"),
+    "a list of applications": ({"applications": [{"name": "shop"}]}, "a dictionary is needed"),
+    "an application of nothing": (
+        {"applications": {"shop": None}},
+        "applications.shop is null: give it a value",
+    ),
+    "an application that is text": (
+        {"applications": {"shop": "../shop"}},
+        # It may be one.
+        "applications.shop is a secret, not shown here; a dictionary is needed",
+    ),
+    "no domain": (toll_app(domains=[]), "applications.toll-app.domains names no domain"),
+    "a domain twice": (
+        toll_app(domains=["a.example.com", "a.example.com"]),
+        "applications.toll-app.domains names a domain twice",
+    ),
+    "a domain that is none": (
+        toll_app(domains=["https://app.example.com/"]),
+        'applications.toll-app.domains[0] is "https://app.example.com/"',
+    ),
+    "no source": (
+        {"applications": {"shop": {"domains": ["app.example.com"]}}},
+        "applications.shop.source is not set",
+    ),
+    "an empty source": (shop(source=""), "applications.shop.source names neither a directory"),
+    "a source that is not there": (
+        shop(source="/none"),
+        "applications.shop.source.directory is /none, which is not a directory of the control",
+    ),
+    "a source without a lock file": (
+        shop(source="docs"),
+        "which has no lock file on the control node",
+    ),
+    "a lock file that is not there": (
+        shop(source={"directory": "app", "lock": "uv.lock"}),
+        "which has no lock file on the control node",
+    ),
+    "a revision of a directory": (
+        shop(source={"directory": "app", "revision": "v1"}),
+        "applications.shop.source.revision is set without source.repository",
+    ),
+    "a variable of another's": (
+        shop(web={"wrokers": 3}),
+        "applications.shop.web has wrokers, which no variable of role gunicorn_systemd is called",
+    ),
+    "what follows from the rest": (
+        shop(web={"user": "root", "workers": 3}),
+        "applications.shop.web has user, which no variable",
+    ),
+    "a name with a capital": (
+        {"applications": {"Shop": {"source": "app", "domains": ["a.example.com"]}}},
+        "applications.Shop.name cannot be the name of an application",
+    ),
+    "a long name": (
+        {"applications": {"s" * 32: {"source": "app", "domains": ["a.example.com"]}}},
+        "cannot be the name of an application",
+    ),
+    "a name that ends in a hyphen": (
+        {"applications": {"shop-": {"source": "app", "domains": ["a.example.com"]}}},
+        "cannot be the name of an application",
+    ),
+    "a short key": (toll_app(secrets={"secret_key": "tiny-7f3a"}), "is shorter than 32 characters"),
+    "a key of a number": (
+        shop(secrets={"key": 123456}),
+        "applications.shop.secrets has key, which is neither text in one line nor",
+    ),
+    "a key of two lines": (
+        shop(secrets={"key": "tiny-7f3a\ntiny-7f3a"}),
+        "applications.shop.secrets has key, which is neither text in one line nor",
+    ),
+    "a key of a few random bytes": (
+        shop(secrets={"key": {"random": 4}}),
+        "applications.shop.secrets has key, which is neither text in one line nor",
+    ),
+    "a database among the secrets": (
+        shop(secrets={"database_url": "postgresql://u:tiny-7f3a@db/shop"}),
+        "applications.shop.secrets holds database_url, which is the credential",
+    ),
+    "a key for everybody": (
+        toll_app(environment={"TOLL_SECRET_KEY": "seen-7f3a"}),
+        "every process on the host could read",
+    ),
+    "an address for everybody": (
+        toll_app(environment={"TOLL_DATABASE_URL": "postgresql://u:seen-7f3a@db/toll"}),
+        "set secrets.secret_key or data.database_url; they reach the application as credentials",
+    ),
+    "another database": (
+        toll_app(data={"database_url": "mysql://u:tiny-7f3a@db/toll"}),
+        "starts with mysql://: write postgresql://user:password@host/database",
+    ),
+    "a server without a database": (
+        toll_app(data={"database_url": "postgresql://u:tiny-7f3a@db"}),
+        "names no database",
+    ),
+    "copies below none": (
+        toll_app(data={"migration_copies": -1}),
+        "applications.toll-app.data.migration_copies is -1, which is negative",
+    ),
+    "a mount with a percent sign": (
+        toll_app(data={"mounts": ["/mnt/100%"]}),
+        "applications.toll-app.data.mounts has a path with a percent sign",
+    ),
+    "a file of data elsewhere": (
+        shop(data={"sqlite": "../blog/blog.db"}),
+        "applications.shop.data.sqlite is not a path below /var/lib/shop: write the name of the",
+    ),
+    "static files of the host": (
+        shop(static="/etc"),
+        "applications.shop.static is not a path below the application's directory",
+    ),
+    "a file of no release": (
+        shop(data={"packaged": "app/../../x"}),
+        "applications.shop.data.packaged is not a path below a release",
+    ),
+    "a table that is none": (
+        shop(data={"schema_table": "a; drop"}),
+        "applications.shop.data.schema_table cannot be the name of a table",
+    ),
+    "a command that nothing runs": (
+        shop(data={"commands": {"migrat": ["x"]}}),
+        "applications.shop.data.commands has migrat, which nothing would run: use backup, counts",
+    ),
+    "a command of one text": (
+        shop(data={"commands": {"migrate": "python manage.py migrate"}}),
+        "applications.shop.data.commands has migrate without a list of words",
+    ),
+    "a network beside the network": (
+        shop(web={"network": "any"}),
+        "applications.shop.web has network, which no variable",
+    ),
+    "a journal of a size that is none": (
+        {"application_journal_size": "much"},
+        'application_journal_size is "much", which is not a size',
+    ),
+    "a journal without days": (
+        {"application_journal_days": 0},
+        "application_journal_days is 0, which is less than 1",
+    ),
+    "no time for copies": (toll_app(backup={"calendar": ""}), "is not a calendar event"),
+    "copies before their time": (toll_app(backup={"jitter_seconds": -1}), "is negative"),
+    "copies where the application destroys them": (
+        toll_app(backup={"directory": "/var/lib/toll-app/copies"}),
+        "is where the application can write, and destroy what should outlive it",
+    ),
+    "a relative place for copies": (toll_app(backup={"directory": "copies"}), "is not an absolute"),
+    "a percent sign in a place to write": (
+        toll_app(backup={"writable_paths": ["/mnt/100%"]}),
+        "which systemd would read otherwise",
+    ),
+    "no copy at all": (toll_app(backup={"keep_days": 0}), "is less than 1: use 1 to 3650"),
+    "a recipient without a key": (
+        toll_app(backup={"recipient": "ops@example.com"}),
+        "is not a public key that age knows",
+    ),
+    "a private key for a recipient": (
+        toll_app(backup={"recipient": "AGE-SECRET-KEY-1QQQ7F3A"}),
+        "is a private key",
+    ),
+    "a command of a shell": (
+        toll_app(backup={"command": ["rsync {file} host:"]}),
+        "applications.toll-app.backup.command must start with the absolute path of a program",
+    ),
+    "a command without time": (
+        toll_app(backup={"command_time_limit_seconds": 0}),
+        "is less than 1: use",
+    ),
+    "copies without commands for them": (
+        shop(backup={"enabled": True}),
+        "applications.shop.backup.enabled",
+    ),
+    "a relative place to fetch to": ({"application_backup_fetch": "copies"}, "application_backup"),
+    "a copy by a wish": ({"application_restore": "yesterday"}, "is not the name of a copy"),
+    "a copy that is not here": (
+        {"application_restore": "/none/20261125T023000Z-0001.sqlite"},
+        "is not a copy on this control node",
+    ),
+    "a key that is not here": (
+        {"application_restore_identity": "/none/key.txt"},
+        "is not a file of this control node",
+    ),
+    "an admin that is none": (
+        {"toll_app_admin_name": "anna smith"},
+        'toll_app_admin_name ("anna smith") cannot be a user\'s name',
+    ),
+    "a short password": (
+        {"toll_app_admin_password": "tiny-7f3a"},
+        "toll_app_admin_password is shorter than 12 characters",
+    ),
+    "a password of two lines": (
+        {"toll_app_admin_password": "tiny-7f3a\ntiny-7f3a"},
+        "toll_app_admin_password has several lines",
+    ),
+    "two sources": (
+        {"application_revision": "v1", "application_bundle": "/tmp/x.tar.gz"},
+        "application_revision",
+    ),
+    "a hash of nothing": (
+        {"application_bundle_sha256": "0" * 64},
+        "is set without application_bundle",
+    ),
+    "no host at a time": ({"application_serial": 0}, "is neither a number of hosts nor a percen"),
+    "more than all hosts": ({"application_serial": [1, "101%"]}, "application_serial"),
+    "no size of a batch": ({"application_serial": []}, "application_serial"),
+    "a word for a size": ({"application_serial": "all"}, "application_serial"),
+    "yes for a size": ({"application_serial": True}, "application_serial"),
+    "fewer than no releases": (toll_app(keep_releases=-1), "applications.toll-app.keep_releases"),
+    "a hasty take-over": ({"application_lock_stale": 5}, "is less than 60: use 60 to 86400"),
+    "a lock on an unknown host": (
+        {"application_lock_host": "web9"},
+        "is not a host of the inventory",
+    ),
+    "a wait of less than nothing": ({"application_lock_wait": -1}, "is not a number of seconds"),
+    "a wait of a while": ({"application_lock_wait": "a while"}, "is not a number of seconds"),
+    "another form of a status": ({"application_status_format": "xml"}, "use one of table, json"),
+    "a word for a number": (
+        toll_app(health={"time_limit_seconds": "soon"}),
+        "applications.toll-app.health.time_limit_seconds",
+    ),
+    "a typing error in a member": (
+        toll_app(domain=["a.example.com"]),
+        "applications.toll-app.domain is not a key of applications.toll-app; did you mean domains?",
+    ),
+    "a typing error in a variable": (
+        {"application_journal_sise": "1G"},
+        "did you mean application_journal_size?",
+    ),
+    "an application that is nowhere": (
+        {"application": "shup", **shop()},
+        "or application is shup, which is none of this inventory's: use one of shop",
+    ),
+}
+SECOND = {"source": "app", "domains": ["blog.example.com"]}
+
+
+def two(first: dict[str, Any], second: dict[str, Any], name: str = "blog") -> dict[str, Any]:
+    """Variables of a host with two applications."""
+    return {"applications": {**shop(**first)["applications"], name: {**SECOND, **second}}}
+
+
+# Two on one host would take something from each other.
+CLASHES: dict[str, tuple[dict[str, Any], str]] = {
+    "one domain in two": (
+        two({}, {"domains": ["blog.example.com", "APP.example.com"]}),
+        "applications.shop.domains has app.example.com, which another application of this host",
+    ),
+    "one port in two": (
+        two({"web": {"bind": ["127.0.0.1:5000"]}}, {"web": {"bind": ["[::1]:5000"]}}),
+        "applications.shop.web.bind has port 5000, which another application of this host has too: "
+        "choose another port",
+    ),
+    "one place for copies of two": (
+        two({"backup": {"directory": "/srv/copies"}}, {"backup": {"directory": "/srv/copies"}}),
+        "applications.blog.backup.directory is where another application of this host has its",
+    ),
+    "units of one name": (
+        two({}, {}, "shop-backup"),
+        "applications.shop.name is the beginning of shop-backup, whose units would be taken",
+    ),
+    "a bundle for two": (
+        {**two({}, {}), "application_bundle": __file__},
+        "is of one application, and this run goes through shop and blog: say which one with "
+        "-e application=NAME",
+    ),
+    "a move of two": (
+        {**two({}, {}), "application_move": True},
+        "moves the data of one application, and there are shop and blog: say which one",
+    ),
+}
+# Another host of the play that serves the same domain.
+KEY = "0123456789abcdef" * 2
+BOTH = ["app.example.com", "www.example.com"]
+TWIN = {"web2": toll_app(domains=BOTH)}
+DATA = {"database_url": "postgresql://u:p@db/toll"}
+SHARED: dict[str, Any] = {"data": DATA, "secrets": {"secret_key": KEY}}
+HOSTS: dict[str, tuple[Case, str]] = {
+    "another system": (
+        Case(toll_app(), {"family": "alpine", "pretty_name": "Alpine Linux 3.22"}),
+        "Alpine Linux 3.22",
+    ),
+    "no systemd": (Case(toll_app(), {"systemd": {"running": False, "version": 0}}), "systemd"),
+    "a full disk": (Case(toll_app(), {"mounts": {"/": 20}}), "MiB"),
+    "a disk for one of two": (
+        Case(two({}, {}), {"mounts": {"/": 500}}),
+        "/opt and /var/lib has 500 MiB free on the file system /; 600 MiB are needed",
+    ),
+    "an old Python": (
+        Case(toll_app(), {"python": {"version": "3.9", "executable": "/usr/bin/python3"}}),
+        "3.11 or newer is needed",
+    ),
+    "a file for each of two hosts": (
+        Case(toll_app(secrets=SHARED["secrets"]), beside=TWIN),
+        "applications.toll-app.data.database_url is empty, but web2 also serves app.example.com",
+    ),
+    "hosts that share their second domain": (
+        Case(
+            toll_app(secrets=SHARED["secrets"], domains=BOTH),
+            beside={"web2": toll_app(domains=["shop.example.com", "www.example.com"])},
+        ),
+        "applications.toll-app.data.database_url is empty, but web2 also serves www.example.com",
+    ),
+    "a key for each of two hosts": (
+        Case(toll_app(data=DATA), beside=TWIN),
+        "applications.toll-app.secrets leaves secret_key to be made by each host, but web2 also",
+    ),
+}
+GOOD = {
+    "the least": Case(shop()),
+    "the least of toll-app": Case(toll_app()),
+    "a source in full": Case(shop(source={"directory": "app", "lock": "requirements.txt"})),
+    "a repository": Case(shop(source={"repository": "https://git.example/shop", "revision": "v1"})),
+    "a lock file alone": Case(shop(source={"lock": "app/requirements.txt"})),
+    "two that leave each other alone": Case(
+        two({"web": {"bind": ["127.0.0.1:5000"]}}, {"web": {"bind": ["127.0.0.1:5001"]}})
+    ),
+    "one of two": Case({**two({}, {}), "application": "blog"}),
+    "another's application": Case(
+        {**shop(), "application": "blog"}, beside={"web2": {"applications": {"blog": SECOND}}}
+    ),
+    "copies that leave the host": Case(
+        toll_app(
+            backup={
+                "recipient": AGE,
+                "command": ["/usr/bin/rsync", "{file}", "{record}", "host:/srv/"],
+                "writable_paths": ["/mnt/disk"],
+            }
+        )
+    ),
+    "the latest copy": Case({**toll_app(), "application_restore": "latest"}),
+    "a copy by its name": Case(
+        {
+            **toll_app(),
+            "application_restore": "20261125T023000Z-0001-before-restore.dump.age",
+        }
+    ),
+    "one host at a time": Case({**toll_app(), "application_serial": 1}),
+    "one host at a time, from the command line": Case({**toll_app(), "application_serial": "1"}),
+    "a wait, from the command line": Case({**toll_app(), "application_lock_wait": "60"}),
+    "a share of the hosts": Case({**toll_app(), "application_serial": "25%"}),
+    "one host, then more": Case({**toll_app(), "application_serial": [1, 5, "100%"]}),
+    "a bundle and its hash": Case(
+        {
+            **toll_app(),
+            "application_bundle": __file__,
+            "application_bundle_sha256": "0" * 64,
+        }
+    ),
+    "a key": Case(toll_app(secrets={"secret_key": KEY})),
+    "two hosts of one database": Case(toll_app(**SHARED), beside=TWIN),
+    "two hosts without data": Case(shop(), beside={"web2": shop()}),
+    "two hosts apart": Case(toll_app(), beside={"web3": toll_app(domains=["b.example.com"])}),
+    "an admin": Case({**toll_app(), "toll_app_admin_password": "correct horse"}),
+    "a role for the one, none for the other": Case(
+        {"applications": {**toll_app()["applications"], "blog": SECOND}}
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def said() -> dict[str, str]:
+    """What preflight says to each case."""
+    told = GUARDS | CLASHES
+    cases = {name: Case({**toll_app(), **variables}) for name, (variables, _) in told.items()}
+    cases |= {name: case for name, (case, _) in HOSTS.items()} | GOOD
+    # The role that describes an application comes first.
+    brought = {name: case for name, case in cases.items() if of_roles(case.variables)}
+    return {
+        **preflight(ROLE, cases),
+        **{k: v for k, v in preflight("toll_app", brought).items() if v},
+    }
+
+
+@pytest.mark.parametrize("guard", [*GUARDS, *CLASHES, *HOSTS])
+def test_preflight_names_what_is_wrong(guard: str, said: dict[str, str]) -> None:
+    expected = (GUARDS | CLASHES | HOSTS)[guard][1]
+    assert expected in said[guard]
+    assert "Nothing was changed on" in said[guard]
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [guard for guard, (variables, _) in GUARDS.items() if "7f3a" in str(variables)],
+)
+def test_preflight_does_not_show_a_secret(guard: str, said: dict[str, str]) -> None:
+    assert "7f3a" not in said[guard]
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_preflight_lets_good_variables_pass(case: str, said: dict[str, str]) -> None:
+    """One that always complains would pass every test above."""
+    assert said[case] == ""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_credentials_are_the_vaults_or_made_by_the_host(family: str) -> None:
+    own = evaluate(ROLE, "__application_entry.credentials", family, **trusted(toll_app()))
+    assert own == [{"name": "secret_key", "random": 32}]
+    told = trusted(toll_app(**SHARED))
+    assert evaluate(ROLE, "__application_entry.credentials", family, **told) == [
+        {"name": "secret_key", "value": KEY},
+        {"name": "database_url", "value": "postgresql://u:p@db/toll"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "network", "after"),
+    [
+        # SQLite, and sockets that systemd or PostgreSQL opened: there is nothing to connect to.
+        ("", "none", []),
+        ("postgresql:///toll", "none", ["postgresql.service"]),
+        ("postgresql:///toll?host=/run/postgresql", "none", ["postgresql.service"]),
+        ("postgresql://u:p@/toll?x=1&host=%2Frun%2Fpostgresql", "none", ["postgresql.service"]),
+        # A server on the host.
+        ("postgresql://u:p@localhost/toll", "local", ["postgresql.service"]),
+        ("postgresql+psycopg://u:p@127.0.0.1:5433/toll", "local", ["postgresql.service"]),
+        ("postgresql://u:p@[::1]/toll", "local", ["postgresql.service"]),
+        ("postgresql://u:p@/toll?host=localhost:5433", "local", ["postgresql.service"]),
+        # One elsewhere, also as the second choice.
+        ("postgresql://u:p@db.example.com/toll", "any", []),
+        ("postgresql://u:p@/toll?host=localhost&host=192.0.2.7:5432", "any", []),
+        ("postgresql://u:p@localhost.example.com/toll", "any", []),
+    ],
+)
+def test_service_reaches_its_database_and_nothing_else(
+    url: str, network: str, after: list[str]
+) -> None:
+    told = trusted(shop(data={"database_url": url}))
+    service = evaluate(ROLE, "__application_entry.service", "Debian", **told)
+    assert (service["network"], service["after"]) == (network, after)
+    # What somebody says goes before.
+    told = trusted(shop(data={"database_url": url}, network="any", web={"after": ["x.service"]}))
+    service = evaluate(ROLE, "__application_entry.service", "Debian", **told)
+    assert (service["network"], service["after"]) == ("any", ["x.service"])
+
+
+def play(**urls: str | None) -> dict[str, Any]:
+    """What Ansible says of a play with these hosts and the URL that each has, if it has one."""
+    hosts = {
+        name: {
+            "inventory_hostname": name,
+            **trusted(toll_app(**({} if url is None else {"data": {"database_url": url}}))),
+        }
+        for name, url in urls.items()
+    }
+    return {"hostvars": hosts, "ansible_play_hosts_all": list(urls)}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        # Each file has one host that knows it.
+        ({"a": None, "b": ""}, {"a": "a", "b": "b"}),
+        # A shared database is migrated by one, and each database by somebody.
+        ({"a": "x", "b": "x", "c": "y"}, {"a": "a", "b": "a", "c": "c"}),
+        ({"a": "", "b": "x", "c": "x"}, {"a": "a", "b": "b", "c": "b"}),
+    ],
+)
+def test_a_database_is_migrated_by_one_host(
+    hosts: dict[str, str | None], expected: dict[str, str]
+) -> None:
+    told = play(**hosts)
+    for name in hosts:
+        found = evaluate(
+            ROLE, "__application_data_host", "Debian", **{**told["hostvars"][name], **told}
+        )
+        assert found == expected[name]
+
+
+def test_password_is_in_no_argument() -> None:
+    """Arguments are in the process list of the host, and in the output of a talkative run."""
+    variables = {
+        **trusted(toll_app()),
+        "toll_app_admin_password": "hush-hush-7f3a",
+        "toll_app_demo": True,
+        "__application_target": "abc",
+        "__application_release": {"id": "abc"},
+        "ansible_check_mode": False,
+    }
+    argv = evaluate(ROLE, "__application_migrate_argv", "Debian", **variables)
+    assert argv[1:] == ["migrate", "--json", "--seeds", "--release", "abc", "--keep", "10"]
+    admin, demo = evaluate(ROLE, "__application_entry.data.seeds", "Debian", **variables)
+    assert (admin["name"], admin["key"], demo["name"]) == ("admin", "admin", "demo")
+    assert admin["stdin"] == "hush-hush-7f3a"
+    assert "hush-hush-7f3a" not in [*admin["words"], *demo["words"]]
+    variables["toll_app_admin_password"] = ""
+    assert evaluate(ROLE, "__application_entry.data.seeds", "Debian", **variables) == [demo]
+
+
+@pytest.mark.parametrize(
+    ("family", "installed", "missing"),
+    [
+        ("Debian", {"nginx": "1"}, ["postgresql-client"]),
+        ("Debian", {"postgresql-client-17": "17.6"}, []),
+        ("RedHat", {"nginx": "1"}, ["postgresql"]),
+        ("RedHat", {"postgresql": "16"}, []),
+        # The server's own package name says nothing of the client there.
+        ("RedHat", {"postgresql-jdbc": "42"}, ["postgresql"]),
+    ],
+)
+def test_client_of_the_database_is_installed_for_the_copies(
+    family: str, installed: dict[str, str], missing: list[str]
+) -> None:
+    def packages(
+        url: str = DATA["database_url"],
+        copies: int = 10,
+        backup: dict[str, Any] | None = None,
+        **more: Any,
+    ) -> Any:
+        data = {"database_url": url, "migration_copies": copies}
+        variables = {
+            **trusted(toll_app(data=data, backup=backup or {})),
+            "inventory_hostname": "a",
+            "wsgi_host": {"packages": installed},
+            **more,
+        }
+        return evaluate(ROLE, "__application_missing_packages", family, **variables)
+
+    off = {"enabled": False}
+    assert packages() == missing
+    assert packages(copies=0) == missing
+    assert packages(copies=0, backup=off) == []
+    key = {"recipient": AGE}
+    assert packages(backup=key) == [*missing, "age"]
+    assert packages(backup={**key, **off}) == missing
+    assert packages(backup=key, wsgi_host={"packages": {**installed, "age": "1.2"}}) == missing
+    assert packages(url="") == []
+    other = {"inventory_hostname": "b", **play(a=DATA["database_url"], b="x")}
+    assert packages(url="x", **other) == missing
+    # The first of the hosts that share it makes the copies.
+    both = {"inventory_hostname": "b", **play(a=DATA["database_url"], b=DATA["database_url"])}
+    assert packages(**both) == []
+
+
+def selected(hosts: dict[str, dict[str, Any]], **variables: Any) -> tuple[list[str], str]:
+    """What a run with these hosts goes through, and what a playbook for one application says."""
+    told = {
+        "inventory_hostname": "a",
+        "hostvars": {name: {"inventory_hostname": name, **each} for name, each in hosts.items()},
+        "ansible_play_hosts_all": list(hosts),
+        **variables,
+    }
+    (check,) = [
+        task["ansible.builtin.assert"]
+        for task in load(ROLES / ROLE / "tasks" / "one.yml")
+        if "ansible.builtin.assert" in task
+    ]
+    right = all(evaluate(ROLE, that, "Debian", **told) for that in check["that"])
+    said = evaluate(ROLE, "said", "Debian", said=trusted(check["fail_msg"]), **told)
+    return evaluate(ROLE, "__application_selected", "Debian", **told), "" if right else said
+
+
+def test_a_playbook_for_one_application_does_not_guess() -> None:
+    one, both = shop(), two({}, {})
+    assert selected({"a": one}) == (["shop"], "")
+    assert selected({"a": both}) == (
+        ["shop", "blog"],
+        "There are shop and blog: say which one is meant with -e application=NAME. "
+        "Nothing was changed.",
+    )
+    # Of all hosts, also where each has one.
+    assert selected({"a": one, "b": {"applications": {"blog": SECOND}}})[0] == ["shop", "blog"]
+    for name in ("application", "application_name"):
+        assert selected({"a": both}, **{name: "blog"}) == (["blog"], "")
+        assert selected({"a": one, "b": both}, **{name: "blog"}) == (["blog"], "")
+        # It ended green, and had done nothing.
+        assert selected({"a": both}, **{name: "blgo"})[1] == (
+            "There is no application blgo: use one of shop, blog. Nothing was changed."
+        )
+    assert "No host of this run has an application" in selected({"a": {}})[1]
+
+
+def test_every_playbook_for_one_application_asks_which_first() -> None:
+    for file in ("deploy", "rollback", "backup", "restore", "remove"):
+        first, *_ = load(ROLES / ROLE / "tasks" / f"{file}.yml")
+        assert first["ansible.builtin.import_tasks"] == "one.yml", file
+    first, end, *_ = load(ROLES / ROLE / "tasks" / "one.yml")
+    assert "ansible.builtin.assert" in first
+    assert end["ansible.builtin.meta"] == "end_host"
+
+
+def test_a_host_knows_its_neighbours() -> None:
+    told = {**trusted(two({}, {})), "__application_name": "blog"}
+    (neighbour,) = evaluate(ROLE, "__application_neighbours", "Debian", **told)
+    assert neighbour["name"] == "shop"
+
+
+def test_the_other_roles_know_nothing_of_the_application() -> None:
+    """They serve any WSGI application, so none of their files names this one."""
+    for role in ("application", "nginx", "certbot", "gunicorn_systemd"):
+        for path in sorted((ROLES / role).rglob("*")):
+            # Who maintains a role is not what it knows.
+            if path.is_file() and path.suffix in (".yml", ".j2") and path.parent.name != "meta":
+                text = path.read_text()
+                assert "toll_app" not in text, path
+                assert "toll-app" not in text, path
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """The tasks of a file, those in blocks with their block."""
+    return list(yaml.safe_load(path.read_text()))
+
+
+def tasks(listed: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Every task, those in blocks included, but not those of a rescue."""
+    for task in listed:
+        if "block" in task:
+            yield from tasks([*task["block"], *task.get("always", [])])
+        else:
+            yield task
+
+
+def imports(file: str) -> list[str]:
+    """Files of tasks that one of them imports, those of other roles left out, in order."""
+    listed = tasks(load(ROLES / ROLE / "tasks" / file))
+    keys = ("ansible.builtin.import_tasks", "ansible.builtin.include_tasks")
+    return [task[key] for task in listed for key in keys if isinstance(task.get(key), str)]
+
+
+def test_site_and_deploy_run_the_same_stages_in_the_same_order() -> None:
+    """What a release goes through is written once: two ways of deploying would drift apart."""
+    # A deploy alone has to see first which application is meant, and that site.yml was there.
+    stages = imports("deploy.yml")
+    assert stages[:5] == ["one.yml", "lock.yml", "build.yml", "programs.yml", "ship.yml"]
+    # Packages, timers, settings, and where the data are, are a matter of setting up a host.
+    own = ("preflight.yml", "journal.yml", "install.yml", "service.yml", "schedule.yml")
+    site = [each for each in imports("main.yml") if each not in own]
+    each = [each for each in imports("provision.yml") if each not in own]
+    assert [*site[:-1], *each, site[-1]] == stages[1:]
+
+
+def test_lock_is_freed_whatever_happens() -> None:
+    for file in ("main.yml", "deploy.yml", "rollback.yml", "restore.yml"):
+        [outer] = [each for each in load(ROLES / ROLE / "tasks" / file) if "block" in each]
+        [free] = outer["always"]
+        assert free["ansible.builtin.import_tasks"] == "unlock.yml"
+        first, *_ = outer["block"] if file == "main.yml" else outer["block"][0]["block"]
+        assert first["ansible.builtin.import_tasks"] == "lock.yml"
+
+
+@pytest.mark.parametrize(
+    ("member", "role", "default"),
+    [
+        ("https_port", "nginx", "nginx_https_port"),
+        ("certificate", "certbot", "certbot_links_directory"),
+    ],
+)
+def test_what_other_roles_say_holds_where_they_do_not_run(
+    member: str, role: str, default: str
+) -> None:
+    """A deploy does not run the other roles, and so has not their defaults."""
+    theirs = yaml.safe_load((ROLES / role / "defaults" / "main.yml").read_text())[default]
+    told = trusted(shop())
+    alone = evaluate(ROLE, f"__application_entry.{member}", "Debian", **told)
+    assert str(alone).split("/app.example.com")[0] == str(theirs)
+    set_by_hand = evaluate(
+        ROLE, f"__application_entry.{member}", "Debian", **told, **{default: "/elsewhere"}
+    )
+    assert str(set_by_hand).startswith("/elsewhere")
+
+
+def test_every_stage_of_a_role_is_told_the_same() -> None:
+    """A preflight that checks other values than those that are used afterwards checks nothing."""
+    told: dict[str, list[Any]] = {}
+    for task in tasks(load(ROLES / ROLE / "tasks" / "main.yml")):
+        if imported := task.get("ansible.builtin.import_role"):
+            told.setdefault(imported["name"], []).append(task["vars"])
+    assert set(told) == {"nginx", "certbot"}
+    for variables in told.values():
+        assert len(variables) > 1
+        assert all(each == variables[0] for each in variables)
+
+
+def test_the_service_is_told_in_one_place() -> None:
+    """What `check.yml` checks is what `provision.yml` sets up and `remove.yml` removes."""
+    stages = {}
+    for path in (ROLES / ROLE / "tasks").rglob("*.yml"):
+        text = path.read_text()
+        if path.name != "service.yml":
+            assert "name: gunicorn_systemd" not in text, path
+        for task in tasks(load(path)):
+            if task.get("ansible.builtin.include_tasks") == "service.yml":
+                stages[path.name] = task["vars"]["__application_service_stage"]
+    assert stages == {
+        "check.yml": "preflight",
+        "provision.yml": "prepare",
+        "remove_application.yml": "remove",
+    }

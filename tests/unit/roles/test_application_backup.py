@@ -1,0 +1,89 @@
+"""What the role says of copies: units that systemd takes, settings that the package reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apphost.application import Application, Health
+from apphost.backup.settings import KEEP, Settings
+from conftest import trusted
+
+from .describing import shop, toll_app
+from .render import render
+
+
+@pytest.mark.parametrize(
+    "backup",
+    [
+        {},
+        {"command": ["/bin/cp", "{file}", "/mnt/"], "writable_paths": ["/mnt/disk"]},
+    ],
+    ids=["alone", "with a command"],
+)
+@pytest.mark.parametrize("family", ["Debian", "RedHat"])
+def test_units_are_right_and_settings_are_what_the_package_reads(
+    family: str, backup: dict[str, Any], tmp_path: Path
+) -> None:
+    variables = trusted(toll_app(backup=backup))
+    for kind in ("service", "timer"):
+        text = render("application", f"backup.{kind}.j2", family, **variables)
+        # The program is not on this machine, and systemd looks for it.
+        text = re.sub(r"(?m)^ExecStart=.*$", "ExecStart=/bin/true", text)
+        (tmp_path / f"toll-app-backup.{kind}").write_text(text)
+    result = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *sorted(map(str, tmp_path.iterdir()))],
+        capture_output=True,
+        text=True,
+    )
+    lines = (result.stdout + result.stderr).splitlines()
+    assert (result.returncode, [line for line in lines if "toll-app-backup" in line]) == (0, [])
+    written = json.loads(render("application", "backup.json.j2", family, **variables))
+    assert written.keys() == {field.name for field in dataclasses.fields(Settings)}
+    assert written["keep"] == KEEP
+
+
+def test_each_application_has_units_of_its_own() -> None:
+    told = trusted(
+        {
+            "applications": {
+                **shop()["applications"],
+                **toll_app(backup={"keep_days": 2})["applications"],
+            }
+        }
+    )
+    for name in ("shop", "toll-app"):
+        variables = {**told, "__application_name": name}
+        text = render("application", "backup.service.j2", "Debian", **variables)
+        assert f"/usr/local/sbin/{name} backup" in text
+        written = json.loads(render("application", "backup.json.j2", "Debian", **variables))
+        assert written["directory"] == f"/var/backups/{name}"
+        assert written["keep"]["days"] == {"shop": 7, "toll-app": 2}[name]
+
+
+@pytest.mark.parametrize("told", [shop(), toll_app()], ids=["shop", "toll-app"])
+def test_the_command_reads_what_the_description_says(told: dict[str, Any], tmp_path: Path) -> None:
+    text = render("application", "application.json.j2", "Debian", **trusted(told))
+    (name,) = told["applications"]
+    path = tmp_path / f"etc/{name}/application.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    application = Application(name, tmp_path)
+    toll = name == "toll-app"
+    assert application.health == Health(
+        path="/readyz" if toll else "/",
+        live_path="/healthz" if toll else "",
+        release_member="release" if toll else "",
+    )
+    assert application.database.file == ("toll.db" if toll else "")
+    assert application.database.kind == ("sqlite" if toll else "")
+    assert json.loads(text)["site"] == {
+        "domain": "app.example.com",
+        "port": 443,
+        "certificate": "/etc/ssl/sites/app.example.com/fullchain.pem",
+    }

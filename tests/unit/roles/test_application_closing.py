@@ -1,0 +1,124 @@
+"""The last lines of site.yml: where the site is, who can log in, what is still to be done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from conftest import trusted
+
+from .describing import shop, toll_app
+from .render import ROLES, evaluate
+
+RELEASE = {"id": "0c742c8387b4", "current": None}
+GIVEN: dict[str, Any] = {
+    "__application_rolled_back": False,
+    "__application_release": RELEASE,
+    # As provision.yml remembers it.
+    "__application_outcomes": {"toll-app": trusted("{{ __application_outcome }}")},
+}
+
+
+def closing(told: dict[str, Any] | None = None, **variables: Any) -> str:
+    given = {**trusted(toll_app(**(told or {}))), **GIVEN, **variables}
+    lines = evaluate("application", "__application_closing | select", "Debian", **given)
+    return "\n".join(lines)
+
+
+def test_a_run_says_where_the_site_is_and_how_the_first_user_is_made():
+    said = closing()
+    assert said.startswith("toll-app: https://app.example.com/ (release 0c742c8387b4)\n")
+    log_in = (
+        "Log in: https://app.example.com/login. If there is no user yet, make the first on web1:"
+    )
+    assert f"{log_in} sudo toll-app flask toll user create NAME --role admin" in said
+    assert "Nobody is told when it breaks: set monitoring_enabled" in said
+    assert "Copies of the data of toll-app are lost with the host: set backup.command" in said
+    assert "\n\n" not in said
+
+
+def test_with_an_admin_it_says_where_the_password_is_and_not_which():
+    said = closing(toll_app_admin_password="seen-7f3a-seen-7f3a", toll_app_admin_name="anna")
+    assert "Log in: https://app.example.com/login as anna, with toll_app_admin_password" in said
+    assert "seen-7f3a" not in said
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"monitoring_enabled": True}, "Nobody is told"),
+        ({"told": {"backup": {"command": ["/usr/bin/rsync"]}}}, "backup.command"),
+        ({"told": {"backup": {"enabled": False}}}, "backup.command"),
+    ],
+)
+def test_what_is_done_is_not_asked_for(variables, words):
+    assert words in closing()
+    assert words not in closing(**variables)
+
+
+def test_another_port_and_a_certificate_of_its_own_are_said():
+    said = closing(nginx_https_port=8443, certbot_obtain=False)
+    assert "https://app.example.com:8443/ " in said
+    assert "self-signed" in said
+    assert "self-signed" not in closing()
+
+
+def test_notes_are_of_the_application_that_has_them():
+    told = {
+        "applications": {
+            **toll_app()["applications"],
+            **shop(domains=["b.example.com"])["applications"],
+        }
+    }
+    outcomes = {
+        name: {"served": f"{name}: served", "not_deployed": ""} for name in told["applications"]
+    }
+    given = {**GIVEN, **trusted(told), "__application_outcomes": outcomes}
+    lines = evaluate("application", "__application_closing | select", "Debian", **given)
+    assert lines[:2] == ["toll-app: served", "shop: served"]
+    assert lines[2].startswith("Log in: https://app.example.com/login")
+    assert sum("Log in" in line for line in lines) == 1
+
+
+LAST = yaml.safe_load((ROLES / "application" / "tasks" / "closing.yml").read_text())
+
+
+def speakers(hosts: dict[str, dict[str, Any]]) -> list[str]:
+    """The hosts that have the last lines."""
+    told: dict[str, Any] = {
+        "hostvars": {
+            name: {"inventory_hostname": name, **trusted(each)} for name, each in hosts.items()
+        },
+        "ansible_play_hosts_all": list(hosts),
+        "ansible_check_mode": False,
+    }
+    return [
+        name
+        for name, each in told["hostvars"].items()
+        if all(
+            evaluate("application", when, "Debian", **{**each, **told}) for when in LAST[0]["when"]
+        )
+    ]
+
+
+def test_hosts_with_the_same_sites_say_it_once():
+    blog = {"blog": {"source": "app", "domains": ["blog.example.com"]}}
+    other = shop(domains=["shop.example.com"])
+    assert speakers({"web1": shop(), "web2": shop(), "web3": other}) == ["web1", "web3"]
+    # A host without the first application of the play has its own to say.
+    assert speakers({"web1": shop(), "web2": {"applications": blog}}) == ["web1", "web2"]
+    both = {"applications": {**shop()["applications"], **blog}}
+    assert speakers({"web1": shop(), "web2": both, "web3": both}) == ["web1", "web2"]
+
+
+def test_what_was_not_deployed_is_the_last_word_and_said_once() -> None:
+    """Above the address and the log-in it is easily missed."""
+    tasks = ROLES / "application" / "tasks"
+    said = [
+        path.name
+        for path in tasks.glob("*.yml")
+        if "__application_not_deployed" in path.read_text()
+    ]
+    assert said == ["closing.yml"]
+    assert LAST[-1]["ansible.builtin.debug"]["msg"] == "{{ __application_not_deployed }}"
