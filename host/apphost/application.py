@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RefusedError
-from .files import read_json
+from .files import known, read_json
 
 
 @dataclass(frozen=True)
@@ -141,12 +141,12 @@ class Application:
     @property
     def health(self) -> Health:
         """What a good answer is."""
-        return Health(**_known(Health, self.settings.get("health", {})))
+        return Health(**known(Health, self.settings.get("health", {})))
 
     @property
     def database(self) -> Database:
         """Where its rows are: whether on a server is seen by the credential."""
-        told = Database(**_known(Database, self.settings.get("database", {})))
+        told = Database(**known(Database, self.settings.get("database", {})))
         if told.kind and self.credential(told.credential).exists():
             return Database("postgresql", told.file, told.credential, told.packaged)
         return told
@@ -175,8 +175,3 @@ class Application:
             return os.path.basename(os.readlink(self.current))
         except OSError:
             return None
-
-
-def _known(cls: Any, data: dict[str, Any]) -> dict[str, Any]:
-    """Those of the data that a class has; another version of this program may have written them."""
-    return {key: value for key, value in data.items() if key in cls.__dataclass_fields__}

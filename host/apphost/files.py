@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import HostError, RefusedError
+from .errors import RefusedError
 
 BLOCK = 1 << 20
 LOCK_POLL_SECONDS = 0.1
@@ -37,9 +37,9 @@ def write_bytes(
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
-            os.fchmod(stream.fileno(), mode)
             if owner is not None:
                 os.fchown(stream.fileno(), *owner)
+            os.fchmod(stream.fileno(), mode)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
@@ -99,6 +99,18 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def read_settings(path: Path, otherwise: str) -> dict[str, Any]:
+    """What a playbook has written. Raises RefusedError where it is missing or cannot be read.
+
+    Args:
+        otherwise: why there may be none, and what to do then.
+    """
+    found = read_json(path)
+    if found is None:
+        raise RefusedError(f"There is no {path}: {otherwise}")
+    return found
+
+
 def read_json_if_possible(path: Path) -> dict[str, Any]:
     """The object in a file; empty where there is none that can be read."""
     try:
@@ -123,7 +135,7 @@ def digest(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def held(path: Path, seconds: float, otherwise: HostError) -> Iterator[None]:
+def held(path: Path, seconds: float, otherwise: Exception) -> Iterator[None]:
     """Hold the lock of a file.
 
     Args:
@@ -143,8 +155,3 @@ def held(path: Path, seconds: float, otherwise: HostError) -> Iterator[None]:
                     raise otherwise from None
                 time.sleep(LOCK_POLL_SECONDS)
         yield
-
-
-def now() -> str:
-    """The time in the form of the records, in UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

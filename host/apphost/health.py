@@ -38,7 +38,7 @@ from . import interpreter
 from .answer import Answer
 from .application import Application
 from .errors import DONE, FAILED, RefusedError
-from .files import known, read_json, read_json_if_possible, write_json
+from .files import known, read_json_if_possible, read_settings, write_json
 from .http import NoAnswerError, get
 from .systemd import properties
 
@@ -80,11 +80,7 @@ class Config:
     def read(cls, application: Application) -> Config:
         """What is on disk. Raises RefusedError where it is missing or cannot be used."""
         path = application.etc / "health.json"
-        data = read_json(path)
-        if data is None:
-            raise RefusedError(
-                f"There is no {path}: the health check of {application.name} is not set up"
-            )
+        data = read_settings(path, f"the health check of {application.name} is not set up")
         try:
             return cls(**known(cls, {**data, "application": application}))
         except TypeError as error:

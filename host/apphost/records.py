@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .files import append, now, read_json_if_possible, remove, write_json
+from .files import append, read_json_if_possible, remove, write_json
+from .times import stamp
 
 SCHEMA = 1
 HEALTHY, BAD, UNJUDGED = "healthy", "bad", "unjudged"
@@ -36,13 +37,18 @@ def update(state: Path, release: str, facts: dict[str, Any]) -> None:
     record = {key: value for key, value in record.items() if value is not None or key not in LEFT}
     path = path_of(state, release)
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    write(path, record)
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Write a whole record, complete or not at all."""
     # What a release that failed has said may be more than everybody on the host should read.
     write_json(path, record, 0o600 if record.get("failure") else 0o644)
 
 
 def leave(state: Path, release: str, by: str, reason: str, kind: str) -> None:
     """Note that somebody goes back from a release."""
-    facts = {"left_at": now(), "left_by": by, "left_reason": reason, "left_kind": kind}
+    facts = {"left_at": stamp(), "left_by": by, "left_reason": reason, "left_kind": kind}
     update(state, release, facts)
 
 
@@ -64,7 +70,7 @@ def forget(state: Path, release: str) -> None:
 
 def history(state: Path, line: dict[str, Any]) -> None:
     """Add a line about a handover."""
-    append(state / "history.jsonl", json.dumps({"time": now(), **line}))
+    append(state / "history.jsonl", json.dumps({"time": stamp(), **line}))
 
 
 def last_verdict(state: Path) -> dict[str, Any]:

@@ -13,6 +13,11 @@ def now() -> datetime.datetime:
     return datetime.datetime.now(UTC).replace(microsecond=0)
 
 
+def stamp() -> str:
+    """The time in the form of the records."""
+    return written(now())
+
+
 def parse(text: str) -> datetime.datetime:
     """A time of the records. Raises ValueError."""
     return datetime.datetime.strptime(text, FORM).replace(tzinfo=UTC)

@@ -6,15 +6,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import init_plugin_loader
-from ansible.template import trust_as_template
+from ansible.template import Templar, trust_as_template
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Otherwise no plugin is found under its whole name, such as `ansible.builtin.vars`.
@@ -81,6 +85,38 @@ def play(tmp_path: Path) -> Play:
         return Run(done.returncode, done.stdout + done.stderr)
 
     return run
+
+
+def action_of(
+    plugin: type[ActionBase],
+    arguments: Mapping[str, Any],
+    variables: Mapping[str, Any] | None = None,
+    loader: DataLoader | None = None,
+    *,
+    play: str = "play",
+    **task: Any,
+) -> Any:
+    """An action as Ansible makes it for a task; how it calls the host is left to the test.
+
+    Args:
+        arguments: of the task.
+        variables: with them the action templates; without, it is one that does not.
+        loader: reads the files of roles.
+        play: tells one play from another.
+        task: what else the task says, such as `check_mode`.
+    """
+    said = {"async_val": 0, "diff": False, "check_mode": False, **task}
+    made = MagicMock(args=dict(arguments), **said)
+    made._role = SimpleNamespace(_play=SimpleNamespace(_uuid=play))
+    templated = {} if variables is None else {"loader": loader, "variables": variables}
+    return plugin(
+        task=made,
+        connection=MagicMock(),
+        play_context=MagicMock(),
+        loader=loader or MagicMock(),
+        templar=Templar(**templated) if templated else MagicMock(),
+        shared_loader_obj=None,
+    )
 
 
 def trusted(value: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..application import Application
 from ..errors import RefusedError
-from ..files import read_json
+from ..files import read_settings
 
 KEEP = {"days": 7, "weeks": 5, "months": 12}
 COMMAND_SECONDS = 3600
@@ -37,13 +37,12 @@ class Settings:
 def read(application: Application) -> Settings:
     """The settings of an application. Raises RefusedError where they are missing or wrong."""
     path = application.etc / "backup.json"
-    content = read_json(path)
-    if content is None:
-        raise RefusedError(
-            f"There is no {path}: enable backups in the description of {application.name} (they "
-            f"are enabled by default) and run the playbook (site.yml). Of hosts that share a "
-            f"database, only the first makes copies"
-        )
+    content = read_settings(
+        path,
+        f"enable backups in the description of {application.name} (they are enabled by default) "
+        f"and run the playbook (site.yml). Of hosts that share a database, only the first makes "
+        f"copies",
+    )
     default_directory = application.host / "var/backups" / application.name
     try:
         return Settings(

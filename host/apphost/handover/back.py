@@ -6,8 +6,8 @@ import contextlib
 
 from .. import records
 from ..errors import FAILED
-from ..files import now
 from ..systemd import SystemdError
+from ..times import stamp
 from .commit import finish_commit
 from .judge import JudgedBadError
 from .service import Service
@@ -24,7 +24,7 @@ def reject(service: Service, state: State, bad: JudgedBadError) -> Result:
     # The way back needs no room on the disk, and where there is none it has to do without records.
     with contextlib.suppress(OSError):
         if state.release != state.previous:
-            verdict = {"verdict": records.BAD, "verdict_at": now(), "failure": failure}
+            verdict = {"verdict": records.BAD, "verdict_at": stamp(), "failure": failure}
             service.update_record(state.release, verdict)
     outcome = go_back(service, state)
     with contextlib.suppress(OSError):

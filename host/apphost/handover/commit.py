@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from .. import records
-from ..files import now
+from ..times import stamp
 from .plan import live_and_healthy
 from .service import Service
 from .settings import Healthy
@@ -33,10 +33,10 @@ def finish_commit(service: Service, state: State) -> None:
         main = service.systemd.show(config.main)
         replace(candidate, invocation=main.invocation).write(config.healthy)
     service.systemd.enable(config.enabled)
-    facts: dict[str, Any] = {"verdict": records.HEALTHY, "verdict_at": now(), "failure": None}
+    facts: dict[str, Any] = {"verdict": records.HEALTHY, "verdict_at": stamp(), "failure": None}
     record = service.record(state.release)
     if state.release != state.previous or not record.get("activated_at"):
-        facts |= {"activated_at": now(), "activated_by": state.by, "reason": state.reason}
+        facts |= {"activated_at": stamp(), "activated_by": state.by, "reason": state.reason}
     # Live again, it is not left any more, unless somebody has left it since this began.
     if str(record.get("left_at") or "") <= state.started_at:
         facts |= dict.fromkeys(records.LEFT)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..application import Application
 from ..errors import RefusedError
-from ..files import known, read_json
+from ..files import known, read_settings
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,7 @@ class Config:
     def read(cls, application: Application) -> Config:
         """What is on disk. Raises RefusedError where it is missing or cannot be used."""
         path = application.etc / "handover.json"
-        data = read_json(path)
-        if data is None:
-            raise RefusedError(
-                f"There is no {path}: run the playbook that sets {application.name} up"
-            )
+        data = read_settings(path, f"run the playbook that sets {application.name} up")
         try:
             data["application"] = application
             data["check"] = Check(**known(Check, data["check"]))

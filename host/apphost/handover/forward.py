@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .. import records
 from ..errors import DONE, FAILED
-from ..files import now
 from ..systemd import SystemdError
+from ..times import stamp
 from .back import recover, reject
 from .commit import commit
 from .judge import JudgedBadError, bake, wait_until_stopped
@@ -44,14 +44,14 @@ def hand_over(
         msg = f"{live_and_healthy(plan.release)}; nothing to do."
         return Result(changed, msg, plan.release, plan.previous, records.HEALTHY)
     service.report(f"Handing over {plan.title} ({'; '.join(plan.reasons)})")
-    Healthy(plan.release, "", plan.settings, now()).write(service.config.candidate)
+    Healthy(plan.release, "", plan.settings, stamp()).write(service.config.candidate)
     state = State(
         id=request,
         release=plan.release,
         previous=plan.previous,
         by=by,
         reason=reason,
-        started_at=now(),
+        started_at=stamp(),
         stage="begin",
         bridged=plan.bridged,
         reopen=plan.reopen,

@@ -18,7 +18,7 @@ import pytest
 from ansible_collections.wsgi.host.plugins.action import apphost as action
 from ansible_collections.wsgi.host.plugins.modules import apphost as module
 from apphost.installation import digest, installed, sources
-from conftest import PROJECT, Play
+from conftest import PROJECT, Play, action_of
 
 PACKAGE = PROJECT / "host/apphost"
 Content = dict[str, bytes]
@@ -212,14 +212,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[dict[str, Any], 
     def run(
         facts: dict[str, Any], *, check: bool = False, answer: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], list[Any]]:
-        made = action.ActionModule(
-            task=MagicMock(args={}, check_mode=check, async_val=0, diff=False),
-            connection=MagicMock(),
-            play_context=MagicMock(),
-            loader=MagicMock(),
-            templar=MagicMock(),
-            shared_loader_obj=MagicMock(),
-        )
+        made = action_of(action.ActionModule, {}, check_mode=check)
         sent: list[Any] = []
 
         def execute(module_name: str, module_args: dict[str, Any], **_: Any) -> dict[str, Any]:

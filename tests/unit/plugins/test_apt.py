@@ -7,12 +7,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 from ansible_collections.wsgi.host.plugins.action import apt as action
 from ansible_collections.wsgi.host.plugins.modules import apt as module
-from conftest import PROJECT
+from conftest import PROJECT, action_of
 
 HOLD = """
 import fcntl, sys
@@ -88,14 +87,7 @@ class Host:
 
     def run(self, **options: Any) -> dict[str, Any]:
         arguments = {"name": ["nginx"], "policy_rc_d": 101, **options}
-        plugin = action.ActionModule(
-            task=MagicMock(args=arguments, async_val=0),
-            connection=MagicMock(),
-            play_context=MagicMock(),
-            loader=MagicMock(),
-            templar=MagicMock(),
-            shared_loader_obj=None,
-        )
+        plugin = action_of(action.ActionModule, arguments)
 
         def execute(module_name: str, module_args: dict[str, Any], **_: Any) -> dict[str, Any]:
             self.calls.append(module_name)

@@ -32,6 +32,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.wheels import (
     pip_settings,
     uv_environment,
 )
+from conftest import action_of
 
 SHA = "0" * 64
 
@@ -548,15 +549,7 @@ class Action:
     def run(self, project):
         def run(*, check: bool = False, **changes: Any) -> dict[str, Any]:
             arguments = {k: v for k, v in options(project, **changes).items() if v is not None}
-            task = MagicMock(args=arguments, check_mode=check, async_val=0, diff=False)
-            action = plugin.ActionModule(
-                task=task,
-                connection=MagicMock(),
-                play_context=MagicMock(),
-                loader=MagicMock(),
-                templar=MagicMock(),
-                shared_loader_obj=MagicMock(),
-            )
+            action = action_of(plugin.ActionModule, arguments, check_mode=check)
             return action.run(task_vars={"playbook_dir": str(project / "playbooks")})
 
         (project / "ansible.cfg").touch()

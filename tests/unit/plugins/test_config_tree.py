@@ -195,14 +195,14 @@ def test_needs_of_a_check_matter_in_check_mode_only(host: Host) -> None:
 
 def test_failed_write_puts_everything_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.apply({"a": "1", "b": "1", "c": "1"})
-    write = config_tree.replace
+    write = config_tree.write_bytes
 
     def full_disk(path: Path, *rest: Any) -> None:
         if path.name == "c" and rest[0] == b"2":
             raise OSError(28, "No space left on device")
         write(path, *rest)
 
-    monkeypatch.setattr(config_tree, "replace", full_disk)
+    monkeypatch.setattr(config_tree, "write_bytes", full_disk)
     with pytest.raises(config_tree.TreeError, match="No space left on device"):
         host.apply({"a": "2", "c": "2", "d": "2"})
     assert contents(host) == {"a": "1", "b": "1", "c": "1"}
@@ -228,17 +228,17 @@ def test_interrupted_swap_is_not_taken_for_an_edit(
     class PowerCut(BaseException):
         pass
 
-    write = config_tree.replace
+    write = config_tree.write_bytes
 
     def cut(path: Path, *rest: Any) -> None:
         if path.name == "b":
             raise PowerCut
         write(path, *rest)
 
-    monkeypatch.setattr(config_tree, "replace", cut)
+    monkeypatch.setattr(config_tree, "write_bytes", cut)
     with pytest.raises(PowerCut):
         host.apply({"a": "2", "b": "2"}, settle=True)
-    monkeypatch.setattr(config_tree, "replace", write)
+    monkeypatch.setattr(config_tree, "write_bytes", write)
     assert contents(host) == {"a": "2", "b": "1"}
     result = host.apply({"a": "3", "b": "3"}, settle=True)
     assert result["edited"] == {}

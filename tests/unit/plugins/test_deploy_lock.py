@@ -21,7 +21,7 @@ from ansible_collections.wsgi.host.plugins.action import deploy_lock as action
 from ansible_collections.wsgi.host.plugins.modules import deploy_lock
 from ansible_collections.wsgi.host.plugins.plugin_utils import control
 from ansible_collections.wsgi.host.plugins.plugin_utils.control import Process, is_gone, this_run
-from conftest import Play
+from conftest import Play, action_of
 
 STALE = 600
 
@@ -256,16 +256,7 @@ class TestAction:
 
         def run(state: str = "held", *, check: bool = False, **arguments: Any) -> dict[str, Any]:
             given = {"path": str(path), "state": state, "reason": "v2", **arguments}
-            plugin = action.ActionModule(
-                task=MagicMock(
-                    args=given, check_mode=check, async_val=0, diff=False, delegate_to="web1"
-                ),
-                connection=MagicMock(),
-                play_context=MagicMock(),
-                loader=MagicMock(),
-                templar=MagicMock(),
-                shared_loader_obj=MagicMock(),
-            )
+            plugin = action_of(action.ActionModule, given, check_mode=check, delegate_to="web1")
 
             def execute(
                 _name: str, module_args: dict[str, Any], task_vars: dict[str, Any]

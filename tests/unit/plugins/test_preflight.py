@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import EncryptedString, VaultLib, VaultSecret, VaultSecretsContext
-from ansible.template import Templar
 from ansible_collections.wsgi.host.plugins.action.preflight import ActionModule
 from ansible_collections.wsgi.host.plugins.plugin_utils.formats import FORMATS
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import distance
-from conftest import Play, trusted
+from conftest import Play, action_of, trusted
 
 SPEC: dict[str, Any] = {
     "web_port": {"type": "int", "default": 80, "description": "Port that answers HTTP."},
@@ -120,18 +117,8 @@ class Preflight:
         }
         loader = DataLoader()
         loader.set_basedir(str(self.roles.parent))
-        task = MagicMock()
-        task.args = {"role": "web", **trusted(options)}
-        task.async_val = 0
-        task._role = SimpleNamespace(_play=SimpleNamespace(_uuid=self.play))
-        action = ActionModule(
-            task=task,
-            connection=MagicMock(),
-            play_context=MagicMock(),
-            loader=loader,
-            templar=Templar(loader=loader, variables=task_vars),
-            shared_loader_obj=None,
-        )
+        told = {"role": "web", **trusted(options)}
+        action = action_of(ActionModule, told, task_vars, loader, play=self.play)
 
         def probe(**call: Any) -> dict[str, Any]:
             assert call["module_name"] == "wsgi.host.probe"

@@ -22,6 +22,7 @@ from ansible_collections.wsgi.host.plugins.action import release as action
 from ansible_collections.wsgi.host.plugins.modules import release
 from ansible_collections.wsgi.host.plugins.modules.release import ReleaseError
 from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import write_archive
+from conftest import action_of
 from releasing import FILES, PYTHON, Host
 
 
@@ -299,7 +300,7 @@ class TestRefusal:
     def test_another_run_at_work(self, host, monkeypatch):
         """Two people who deploy at once wait for each other, but not for ever."""
         (host.root / "releases").mkdir(parents=True)
-        monkeypatch.setattr(release.time, "sleep", lambda _: None)
+        monkeypatch.setattr(release, "LOCK_SECONDS", 0.1)
         with (host.root / "releases/.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             words = self.refused(host, host.bundle())
@@ -525,14 +526,7 @@ class TestAction:
     def plugin(self, host):
         def make(**arguments: Any) -> action.ActionModule:
             given = {"root": "/opt/x", "bundle": host.bundle(), **arguments}
-            plugin = action.ActionModule(
-                task=MagicMock(args=given, check_mode=False, async_val=0, diff=False),
-                connection=MagicMock(),
-                play_context=MagicMock(),
-                loader=MagicMock(),
-                templar=MagicMock(),
-                shared_loader_obj=MagicMock(),
-            )
+            plugin = action_of(action.ActionModule, given)
             plugin._make_tmp_path = MagicMock(return_value="/tmp/t")
             plugin._connection._shell.join_path = lambda *parts: "/".join(parts)
             plugin._transfer_file = MagicMock()

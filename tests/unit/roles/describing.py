@@ -6,13 +6,12 @@ import copy
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
-from unittest.mock import MagicMock
 
 from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
+from ansible.template import trust_as_template
 from ansible_collections.wsgi.host.plugins.action import describe as action_plugin
+from conftest import action_of
 
 ROLES = Path(__file__).parents[3] / "roles"
 
@@ -75,19 +74,9 @@ def describe(variables: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str
         "ansible_facts": {},
     }
     loader = Loader()
-    task = MagicMock()
     listed = read(ROLES / "application" / "tasks" / "describe.yml")
-    task.args = next(each["wsgi.host.describe"] for each in listed if "wsgi.host.describe" in each)
-    task.async_val = 0
-    task._role = SimpleNamespace(_play=SimpleNamespace(_uuid="play"))
-    action = action_plugin.ActionModule(
-        task=task,
-        connection=MagicMock(),
-        play_context=MagicMock(),
-        loader=loader,
-        templar=Templar(loader=loader, variables=task_vars),
-        shared_loader_obj=None,
-    )
+    told = next(each["wsgi.host.describe"] for each in listed if "wsgi.host.describe" in each)
+    action = action_of(action_plugin.ActionModule, told, task_vars, loader)
     probed = {"ansible_facts": {"wsgi_host": copy.deepcopy(dict(facts))}, "changed": False}
     action._execute_module = lambda **call: probed
     found: dict[str, Any] = action.run(task_vars=task_vars)

@@ -11,14 +11,12 @@ import copy
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import yaml
 from ansible.template import Templar, trust_as_template
 from ansible_collections.wsgi.host.plugins.action import preflight as action_plugin
-from conftest import trusted
+from conftest import action_of, trusted
 
 from .describing import Loader, describe, of_roles, read
 from .render import FACTS, ROLES
@@ -111,22 +109,12 @@ def check(
         "hostvars": hosts,
     }
     loader = Loader()
-    task = MagicMock()
-    task.args = arguments(role) | {
+    told = arguments(role) | {
         name: Templar(loader=loader, variables=task_vars).template(arguments(role)[name])
         for name in ("role", "families", "formats")
         if name in arguments(role)
     }
-    task.async_val = 0
-    task._role = SimpleNamespace(_play=SimpleNamespace(_uuid="play"))
-    action = action_plugin.ActionModule(
-        task=task,
-        connection=MagicMock(),
-        play_context=MagicMock(),
-        loader=loader,
-        templar=Templar(loader=loader, variables=task_vars),
-        shared_loader_obj=None,
-    )
+    action = action_of(action_plugin.ActionModule, told, task_vars, loader)
     probed = {"ansible_facts": {"wsgi_host": facts}, "changed": False}
     action._execute_module = lambda **call: probed
     result = action.run(task_vars=task_vars)

@@ -18,10 +18,14 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import project_o
 from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import filled, merged
 from ansible_collections.wsgi.host.plugins.plugin_utils.host import FACT, looked_at
 from ansible_collections.wsgi.host.plugins.plugin_utils.roles import (
+    content_of,
     defaults_of,
     reason,
     role_directory,
 )
+
+# Whose variables `web` of a description names without their prefix.
+SERVICE_ROLE = "gunicorn_systemd"
 
 
 class ActionModule(ActionBase):
@@ -29,7 +33,7 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
     _requires_connection = True
-    _VALID_ARGS = frozenset({"applications", "bases", "options", "service_role"})
+    _VALID_ARGS = frozenset({"applications", "bases"})
 
     @classmethod
     def finalize_task_arg(cls, name: str, value: Any, templar: Any, context: Any) -> Any:
@@ -51,10 +55,10 @@ class ActionModule(ActionBase):
             "ansible_facts": {**task_vars.get("ansible_facts", {}), FACT: host},
         }
         templar = self._templar.copy_with_new_env(available_variables=variables)
-        own = role_directory(self._loader, task_vars, str(args.get("role") or "application"))
-        options = self._load(own / str(args.get("options") or "meta/description.yml"))
+        directory = role_directory(self._loader, task_vars, "application")
+        options = content_of(self._loader, directory / "meta" / "description.yml")
         bases = _templated(templar, "bases", args.get("bases") or {})
-        service = self._service(templar, task_vars, str(args.get("service_role") or ""))
+        service = self._service(templar, task_vars)
         project = str(project_of(Path(str(task_vars.get("playbook_dir") or "."))))
         result: dict[str, Any] = {}
         described: dict[str, Any] = {}
@@ -70,9 +74,10 @@ class ActionModule(ActionBase):
                 result[name] = _with_what_follows(name, whole, service)
             described[name] = whole
         right = {name: whole for name, whole in result.items() if "credentials" in whole}
-        links = self._setting(templar, task_vars, "certbot", "certbot_links_directory")
-        port = self._setting(templar, task_vars, "nginx", "nginx_https_port")
-        public = self._setting(templar, task_vars, "nginx", "nginx_public_https_port")
+        (links,) = self._settings(templar, task_vars, "certbot", "certbot_links_directory")
+        port, public = self._settings(
+            templar, task_vars, "nginx", "nginx_https_port", "nginx_public_https_port"
+        )
         for whole in right.values():
             whole.update(descriptions.reached(whole, links, port, public))
         return {
@@ -92,9 +97,6 @@ class ActionModule(ActionBase):
             "_ansible_verbose_override": True,
         }
 
-    def _load(self, path: Path) -> dict[str, Any]:
-        return self._loader.load_from_file(str(path), trusted_as_template=True) or {}
-
     def _written(self, templar: Templar, raw: Any) -> Any:
         """What the person wrote, by the names of the applications if it is right so far."""
         found = templar.template(raw) if isinstance(raw, str) else raw
@@ -105,24 +107,25 @@ class ActionModule(ActionBase):
             for name, told in found.items()
         }
 
-    def _setting(self, templar: Templar, task_vars: Mapping[str, Any], role: str, name: str) -> Any:
-        """A variable of a role, as the inventory or the role says."""
+    def _settings(
+        self, templar: Templar, task_vars: Mapping[str, Any], role: str, *names: str
+    ) -> list[Any]:
+        """Variables of a role, as the inventory or the role says."""
         defaults = defaults_of(self._loader, role_directory(self._loader, task_vars, role))
         inner = templar.copy_with_new_env(
             available_variables={**defaults, **templar.available_variables}
         )
-        return _templated(inner, name, task_vars.get(name, defaults[name]))
+        return [_templated(inner, name, task_vars.get(name, defaults[name])) for name in names]
 
-    def _service(self, templar: Templar, task_vars: Mapping[str, Any], role: str) -> dict[str, Any]:
+    def _service(self, templar: Templar, task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """The service's variables without their prefix, as the inventory or their role says."""
-        role = role or "gunicorn_systemd"
-        directory = role_directory(self._loader, task_vars, role)
+        directory = role_directory(self._loader, task_vars, SERVICE_ROLE)
         defaults = defaults_of(self._loader, directory)
-        private = self._load(directory / "vars" / "main.yml")
+        private = content_of(self._loader, directory / "vars" / "main.yml")
         inner = templar.copy_with_new_env(
             available_variables={**private, **defaults, **templar.available_variables}
         )
-        prefix = f"{role}_"
+        prefix = f"{SERVICE_ROLE}_"
         found = {}
         for name in defaults:
             try:

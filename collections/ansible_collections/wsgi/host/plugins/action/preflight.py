@@ -22,6 +22,7 @@ from ansible.template import Templar, trust_as_template
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.wsgi.host.plugins.plugin_utils.host import FACT, known, looked_at
 from ansible_collections.wsgi.host.plugins.plugin_utils.roles import (
+    content_of,
     defaults_of,
     options_of,
     read_options,
@@ -127,9 +128,7 @@ class ActionModule(ActionBase):
 
     def _family_variables(self, directory: Path, family: str) -> dict[str, Any]:
         path = directory / "vars" / f"{os.path.basename(family)}.yml"
-        if not path.is_file():
-            return {}
-        return self._loader.load_from_file(str(path), trusted_as_template=True) or {}
+        return content_of(self._loader, path) if path.is_file() else {}
 
     def _passed(self, role: str, directory: Path, task_vars: Mapping[str, Any]) -> bool:
         """Whether the same variables have passed in this play.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import entries
+
 DOCUMENTATION = r"""
 name: answers
 short_description: Say what hosts answered about an application
@@ -56,8 +58,7 @@ def answers(
     missing: dict[str, Any] = {}
     for host in hosts:
         variables = hostvars[host]
-        applications = variables.get("applications")
-        if not isinstance(applications, Mapping) or name not in applications:
+        if name not in entries(variables):
             continue
         results = (variables.get("__application_statuses") or {}).get("results") or []
         result: Mapping[str, Any] = next(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import entries
+
 DOCUMENTATION = r"""
 name: having
 short_description: List the hosts that have an application
@@ -43,12 +45,7 @@ _value:
 
 def having(hosts: Iterable[str], hostvars: Mapping[str, Any], name: str) -> list[str]:
     """List those of the hosts that have the application."""
-    found = []
-    for host in hosts:
-        applications = hostvars[host].get("applications")
-        if isinstance(applications, Mapping) and name in applications:
-            found.append(host)
-    return found
+    return [host for host in hosts if name in entries(hostvars[host])]
 
 
 class FilterModule:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import entries
+
 DOCUMENTATION = r"""
 name: probed
 short_description: Say where clients ask a host's site
@@ -39,8 +41,7 @@ HTTPS_PORT = 443
 def descriptions(variables: Mapping[str, Any]) -> Mapping[str, Any]:
     """The host's applications: whole where this run has put them together, or as written."""
     whole = variables.get("__application_descriptions") or {}
-    found = whole.get("applications") or variables.get("applications")
-    return found if isinstance(found, Mapping) else {}
+    return whole.get("applications") or entries(variables)
 
 
 def path(description: Mapping[str, Any]) -> str:
@@ -56,15 +57,19 @@ def probed(variables: Mapping[str, Any]) -> dict[str, Any]:
     """
     port = int(variables.get("nginx_https_port", HTTPS_PORT))
     suffix = "" if port == HTTPS_PORT else f":{port}"
+    told = {
+        name: description
+        for name, description in descriptions(variables).items()
+        if isinstance(description, Mapping)
+    }
     urls = [
         f"https://{description['domains'][0]}{suffix}{path(description)}"
-        for description in descriptions(variables).values()
-        if isinstance(description, Mapping) and description.get("domains")
+        for description in told.values()
+        if description.get("domains")
     ]
     applications = [
         {"name": name, "metrics": str(description.get("metrics") or "")}
-        for name, description in descriptions(variables).items()
-        if isinstance(description, Mapping)
+        for name, description in told.items()
     ]
     trusted = (
         bool(variables.get("certbot_obtain", True))

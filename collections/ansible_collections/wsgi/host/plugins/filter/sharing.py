@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import entries
+
 DOCUMENTATION = r"""
 name: sharing
 short_description: List the hosts whose application has a database in common
@@ -52,7 +54,7 @@ def sharing(hosts: Iterable[str], hostvars: Mapping[str, Any], name: str, url: s
 
 def database_url(variables: Mapping[str, Any], name: str) -> str:
     """The database that a host's variables name for an application; empty for none."""
-    found: Any = variables.get("applications")
+    found: Any = entries(variables)
     for key in (name, "data", "database_url"):
         found = found.get(key) if isinstance(found, Mapping) else None
     return str(found or "")

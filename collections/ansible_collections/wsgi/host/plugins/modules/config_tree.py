@@ -152,6 +152,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.files import write_bytes
 from ansible_collections.wsgi.host.plugins.module_utils.paths import (
     ForeignPathError,
     require_own,
@@ -271,23 +272,9 @@ def read_record(name: str) -> Record:
 def write_record(name: str, record: Record) -> None:
     RECORDS.mkdir(mode=0o700, parents=True, exist_ok=True)
     data = {"version": RECORD_VERSION, **vars(record)}
-    replace(RECORDS / f"{name}.json", json.dumps(data, indent=1, sort_keys=True).encode(), 0o600)
-
-
-def replace(path: Path, content: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
-    """Writes a file so that readers see the old or the new one, also after a power cut."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            os.fchown(stream.fileno(), uid, gid)
-            os.fchmod(stream.fileno(), mode)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_bytes(
+        RECORDS / f"{name}.json", json.dumps(data, indent=1, sort_keys=True).encode(), 0o600
+    )
 
 
 def require_own_places(
@@ -473,7 +460,7 @@ def keep_copies(name: str, changes: list[Change]) -> dict[str, str]:
         if change.edited and change.found.kind == "file":
             copy = folder / change.dest.lstrip("/")
             copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            replace(copy, change.found.content, 0o600)
+            write_bytes(copy, change.found.content, 0o600)
             kept[change.dest] = str(copy)
     return kept
 
@@ -492,7 +479,7 @@ def swap(module: AnsibleModule, changes: list[Change]) -> None:
             file = change.wanted
             uid = identity(pwd.getpwnam, "user", file.owner, file.dest, tolerant=False)
             gid = identity(grp.getgrnam, "group", file.group, file.dest, tolerant=False)
-            replace(path, file.content or b"", file.mode, uid or 0, gid or 0)
+            write_bytes(path, file.content or b"", file.mode, (uid or 0, gid or 0))
             if module.selinux_enabled():
                 module.set_default_selinux_context(change.dest, False)
     except OSError as error:
@@ -512,7 +499,8 @@ def put_back(change: Change) -> None:
         path.unlink(missing_ok=True)
         path.symlink_to(change.found.content.decode())
     else:
-        replace(path, change.found.content, change.found.mode, change.found.uid, change.found.gid)
+        owner = (change.found.uid, change.found.gid)
+        write_bytes(path, change.found.content, change.found.mode, owner)
 
 
 def version(content: bytes) -> str:

@@ -96,16 +96,15 @@ taken_over:
   returned: if it was taken over
 """
 
-import contextlib
-import fcntl
-import json
 import os
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment
+from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment, files, times
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.errors import RefusedError
 from ansible_collections.wsgi.host.plugins.module_utils.paths import (
     ForeignPathError,
     require_own,
@@ -123,49 +122,20 @@ def make_directory(path: str) -> None:
         os.chmod(path, 0o755)
 
 
-@contextlib.contextmanager
-def alone(path: str) -> Iterator[None]:
+def alone(path: str) -> AbstractContextManager[None]:
     """Read and write the lock as the only process; raise TimeoutError if that cannot be had."""
-    with open(path + ".flock", "w", encoding="utf-8") as file:
-        # Nobody else may hold it and so keep deploys from happening.
-        os.fchmod(file.fileno(), 0o600)
-        end = time.monotonic() + FLOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise TimeoutError(f"{path}.flock is held by another process") from None
-                time.sleep(0.05)
-        yield
+    # Nobody else may hold it and so keep deploys from happening.
+    guard = Path(path + ".flock")
+    return files.held(guard, FLOCK_SECONDS, TimeoutError(f"{guard} is held by another process"))
 
 
 def read(path: str) -> dict[str, Any] | None:
     """Return what the lock says; None if it is free, or says nothing that can be read."""
     try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-    except (FileNotFoundError, ValueError):
+        found = files.read_json(Path(path))
+    except RefusedError:
         return None
-    return found if isinstance(found, dict) and found.get("token") else None
-
-
-def write(path: str, lock: dict[str, Any]) -> None:
-    """Write the lock, complete or not at all."""
-    temporary = path + ".new"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(lock, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(temporary, 0o644)
-    os.rename(temporary, path)
-
-
-def stamp(seconds: float) -> str:
-    """A time of the host as people read it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    return found if found and found.get("token") else None
 
 
 def uptime() -> tuple[str, float]:
@@ -227,12 +197,12 @@ def change(
         if not why:
             return {**result, "lock": found, "busy": True}
         result |= {"taken_over": found, "why": why}
-    since = found if found is not None and mine else {"since": stamp(now)}
+    since = found if found is not None and mine else {"since": times.stamp()}
     lock = {
         "owner": claim["owner"],
         "reason": reason or str(since.get("reason", "")),
         "since": since["since"],
-        "renewed": stamp(now),
+        "renewed": times.stamp(),
         "renewed_at": now,
         "boot": boot[0],
         "renewed_uptime": boot[1],
@@ -240,7 +210,7 @@ def change(
         "control": claim["control"],
     }
     if not check:
-        write(path, lock)
+        files.write_json(Path(path), lock)
     return {**result, "lock": lock}
 
 

@@ -9,7 +9,8 @@ short_description: Put together what is said of the applications of a host
 version_added: "1.0.0"
 description:
   - Takes the descriptions of applications as a person wrote them, puts each over what a role brings for it, and fills in the
-    defaults. Wrong ones are left as they are, for M(wsgi.host.preflight) to refuse.
+    defaults, those of C(web) from the variables of C(gunicorn_systemd). Wrong ones are left as they are, for
+    M(wsgi.host.preflight) to refuse.
   - Runs on the control node. The host is looked at first, if it was not in this play.
   - The result holds secrets in memory. It is not shown, whatever the verbosity, and is not a fact, so no cache keeps it.
 options:
@@ -21,15 +22,6 @@ options:
     description: What roles bring, by the name of the role.
     type: dict
     default: {}
-  options:
-    description: A file of the role with the options of a description, as in an argument specification.
-    type: str
-    default: meta/description.yml
-  service_role:
-    description: >-
-      The role whose variables C(web) names without their prefix. What is left out there is as the inventory or the role says.
-    type: str
-    default: gunicorn_systemd
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}

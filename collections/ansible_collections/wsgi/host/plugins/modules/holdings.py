@@ -79,27 +79,18 @@ unmounted:
   returned: always
 """
 
-import json
 import os
 import re
 import stat
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.files import read_json_if_possible
 
 COPY = re.compile(r"\d{8}T\d{6}Z-\w+(-before-restore)?\.(sqlite|dump)(\.age)?")
-
-
-def read_json(path: str) -> dict[str, Any]:
-    """The object in a file; empty if there is none."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def read_text(path: str) -> str:
@@ -131,7 +122,7 @@ def place(url: str) -> str:
 
 def database(options: dict[str, Any]) -> dict[str, Any]:
     """Where the data are, and whether they are to be elsewhere."""
-    stamp = str(read_json(options["stamp"]).get("database") or "")
+    stamp = str(read_json_if_possible(Path(options["stamp"])).get("database") or "")
     current, wanted, file = read_text(options["credential"]), options["url"], options["file"]
     if current and stamp.startswith("url:"):
         where = place(current)
@@ -154,9 +145,9 @@ def names_of_copies(directory: str) -> list[str]:
 
 def copies(options: dict[str, Any]) -> dict[str, Any]:
     """Where the copies are, and whether they are to be elsewhere."""
-    settings = read_json(options["backup_settings"])
+    settings = read_json_if_possible(Path(options["backup_settings"]))
     directory = str(settings.get("directory") or "")
-    state = read_json(os.path.join(os.path.dirname(options["stamp"]), "copies.json"))
+    state = read_json_if_possible(Path(options["stamp"]).with_name("copies.json"))
     there = names_of_copies(directory) if directory else []
     other = bool(directory) and directory != options["backup_directory"]
     held = state.get("directory") == directory and bool(state.get("sequence"))

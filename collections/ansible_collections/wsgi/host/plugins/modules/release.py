@@ -20,10 +20,17 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment
+from ansible_collections.wsgi.host.plugins.module_utils.apphost import (
+    environment,
+    records,
+    times,
+)
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.files import digest, held, point
 from ansible_collections.wsgi.host.plugins.module_utils.paths import (
     ForeignPathError,
     require_own,
@@ -213,6 +220,7 @@ PREVIEW_LINES = 60
 # The lock of apt and its like, which dpkg takes as well unless it is told that its caller has it.
 PACKAGES_LOCK = "/var/lib/dpkg/lock-frontend"
 PACKAGES_LOCK_SECONDS = 300
+LOCK_SECONDS = 60
 CONTROL = """\
 Package: {name}
 Version: 1
@@ -525,36 +533,22 @@ def make_directory(path: str) -> None:
         os.chmod(path, 0o755)
 
 
-@contextlib.contextmanager
-def locked(releases: str) -> Iterator[None]:
+def locked(releases: str) -> AbstractContextManager[None]:
     """Hold the lock of the releases; raise ReleaseError if another run holds it for a minute."""
-    with open(os.path.join(releases, ".lock"), "w", encoding="utf-8") as file:
-        # Nobody else may hold it and so keep deploys from happening.
-        os.fchmod(file.fileno(), 0o600)
-        for attempt in range(600):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt == 599:
-                    raise ReleaseError(
-                        f"Another run has been installing a release in {releases} for a minute. "
-                        f"Wait for it to end, then run again."
-                    ) from None
-                time.sleep(0.1)
-        yield
+    # Nobody else may hold it and so keep deploys from happening.
+    busy = ReleaseError(
+        f"Another run has been installing a release in {releases} for a minute. Wait for it to "
+        f"end, then run again."
+    )
+    return held(Path(releases, ".lock"), LOCK_SECONDS, busy)
 
 
 def install(releases: str, bundle: dict[str, Any], archive: str, interpreter: str) -> None:
     """Make the release from the archive, under a temporary name until it is complete."""
-    with open(archive, "rb") as file:
-        digest = hashlib.sha256()
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    if digest.hexdigest() != bundle["sha256"]:
+    arrived = digest(Path(archive))
+    if arrived != bundle["sha256"]:
         raise ReleaseError(
-            f"The archive arrived with SHA-256 {digest.hexdigest()} in place of "
-            f"{bundle['sha256']}. Run again."
+            f"The archive arrived with SHA-256 {arrived} in place of {bundle['sha256']}. Run again."
         )
     final = os.path.join(releases, bundle["id"])
     # The lock makes any of these a leftover.
@@ -575,7 +569,7 @@ def install(releases: str, bundle: dict[str, Any], archive: str, interpreter: st
         compile_files(target, final, manifest, ready)
         manifest["compiled"] = compiled_hashes(target, manifest)
         manifest["archive_sha256"] = bundle["sha256"]
-        manifest["installed_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        manifest["installed_at"] = times.stamp()
         with open(os.path.join(target, MANIFEST), "w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1)
             file.write("\n")
@@ -688,49 +682,21 @@ def current_release(root: str) -> str | None:
 
 def activate(root: str, name: str) -> None:
     """Point `current` at a release in one step."""
-    temporary = os.path.join(root, ".current")
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
-    os.symlink(os.path.join("releases", name), temporary)
-    os.rename(temporary, os.path.join(root, "current"))
-    sync(root)
-
-
-def record_path(root: str, name: str) -> str:
-    """Return where the record of a release is."""
-    return os.path.join(root, "state", "releases", name + ".json")
+    point(Path(root, "current"), Path("releases", name))
 
 
 def read_record(root: str, name: str) -> dict[str, Any] | None:
     """Return the record of a release, None if there is none that can be read."""
-    try:
-        with open(record_path(root, name), encoding="utf-8") as file:
-            record = json.load(file)
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) and record.get("id") == name else None
+    record = records.read(Path(root, "state"), name)
+    return record if record.get("id") == name else None
 
 
 def write_record(root: str, record: dict[str, Any]) -> None:
     """Write the record of a release, complete or not at all."""
-    path = record_path(root, record["id"])
-    make_directory(os.path.join(root, "state"))
-    make_directory(os.path.dirname(path))
-    temporary = os.path.join(os.path.dirname(path), TEMPORARY + record["id"])
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(record, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    # What a release that failed has said is for root alone.
-    os.chmod(temporary, 0o600 if record.get("failure") else 0o644)
-    os.rename(temporary, path)
-    sync(os.path.dirname(path))
-
-
-def is_decision(record: dict[str, Any]) -> bool:
-    """Whether somebody has left a release on purpose, which a failed deploy does not."""
-    return bool(record.get("left_at")) and record.get("left_kind", "decision") == "decision"
+    path = records.path_of(Path(root, "state"), record["id"])
+    make_directory(str(path.parent.parent))
+    make_directory(str(path.parent))
+    records.write(path, record)
 
 
 def left_on_purpose(
@@ -741,7 +707,7 @@ def left_on_purpose(
     None without one, and where the current release is what was asked for.
     """
     own = read_record(root, name)
-    if name == current or (own and is_decision(own)):
+    if name == current or (own and records.is_decision(own)):
         return own if name != current else None
     folder = os.path.join(root, "state", "releases")
     files = os.listdir(folder) if os.path.isdir(folder) else []
@@ -749,7 +715,7 @@ def left_on_purpose(
     same = [each for each in found if each and (each.get("content") or each["id"]) == content]
     if any(each["id"] == current for each in same):
         return None
-    return next((each for each in same if is_decision(each)), None)
+    return next((each for each in same if records.is_decision(each)), None)
 
 
 def wanted_record(found: dict[str, Any] | None, bundle: dict[str, Any], by: str) -> dict[str, Any]:
@@ -757,7 +723,7 @@ def wanted_record(found: dict[str, Any] | None, bundle: dict[str, Any], by: str)
 
     That somebody has left it stays until it is live again, which shipping it is not.
     """
-    if found is not None and is_decision(found):
+    if found is not None and records.is_decision(found):
         return found
     if found is not None:
         return {key: value for key, value in found.items() if not key.startswith("left_")}
@@ -772,7 +738,7 @@ def wanted_record(found: dict[str, Any] | None, bundle: dict[str, Any], by: str)
         "archive_sha256": bundle["sha256"],
         "built_by": bundle.get("built_by"),
         "shipped_by": by,
-        "shipped_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "shipped_at": times.stamp(),
         "verdict": "unjudged",
     }
 

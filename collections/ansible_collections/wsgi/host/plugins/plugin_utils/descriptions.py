@@ -10,6 +10,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 
+def entries(variables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The applications that the inventory has for a host; empty where it has no dictionary."""
+    found = variables.get("applications")
+    return found if isinstance(found, Mapping) else {}
+
+
 def in_full(description: Any) -> Any:
     """The description without what is short for something else."""
     if isinstance(description, Mapping) and isinstance(description.get("source"), str):

@@ -50,8 +50,11 @@ def read_options(path: Path, changed: int) -> dict[str, Any]:
 def defaults_of(loader: DataLoader, directory: Path) -> dict[str, Any]:
     """The role's defaults, as templates."""
     path = directory / "defaults" / "main.yml"
-    if not path.is_file():
-        return {}
+    return content_of(loader, path) if path.is_file() else {}
+
+
+def content_of(loader: DataLoader, path: Path) -> dict[str, Any]:
+    """What a file of a role has, as templates."""
     return loader.load_from_file(str(path), trusted_as_template=True) or {}
 
 
