@@ -39,8 +39,14 @@ LEFT = {
 }
 
 
-def run_testhosts(*arguments: str) -> Any:
-    done = subprocess.run([*TESTHOSTS, *arguments], check=True, capture_output=True, text=True)
+def run_testhosts(*arguments: str, hosts: list[dict[str, str]] | None = None) -> Any:
+    done = subprocess.run(
+        [*TESTHOSTS, *arguments],
+        input=json.dumps(hosts) if hosts else None,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     return json.loads(done.stdout) if done.stdout.strip() else None
 
 
@@ -51,8 +57,8 @@ def bare_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         [*TESTHOSTS, "checkout"], check=True, capture_output=True, text=True
     ).stdout.strip()
     scope = f"interrupted-{checkout}"
-    found = run_testhosts("up", "interrupted", "--image", "debian13", "--scope", scope)
-    host = found[0] if isinstance(found, list) else found
+    wanted = [{"name": "interrupted", "image": "debian13"}]
+    (host,) = run_testhosts("up", "--from", "-", "--scope", scope, hosts=wanted)
     inventory = tmp_path_factory.mktemp("inventory") / "hosts.yml"
     variables = {
         "ansible_host": host["address"],
