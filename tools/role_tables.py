@@ -75,18 +75,27 @@ def default(option: Mapping[str, Any]) -> str:
 
 
 def rows(found: Mapping[str, Mapping[str, Any]], prefix: str = "") -> Iterator[str]:
-    """A row per option, each followed by those below it: `sites[].name`."""
+    """A row per option, each followed by those below it: `sites[].name`.
+
+    Siblings whose members are the same have rows for them once.
+    """
+    told: list[tuple[str, Any]] = []
     for name, option in found.items():
         full = f"{prefix}{name}"
         about = text(option.get("description", ""))
+        below = option.get("options", {})
+        same = next((each for each, members in told if below and members == below), "")
+        told.append((full, below))
+        if same:
+            about += f" Its members are those of `{same}`."
         if "choices" in option:
             about += f" One of {', '.join(f'`{choice}`' for choice in option['choices'])}."
         if option.get("no_log"):
             about += " A secret: never shown, belongs into a vault."
         yield f"| `{full}` | {type_name(option)} | {default(option)} | {about} |"
-        if "options" in option:
+        if not same:
             step = "[]." if option.get("type") == "list" else "."
-            yield from rows(option["options"], f"{full}{step}")
+            yield from rows(below, f"{full}{step}")
         if "values" in option:
             yield from rows(option["values"], f"{full}.NAME.")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,15 @@ class Database:
 
     Attributes:
         kind: `sqlite`, `postgresql`, or empty for an application without a database.
-        file: of SQLite, in the application's directory of data.
+        files: of SQLite, in the application's directory of data; the first one says whether there
+            are data.
         credential: the name of the credential with the URL of a server.
         packaged: a file of a release that knows commands about data; a release without it is from
             before there was a database. Empty: each release knows them.
     """
 
     kind: str = ""
-    file: str = ""
+    files: tuple[str, ...] = ()
     credential: str = "database_url"
     packaged: str = ""
 
@@ -101,8 +102,16 @@ class Application:
 
     @property
     def serving_units(self) -> tuple[str, ...]:
-        """What has to stop so that nothing of it writes: whoever could start it again first."""
+        """Its web processes, behind the sockets that could start them again."""
         return f"{self.name}.socket", f"{self.name}-check.socket", self.unit
+
+    def worker_unit(self, kind: str, instance: str) -> str:
+        """The unit of one process of a worker; `*` stands for any kind and any instance."""
+        return f"{self.name}-worker-{kind}@{instance}.service"
+
+    def timer_unit(self, timer: str, suffix: str = "timer") -> str:
+        """The unit that starts a timer's command, or with `service` the one that runs it."""
+        return f"{self.name}-timer-{timer}.{suffix}"
 
     @property
     def socket(self) -> Path:
@@ -146,10 +155,19 @@ class Application:
     @property
     def database(self) -> Database:
         """Where its rows are: whether on a server is seen by the credential."""
-        told = Database(**known(Database, self.settings.get("database", {})))
+        described = dict(self.settings.get("database", {}))
+        # An earlier version wrote one file.
+        files = described.get("files", [described["file"]] if described.get("file") else [])
+        described["files"] = tuple(map(str, files))
+        told = Database(**known(Database, described))
         if told.kind and self.credential(told.credential).exists():
-            return Database("postgresql", told.file, told.credential, told.packaged)
+            return replace(told, kind="postgresql")
         return told
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """Those with files that people uploaded, in its directory of data."""
+        return tuple(map(str, self.settings.get("directories", [])))
 
     def credential(self, name: str) -> Path:
         """The file of a credential."""

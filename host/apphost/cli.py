@@ -22,6 +22,7 @@ VERBS = {
         "status": ("status", "how it does: release, service, site (`{name}` alone shows it too)"),
         "releases": ("releases", "the releases of this host, and one to go back to"),
         "health": ("health", "what its health check sees, and has done lately"),
+        "jobs": ("jobs", "background workers and timers: what runs, ran, and runs next"),
         "logs": ("logs", "the journal of all its processes"),
     },
     "Releases": {
@@ -39,7 +40,10 @@ VERBS = {
     },
 }
 # For units and playbooks.
-HIDDEN = {"metrics": ("metrics", "what it measures, for node_exporter")}
+HIDDEN = {
+    "metrics": ("metrics", "what it measures, for node_exporter"),
+    "stop": ("stop", "stop all that writes"),
+}
 
 
 def overview(name: str) -> str:

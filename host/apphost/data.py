@@ -3,6 +3,7 @@
     sudo <name> migrate                    to the live release's schema, after a copy
     sudo <name> migrate --release ID       to that of another release on this host
     sudo <name> migrate --seeds <FILE      and run commands that make the first rows, once each
+    sudo <name> migrate --restore NAME     go back to a copy that a migration has made
     sudo <name> migrate --reach <URL       say whether data can move to a database of PostgreSQL
 
 A deploy runs it before the handover, while the old release serves. A migration should be one
@@ -23,7 +24,7 @@ import os
 import sys
 from typing import Any
 
-from . import files, reach, schema, seeds, status
+from . import files, reach, schema, seeds, status, unmigrate
 from .answer import Answer
 from .application import Application
 from .database import emptied, identity, is_emptied, read_stamp, seeded, write_stamp
@@ -149,6 +150,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--seeds", action="store_true", help="run the seeds of the JSON object on standard input")
     add("--anew", action="store_true", help="begin with an empty database where the data are lost")
+    add("--restore", default="", metavar="NAME", help="a copy in the directory backups of its data")
     add("--reach", action="store_true", help="look at the database of the URL on standard input")
     add(
         "--ignore-table",
@@ -179,6 +181,9 @@ def run(application: Application, options: argparse.Namespace) -> Answer:
         raise UsageError("--ignore-table belongs to --reach")
     if os.geteuid() != 0:
         raise RefusedError("Only root can act as the application: use sudo.")
+    if options.restore:
+        by = os.environ.get("SUDO_USER", "root")
+        return unmigrate.put_back(application, options.restore, options.keep, by)
     if options.reach:
         return reach.look(application, options.release, sys.stdin.read(), options.ignore_table)
     return prepare(application, options, seeds.read(sys.stdin.read()) if options.seeds else [])

@@ -17,9 +17,11 @@ def is_postgresql(application: Application) -> bool:
     return application.database.kind == "postgresql"
 
 
-def database_file(application: Application) -> Path:
-    """The file of SQLite."""
-    name = application.database.file
+def database_file(application: Application) -> Path | None:
+    """The first file of SQLite; None without one."""
+    name = next(iter(application.database.files), "")
+    if not name:
+        return None
     if os.path.isabs(name):
         return application.host / name.lstrip("/")
     return application.data / name
@@ -31,8 +33,11 @@ def identity(application: Application) -> str | None:
         if is_postgresql(application):
             url = application.credential(application.database.credential)
             return "url:" + files.digest(url)
-        entry = os.lstat(database_file(application))
-        return f"file:{entry.st_dev}:{entry.st_ino}"
+        path = database_file(application)
+        if path is None:
+            return None
+        # The number of a device changes with a reboot, what the file system calls itself does not.
+        return f"file:{os.statvfs(path).f_fsid}:{os.lstat(path).st_ino}"
     except FileNotFoundError:
         return None
 
@@ -67,7 +72,8 @@ def is_emptied(application: Application, now: Schema) -> bool:
     if now.numbered:
         empty = now.database is None
     else:
-        empty = not on_server and not _has_bytes(database_file(application))
+        path = database_file(application)
+        empty = not on_server and path is not None and not _has_bytes(path)
     same = before == identity(application) if on_server else before.startswith("file:")
     return empty and same
 

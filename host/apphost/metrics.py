@@ -11,10 +11,11 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from . import files, prometheus, records, systemd, times
+from . import files, jobs, prometheus, records, systemd, times
 from .answer import Answer
 from .application import Application
 from .errors import HostError
+from .handover.config import Config
 from .prometheus import Metric
 
 PROPERTIES = ("MainPID", "MemoryCurrent", "CPUUsageNSec")
@@ -42,7 +43,7 @@ def metrics(application: Application, shown: Mapping[str, str]) -> list[Metric]:
     Args:
         shown: what systemd knows of the service, see PROPERTIES.
     """
-    return [*of_releases(application), *of_the_service(shown)]
+    return [*of_releases(application), *of_the_service(shown), *of_jobs(application)]
 
 
 def of_releases(application: Application) -> Iterator[Metric]:
@@ -105,6 +106,56 @@ def of_the_service(shown: Mapping[str, str]) -> Iterator[Metric]:
         "Processor time of the service: of its control group, or else of its processes.",
         (used.seconds or None) if nanoseconds is None else nanoseconds / 1e9,
     )
+
+
+def of_jobs(application: Application) -> Iterator[Metric]:
+    """About background workers and timers."""
+    try:
+        config = Config.read(application)
+    except HostError:
+        # What is not known raises no alarm here; the handover says what is wrong.
+        return
+    found = jobs.workers(config)
+    for kind, count in jobs.expected(config).items():
+        yield Metric(
+            "app_worker_processes",
+            "gauge",
+            "Processes of a background worker that run.",
+            jobs.running(found, kind),
+            {"worker": kind},
+        )
+        yield Metric(
+            "app_worker_processes_expected",
+            "gauge",
+            "Processes that a background worker is to have.",
+            count,
+            {"worker": kind},
+        )
+    for timer in config.timers:
+        known = jobs.read(config, timer)
+        last = known.get("last")
+        yield Metric(
+            "app_timer_last_success_timestamp_seconds",
+            "gauge",
+            "When a timer has last succeeded, or was first known if it never has.",
+            jobs.success_seconds(known),
+            {"timer": timer},
+        )
+        yield Metric(
+            "app_timer_last_run_failed",
+            "gauge",
+            "Whether the last run of a timer has failed.",
+            float(last["result"] != jobs.SUCCESS) if last else None,
+            {"timer": timer},
+        )
+        hours = config.alert_after_hours.get(timer)
+        yield Metric(
+            "app_timer_alert_after_seconds",
+            "gauge",
+            "Without a success of a timer for so long there is an alert.",
+            hours * jobs.HOUR_SECONDS if hours else None,
+            {"timer": timer},
+        )
 
 
 class Processes:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
 import shlex
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from . import files, sandbox, schema
 from .application import Application
+from .backup import engine
 from .database import identity, is_postgresql
 from .errors import HostError, RefusedError
 from .schema import Schema, output
 
 BACKUPS = "backups"
 # What this program wrote; a copy that somebody made by hand has another name and stays.
-BACKUP = re.compile(r"\d{8}T\d{6}Z-\w+\.(sqlite|dump)$")
+BACKUP = re.compile(r"\d{8}T\d{6}Z-\w+\.(sqlite|dump|tar)$")
 
 
 @contextlib.contextmanager
@@ -48,19 +50,29 @@ def backups(application: Application) -> Iterator[int]:
         os.close(above)
 
 
+def new_name(revision: str, kind: str, there: Sequence[str]) -> str:
+    """A name for a copy that none has: two within a second would be one, and the first one lost."""
+    stem = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{revision}"
+    numbered = (f"{stem}_{number}.{kind}" for number in itertools.count(2))
+    names = itertools.chain([f"{stem}.{kind}"], numbered)
+    return next(name for name in names if name not in there)
+
+
 def back_up(application: Application, release: str, revision: str, keep: int) -> str:
     """Copy the database, remove the oldest copies beyond `keep`; return the path of the copy.
 
     Raises RefusedError where there is no copy: nothing was migrated then.
     """
     with backups(application) as directory:
-        now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        kind = "dump" if is_postgresql(application) else "sqlite"
-        name = f"{now}-{re.sub(r'[^0-9A-Za-z_]', '_', revision)}.{kind}"
+        several = len(application.database.files) > 1 and not is_postgresql(application)
+        kind = "dump" if is_postgresql(application) else "tar" if several else "sqlite"
+        name = new_name(re.sub(r"[^0-9A-Za-z_]", "_", revision), kind, os.listdir(directory))
         path = str(application.data / BACKUPS / name)
         result = sandbox.run(
             application,
-            application.words("backup", path),
+            application.words("backup", path)
+            if application.has("backup")
+            else engine.words(application, "save", to=path, files=application.database.files),
             release=release,
             input="",
             capture_output=True,
@@ -105,7 +117,7 @@ def migrate(
     # Of a release that does not name revisions it is not known whether there is anything to copy.
     filled = before.database if before.numbered else identity(application)
     copy = None
-    if filled and keep and application.has("backup"):
+    if filled and keep and (application.has("backup") or application.database.kind):
         revision = before.database or f"before_{release}"
         copy = back_up(application, release, revision, keep)
     result = sandbox.run(
@@ -156,10 +168,15 @@ def migrate(
 
 def _remedy(application: Application, copy: str | None) -> str:
     """How to restore a copy."""
-    if copy is None or not application.has("restore"):
+    if copy is None:
         return ""
-    words = shlex.join(application.words("restore", copy))
+    if application.has("restore"):
+        words = f"exec {shlex.join(application.words('restore', copy))}"
+    elif application.has("backup"):
+        return ""
+    else:
+        words = f"migrate --restore {os.path.basename(copy)}"
     return (
         f" If not, restore the copy, which loses what was recorded since: sudo {application.name} "
-        f"exec {words}"
+        f"{words}"
     )

@@ -26,7 +26,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from . import files, interpreter, records, schema
+from . import files, interpreter, jobs, records, schema
 from .answer import Answer, short_revision, short_time, table
 from .application import Application
 from .errors import HostError, RefusedError, UsageError
@@ -117,13 +117,14 @@ def named(releases: list[Release], name: str) -> Release:
 
 
 def to_prune(application: Application, releases: list[Release], keep: int) -> list[str]:
-    """Ids that may go: not the live, the next back, one in a handover, nor `keep` more."""
+    """Ids that may go: not the live, the next back, one in a handover or a job, nor `keep` more."""
     handover = json.dumps(files.read_json_if_possible(application.state / "handover.json"))
     back = candidates(releases)[:1]
+    needed = jobs.releases_in_use(application)
     rest = [
         each["id"]
         for each in releases
-        if not each["live"] and each["id"] not in back and each["id"] not in handover
+        if not each["live"] and each["id"] not in (*back, *needed) and each["id"] not in handover
     ]
     return rest[keep:]
 

@@ -3,6 +3,7 @@
     sudo <name> exec python -V                   of the live release: its bin/, then the host's PATH
     sudo <name> exec --release ID celery report  of another one
     sudo <name> exec --time-limit 60 PROGRAM     ended after 60 seconds, with exit code 124
+    sudo <name> exec --env STAGE=migrate PROGRAM with a further variable; may be repeated
     sudo <name> flask routes                     the same for the application's `flask`
 
 The service's unit says what the program may do; it is read at each call, drop-ins included.
@@ -18,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,7 @@ def command(
     directory: Path,
     words: Sequence[str],
     time_limit_seconds: int = 0,
+    variables: Mapping[str, str] | None = None,
 ) -> list[str]:
     """The command line that runs a program of a release.
 
@@ -127,10 +129,13 @@ def command(
         directory: of the release.
         words: the program and its arguments.
         time_limit_seconds: 0 for none.
+        variables: of its environment, besides those of the unit, whose files go before.
     """
     settings = [f"--property={entry}" for entry in properties(unit)]
     settings.append(f"--property=WorkingDirectory={directory}/app")
     settings.append(f"--property=Description={os.path.basename(words[0])} of {application.name}")
+    # systemd takes no percent sign for a specifier here, and no dollar for a variable.
+    settings += [f"--setenv={name}={value}" for name, value in (variables or {}).items()]
     if time_limit_seconds:
         # The caller's end would not be the command's.
         settings.append(f"--property=RuntimeMaxSec={time_limit_seconds}")
@@ -152,6 +157,7 @@ def run(
     *,
     release: str | None = None,
     time_limit_seconds: int = 0,
+    variables: Mapping[str, str] | None = None,
     **options: Any,
 ) -> subprocess.CompletedProcess[Any]:
     """Run a program of a release as the service would; wait for its end.
@@ -161,6 +167,7 @@ def run(
         release: the live one if left out.
         time_limit_seconds: after which it is ended, with the exit code 124 and a message behind
             what it wrote to standard error; 0 for no limit.
+        variables: of its environment, besides those of the unit.
         options: of `subprocess.run`.
 
     Raises RefusedError where it cannot be started.
@@ -173,7 +180,7 @@ def run(
     )
     if shown.returncode:
         raise RefusedError(f"{application.unit} cannot be read: {shown.stderr.strip()}")
-    argv = command(application, shown.stdout, directory, words, time_limit_seconds)
+    argv = command(application, shown.stdout, directory, words, time_limit_seconds, variables)
     start = time.monotonic()
     result: subprocess.CompletedProcess[Any] = subprocess.run(argv, **{"check": False, **options})
     late = time_limit_seconds and time.monotonic() - start >= time_limit_seconds
@@ -193,22 +200,29 @@ def _explain(result: subprocess.CompletedProcess[Any], text: str) -> None:
         result.stderr += text
 
 
-def parse(words: Sequence[str]) -> tuple[str | None, int, list[str]]:
-    """The release that is asked for, if any, the time limit, 0 for none, and the command.
+def parse(words: Sequence[str]) -> tuple[str | None, int, dict[str, str], list[str]]:
+    """The release that is asked for, if any, the time limit, 0 for none, variables, the command.
 
     Only options in front of the command are of this program.
     """
     release, time_limit, rest = None, 0, list(words)
-    while rest and (match := re.fullmatch(r"--(release|time-limit)(=(.*))?", rest[0])):
+    variables: dict[str, str] = {}
+    options = re.compile(r"--(release|time-limit|env)(=(.*))?", re.DOTALL)
+    while rest and (match := options.fullmatch(rest[0])):
         value = match[3] if match[2] else "".join(rest[1:2])
         rest = rest[1:] if match[2] else rest[2:]
         if match[1] == "release":
             release = value
+        elif match[1] == "env":
+            name, given, text = value.partition("=")
+            if not given or not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+                raise UsageError(f"--env is {value!r}. Write NAME=VALUE.")
+            variables[name] = text
         elif re.fullmatch(r"[1-9]\d{0,5}", value):
             time_limit = int(value)
         else:
             raise UsageError(f"--time-limit is {value!r}. Give a number of seconds, such as 60.")
-    return release, time_limit, rest[1:] if rest[:1] == ["--"] else rest
+    return release, time_limit, variables, rest[1:] if rest[:1] == ["--"] else rest
 
 
 def pass_on(application: Application, verb: str, words: Sequence[str]) -> int:
@@ -217,9 +231,12 @@ def pass_on(application: Application, verb: str, words: Sequence[str]) -> int:
     if words and words[0] in HELP:
         print(usage)
         return DONE
-    release, time_limit, rest = parse(words)
+    release, time_limit, variables, rest = parse(words)
     if not rest:
         print(usage, file=sys.stderr)
         return USAGE
     whole = rest if verb == "exec" else application.words(verb, *rest)
-    return run(application, whole, release=release, time_limit_seconds=time_limit).returncode
+    done = run(
+        application, whole, release=release, time_limit_seconds=time_limit, variables=variables
+    )
+    return done.returncode

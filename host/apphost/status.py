@@ -16,9 +16,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import files, records, releases, systemd
+from . import files, jobs, records, releases, systemd
 from .answer import Answer, short_revision, short_time, table
 from .application import Application
+from .backup import interrupted
+from .errors import HostError
+from .handover.config import Config
 from .http import NoAnswerError, get
 
 ANSWER_SECONDS = 5
@@ -152,7 +155,17 @@ def look(application: Application, certificate: str, site: str, port: int) -> di
         "lock": files.read_json_if_possible(application.state / "deploy.json") or None,
         "handover": files.read_json_if_possible(application.state / "handover.json") or None,
     }
+    facts["jobs"] = look_at_jobs(application)
     return {**facts, "drift": drift(application, facts, site)}
+
+
+def look_at_jobs(application: Application) -> dict[str, Any] | None:
+    """Workers and timers; None without any."""
+    try:
+        found = jobs.look(Config.read(application))
+    except HostError:
+        return None
+    return found if any(found.values()) else None
 
 
 def drift(application: Application, facts: dict[str, Any], site: str) -> list[str]:
@@ -163,7 +176,7 @@ def drift(application: Application, facts: dict[str, Any], site: str) -> list[st
         facts["health"],
         facts["site"],
     )
-    faults = []
+    faults = [interrupted.words(application)] if interrupted.read(application) else []
     if live and live["cannot_start"]:
         faults.append(
             f"the live release cannot start again: {live['cannot_start']}. Run site.yml, which "
@@ -187,6 +200,8 @@ def drift(application: Application, facts: dict[str, Any], site: str) -> list[st
             f"{site} does not answer through nginx, though the service is well: {fault(through)}. "
             f"Run site.yml, or on the host: sudo systemctl start nginx"
         )
+    if facts["jobs"]:
+        faults += jobs.faults(name, facts["jobs"])
     handover = facts["handover"]
     if handover and handover.get("release"):
         faults.append(f"a handover to {handover['release']} is under way, or was interrupted")
@@ -225,6 +240,7 @@ def text(name: str, facts: dict[str, Any]) -> str:
         ["answers", in_time if "status" in health else health["error"]],
         *(["site", "ok" if each["ok"] else fault(each)] for each in [facts["site"]] if each),
         *(["certificate", f"{days:g} days left"] for _ in [days] if days is not None),
+        *(["jobs", jobs.summary(each)] for each in [facts["jobs"]] if each),
         ["lock", held],
         *(["drift", each] for each in facts["drift"]),
     ]

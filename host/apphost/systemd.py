@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import files
 from .errors import HostError
 
 JOURNAL_LINES = 40
@@ -32,6 +33,31 @@ def properties(unit: str, *names: str) -> dict[str, str]:
     )
     shown = dict(line.split("=", 1) for line in result.stdout.splitlines() if "=" in line)
     return {name: shown.get(name, "") for name in names}
+
+
+def all_properties(units: Sequence[str], *names: str) -> dict[str, dict[str, str]]:
+    """The same for several units, in one question; every unit has an entry."""
+    found = {unit: dict.fromkeys(names, "") for unit in units}
+    if not units:
+        return found
+    result = subprocess.run(
+        ["systemctl", "show", f"--property={','.join(('Id', *names))}", *units],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    for block in result.stdout.split("\n\n"):
+        shown = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if shown.get("Id") in found:
+            found[shown["Id"]] = {name: shown.get(name, "") for name in names}
+    return found
+
+
+def wall_clock(microseconds: str) -> float:
+    """A monotonic time stamp of systemd in seconds since 1970; 0 for none."""
+    stamp = int(microseconds or 0) / 1e6
+    return time.time() - time.monotonic() + stamp if stamp else 0.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +98,7 @@ class Systemd:
 
     def __init__(self, host: Path = Path("/")) -> None:
         self._processes = host / "proc"
+        self._units = host / "etc/systemd/system"
 
     def call(self, *argv: str, check: bool = True) -> str:
         """Run a command and return its output. Raises SystemdError unless `check` is off."""
@@ -89,7 +116,6 @@ class Systemd:
             *("ActiveState", "SubState", "MainPID", "InvocationID", "NRestarts"),
             *("NeedDaemonReload", "ActiveEnterTimestampMonotonic"),
         )
-        entered = int(shown["ActiveEnterTimestampMonotonic"] or 0) / 1e6
         return Unit(
             active=shown["ActiveState"] or "inactive",
             sub=shown["SubState"],
@@ -97,8 +123,18 @@ class Systemd:
             invocation=shown["InvocationID"],
             restarts=int(shown["NRestarts"] or 0),
             stale=shown["NeedDaemonReload"] == "yes",
-            since=time.time() - time.monotonic() + entered if entered else 0.0,
+            since=wall_clock(shown["ActiveEnterTimestampMonotonic"]),
         )
+
+    def loaded(self, pattern: str) -> list[str]:
+        """The units that systemd knows at present: what runs, and what has failed, among them."""
+        listed = self.call(
+            *("systemctl", "list-units", "--all", "--plain", "--full"),
+            *("--no-legend", "--no-pager", pattern),
+        )
+        found = [line.split() for line in listed.splitlines() if line.strip()]
+        # One that something only refers to does not run, and cannot be stopped.
+        return sorted(words[0] for words in found if words[1:3] != ["not-found", "inactive"])
 
     def start(self, *units: str) -> None:
         """Start units and wait until they are up."""
@@ -124,6 +160,23 @@ class Systemd:
         if missing:
             self.call("systemctl", "enable", "--quiet", *missing)
         return bool(missing)
+
+    def linked(self, pattern: str) -> list[str]:
+        """Units that start at boot, by their links: also those that have no file any more."""
+        return sorted({path.name for path in self._units.glob(f"*.wants/{pattern}")})
+
+    def unlink(self, units: Sequence[str]) -> None:
+        """Have units not start at boot; `systemctl disable` refuses those that have no file."""
+        # By a pattern: a link whose file is gone is found by no name.
+        links = [link for link in self._units.glob("*.wants/*") if link.name in units]
+        for link in links:
+            files.remove(link)
+        if links:
+            self.reload()
+
+    def forgive(self, *units: str) -> None:
+        """Have units not be failed ones any more."""
+        self.call("systemctl", "reset-failed", *units, check=False)
 
     def disabled(self, units: Sequence[str]) -> list[str]:
         """Those units that do not start at boot."""

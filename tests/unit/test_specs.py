@@ -42,6 +42,7 @@ def everything(found: dict[str, dict[str, Any]], above: str = "") -> Iterator[tu
     for name, option in found.items():
         yield f"{above}{name}", option
         yield from everything(option.get("options", {}), f"{above}{name}.")
+        yield from everything(option.get("values", {}), f"{above}{name}.*.")
 
 
 def members() -> dict[str, dict[str, Any]]:
@@ -83,10 +84,15 @@ def test_what_has_no_default_is_required_or_may_be_absent(role: Path) -> None:
 def test_a_member_of_a_description_has_a_default_or_is_required() -> None:
     """`describe` fills in what is left out, and templates read it without asking."""
     for path, option in everything(members()):
-        assert ("default" in option) != bool(option.get("required", False)), path
+        required = option.get("required", False)
+        needs_members = option["type"] == "dict" and any(
+            each.get("required") for each in option.get("options", {}).values()
+        )
+        # What cannot be without members has no default: it may be left out.
+        assert ("default" in option) != (required or needs_members), path
         assert set(option) <= {
             *("description", "type", "elements", "default", "required", "options", "choices"),
-            "no_log",
+            *("no_log", "values"),
         }, path
         if "options" in option:
             assert option.get("default", {}) in ({}, []), f"{path}: its members have the defaults"

@@ -27,10 +27,10 @@ from ..answer import Answer, table
 from ..application import Application
 from ..errors import RefusedError, UsageError
 from . import make, outcome, settings
-from .copies import Store, is_ahead, rows
+from .copies import Store, contents, is_ahead, rows, uploads
 from .verify import suitability, verified
 
-COLUMNS = ("name", "size", "schema", "rows", "release", "kind")
+COLUMNS = ("name", "size", "schema", "rows", "files", "release", "kind")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,10 +83,13 @@ def listed(store: Store) -> Answer:
     last = state.get("last_run")
     if last and not last["ok"]:
         notes.append(f"The last run, at {last['at']}, failed: {last['msg']}")
-    lines = [[column.upper() for column in COLUMNS]]
+    with_files = any(record.get("directories") for record in records)
+    columns = [column for column in COLUMNS if column != "files" or with_files]
+    lines = [[column.upper() for column in columns]]
     for record in records:
         cells = {**record, "schema": record["schema"] or "-", "rows": rows(record)}
-        lines.append([str(cells[column]) for column in COLUMNS])
+        cells["files"] = uploads(record)
+        lines.append([str(cells[column]) for column in columns])
     count = f"{len(records)} {'copy' if len(records) == 1 else 'copies'} in {store.directory}."
     shown = table(lines) if records else f"There is no copy in {store.directory}."
     return Answer(
@@ -104,5 +107,5 @@ def verify(store: Store, name: str, identity: str) -> Answer:
         verdict = suitability(store.application, record)
         with verified(store, record, identity):
             pass
-    msg = f"{record['name']} is whole, has {rows(record)} rows, and {verdict}."
+    msg = f"{record['name']} is whole, has {contents(record)}, and {verdict}."
     return Answer(msg, facts={"record": record})

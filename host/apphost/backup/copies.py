@@ -18,7 +18,7 @@ from ..errors import RefusedError
 from .settings import Settings
 
 # When it was made, and the schema of the data: the release, where the data say no schema.
-NAME = re.compile(r"\d{8}T\d{6}Z-[0-9A-Za-z_]+(-before-restore)?\.(sqlite|dump)(\.age)?")
+NAME = re.compile(r"\d{8}T\d{6}Z-[0-9A-Za-z_]+(-before-restore)?\.(sqlite|dump|tar)(\.age)?")
 SCHEDULED, BEFORE = "scheduled", "before-restore"
 # Half done by a run that was killed: a copy, or one of the small files beside it.
 PARTIAL = ".partial-"
@@ -40,6 +40,17 @@ def is_ahead(record: Record, at: datetime.datetime) -> bool:
 def rows(record: Record) -> int:
     """How many rows all tables of a copy have."""
     return sum(record["tables"].values())
+
+
+def uploads(record: Record) -> int:
+    """How many files the directories of a copy have."""
+    return sum(each["files"] for each in record.get("directories", {}).values())
+
+
+def contents(record: Record) -> str:
+    """What is in a copy, in numbers."""
+    numbers = f"{rows(record)} rows"
+    return f"{numbers} and {uploads(record)} files" if record.get("directories") else numbers
 
 
 def read_record(path: Path) -> Record | None:

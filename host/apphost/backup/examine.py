@@ -15,7 +15,8 @@ from ..application import Application
 from ..errors import HostError
 from . import commands
 
-COPIED = re.compile(rb'COPY (?:"?\w+"?\.)?"?(\w+)"? \((.*)\) FROM stdin;\n')
+NAME = rb'("(?:[^"]|"")+"|[\w$]+)'
+COPIED = re.compile(rb"COPY (?:" + NAME + rb"\.)?" + NAME + rb" (?:\((.*)\))? ?FROM stdin;\n")
 END = b"\\.\n"
 
 
@@ -70,7 +71,11 @@ def examine_sqlite(path: Path, owner: str, table: str) -> Contents:
                 raise HostError(f"The copy is damaged: {verdict}.")
             if table:
                 row = ask(f"SELECT revision, works_with FROM {quoted(table)}").fetchone()
-            names = ask("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+            # A virtual table may need a module that this host lacks; its rows are in others.
+            names = ask(
+                "SELECT name FROM sqlite_master WHERE type = 'table' "
+                "AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name"
+            )
             tables = {
                 name: ask(f"SELECT count(*) FROM {quoted(name)}").fetchone()[0]
                 for (name,) in names.fetchall()
@@ -86,6 +91,25 @@ def quoted(name: str) -> str:
     """A name as SQL reads it, whatever is in it."""
     escaped = name.replace('"', '""')
     return f'"{escaped}"'
+
+
+def plain(name: bytes) -> str:
+    """A name of SQL without its quotation marks."""
+    text = name.decode()
+    return text[1:-1].replace('""', '"') if text.startswith('"') else text
+
+
+def merged(parts: dict[str, Contents]) -> Contents:
+    """What several databases have together; a table is named after its database too."""
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    first = next(iter(parts.values()), Contents("", [], {}))
+    tables = {
+        f"{name}/{table}": rows
+        for name, contents in parts.items()
+        for table, rows in contents.tables.items()
+    }
+    return Contents(first.schema, first.works_with, tables)
 
 
 def examine_dump(path: Path, table: str) -> Contents:
@@ -107,8 +131,10 @@ def examine_dump(path: Path, table: str) -> Contents:
                 begin = COPIED.fullmatch(line)
                 if begin is None:
                     continue
-                name = begin[1].decode()
-                columns = [column.strip(' "') for column in begin[2].decode().split(",")]
+                name = plain(begin[2])
+                if begin[1] not in (None, b"public"):
+                    name = f"{plain(begin[1])}.{name}"
+                columns = [column.strip(' "') for column in (begin[3] or b"").decode().split(",")]
                 tables[name] = 0
                 for row in lines:
                     if row == END:

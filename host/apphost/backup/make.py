@@ -14,11 +14,14 @@ from pathlib import Path
 
 from .. import environment, files, times
 from ..answer import Answer
+from ..application import Application
 from ..errors import HostError, RefusedError
-from . import commands, encryption, outcome, retention
-from .copies import BEFORE, SCHEDULED, Record, Store, rows
-from .examine import examine, schema_table
-from .verify import database_kind, live_release
+from . import archive, commands, encryption, engine, interrupted, outcome, retention
+from .archive import Directory
+from .copies import BEFORE, SCHEDULED, Record, Store, contents
+from .examine import Contents, examine, merged, schema_table
+from .parts import Parts, parts_of
+from .verify import live_release
 
 VERSION = 1
 # What a copy may need more than the one before it.
@@ -32,8 +35,9 @@ def back_up(store: Store, check: bool) -> Answer:
     try:
         store.check_place()
         store.check_emptied()
-        database_kind(store.application)
-        store.application.words("backup")
+        interrupted.check(store.application)
+        if parts_of(store.application).own:
+            store.application.words("backup")
     except RefusedError as error:
         if not check:
             with contextlib.suppress(OSError):
@@ -54,7 +58,7 @@ def back_up(store: Store, check: bool) -> Answer:
         outcome.keep(store, at, True, {"name": record["name"], "size": record["size"]})
     path = store.path(record)
     return Answer(
-        f"{path}: {record['size']} bytes, {rows(record)} rows, SHA-256 {record['sha256']}",
+        f"{path}: {record['size']} bytes, {contents(record)}, SHA-256 {record['sha256']}",
         changed=True,
         facts={"path": str(path), "record": record, "removed": removed},
     )
@@ -68,18 +72,17 @@ def copy(store: Store, kind: str, recipient: str) -> Record:
         recipient: age's public key; empty for a copy in clear.
     """
     application = store.application
-    release, database = live_release(application), database_kind(application)
-    check_space(store, GROWTH * (2 if recipient else 1))
+    release, parts = live_release(application), parts_of(application)
+    check_space(store, parts, 2 if recipient else 1)
     began = time.monotonic()
     with store.partial() as path:
         made_at = times.now()
-        with path.open("wb") as target:
-            commands.dump(application, target)
+        found = present(store, parts, kind)
+        databases, contents, directories = write(store, found, path, parts.alone)
         files.sync(path)
-        contents = examine(path, database, application.name, schema_table(application))
         middle = re.sub(r"[^0-9A-Za-z_]", "_", contents.schema or release)
         middle += f"-{BEFORE}" if kind == BEFORE else ""
-        suffix = ("sqlite" if database == "sqlite" else "dump") + (".age" if recipient else "")
+        suffix = parts.suffix + (".age" if recipient else "")
         record = {
             "version": VERSION,
             "sequence": store.next_number(),
@@ -88,7 +91,9 @@ def copy(store: Store, kind: str, recipient: str) -> Record:
             "kind": kind,
             "host": socket.gethostname(),
             "release": release,
-            "database": database,
+            "database": parts.kind if databases else "",
+            "databases": databases,
+            "directories": {name: dataclasses.asdict(each) for name, each in directories.items()},
             **dataclasses.asdict(contents),
             "encrypted": bool(recipient),
             "recipient": recipient,
@@ -102,10 +107,116 @@ def copy(store: Store, kind: str, recipient: str) -> Record:
     return record
 
 
-def check_space(store: Store, factor: float) -> None:
-    """Raise RefusedError where a copy like the newest one would not fit."""
+def present(store: Store, parts: Parts, kind: str) -> Parts:
+    """What of the data is there. Raises HostError where something is gone that was there before."""
+    names = [*parts.files, *parts.directories]
+    if not names:
+        return parts
+    there = engine.present(store.application, names)
+    gone = [name for name in names if not there[name]]
     newest = next(iter(store.records()), None)
-    needed = int((newest["content_size"] if newest else 0) * factor)
+    held = {}
+    if newest and kind != BEFORE:
+        held = {**newest.get("databases", {}), **newest.get("directories", {})}
+    for name in gone:
+        # An empty directory is made by the application when it needs one.
+        if name in held and not (isinstance(held[name], dict) and not held[name]["files"]):
+            raise HostError(
+                f"{store.application.data / name} is in the copy {newest and newest['name']}, and "
+                f"is gone now. If its disk is not mounted, mount it. If it is lost, restore a "
+                f"copy. If it is to be empty, make it"
+            )
+    databases = tuple(name for name in parts.databases if name not in gone)
+    if parts.databases and not databases:
+        places = " and ".join(str(store.application.data / name) for name in gone)
+        raise HostError(f"The data could not be copied: there is no {places}")
+    directories = tuple(name for name in parts.directories if name not in gone)
+    return dataclasses.replace(parts, databases=databases, directories=directories)
+
+
+def write(
+    store: Store, parts: Parts, path: Path, alone: bool
+) -> tuple[dict[str, int], Contents, dict[str, Directory]]:
+    """Write a copy and read it again. Raises HostError.
+
+    Args:
+        alone: whether it is the database as it is, and no archive.
+
+    Returns the sizes of the databases, what is in them, and what is in the directories.
+    """
+    application = store.application
+    if alone:
+        name = parts.databases[0]
+        contents = dump(application, parts, name, path)
+        return {name: path.stat().st_size}, contents, {}
+    sizes, found = {}, {}
+    directories = {name: Directory() for name in parts.directories}
+    manifest = {
+        "application": application.name,
+        "database": parts.kind,
+        "databases": list(parts.databases),
+        "directories": list(parts.directories),
+    }
+    with path.open("w+b") as file:
+        tar = archive.Writer(file, manifest)
+        # Databases first: a row is then never newer than the files.
+        for name in parts.databases:
+            with store.partial() as part:
+                found[name] = dump(application, parts, name, part)
+                with part.open("rb") as source:
+                    blocks = iter(lambda: source.read(archive.BLOCK), b"")
+                    entry = {"kind": "file", "mode": 0o600, "mtime": time.time()}
+                    sizes[name] = tar.add(f"{archive.DATABASES}{name}", entry, blocks)
+        if directories:
+            write_files(store, tar, directories)
+        tar.close()
+    again = archive.read(path, application.name, lambda name: Path(os.devnull))
+    if {name: (each.files, each.bytes) for name, each in again.directories.items()} != {
+        name: (each.files, each.bytes) for name, each in directories.items()
+    } or list(again.databases) != list(sizes):
+        raise HostError("The copy does not hold what was written to it")
+    return sizes, merged(found), directories
+
+
+def dump(application: Application, parts: Parts, name: str, path: Path) -> Contents:
+    """Copy a database and read the copy. Raises HostError."""
+    with path.open("wb") as target:
+        if parts.own:
+            commands.dump(application, target)
+        else:
+            engine.copy(application, name, target)
+    # One file says the schema of all of them.
+    table = schema_table(application) if name == parts.databases[0] else ""
+    return examine(path, parts.kind, application.name, table)
+
+
+def write_files(store: Store, tar: archive.Writer, directories: dict[str, Directory]) -> None:
+    """Add directories to an archive. Raises HostError."""
+    with engine.files(store.application, directories) as stream:
+        for entry, content in engine.entries(stream):
+            path = str(entry.get("path"))
+            name = next((n for n in directories if f"{path}/".startswith(f"{n}/")), None)
+            if name is None or ".." in path.split("/"):
+                raise HostError(f"The files could not be copied: {path!r} was not asked for")
+            size = tar.add(f"{archive.FILES}{path}", entry, content)
+            if entry["kind"] == "file":
+                directories[name].files += 1
+                directories[name].bytes += size
+                directories[name].changing += bool(entry.get("changing"))
+
+
+def check_space(store: Store, parts: Parts, copies: int) -> None:
+    """Raise RefusedError where a copy like the newest one would not fit.
+
+    Args:
+        copies: how often it is there while it is made.
+    """
+    newest = next(iter(store.records()), None)
+    size = newest["content_size"] * copies if newest else 0
+    if newest and not parts.alone:
+        # A database lies beside the archive until it is in it.
+        size += max(newest.get("databases", {}).values(), default=0)
+    needed = int(size * GROWTH)
     free = shutil.disk_usage(store.directory).free
     if needed > free:
         raise RefusedError(
@@ -127,7 +238,8 @@ def publish(store: Store, path: Path, record: Record, recipient: str) -> None:
             if sealed.stat().st_size <= record["content_size"]:
                 raise HostError("Encrypting the copy left less than the copy. Nothing was kept")
             path = sealed
-        record["size"], record["sha256"] = path.stat().st_size, files.digest(path)
+        record["size"] = path.stat().st_size
+        record["sha256"] = files.digest(path) if recipient else record["content_sha256"]
         path.chmod(0o600)
         files.sync(path)
         # The record first: a copy without one would be nobody's, and stay for ever.

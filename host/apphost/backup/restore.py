@@ -1,4 +1,4 @@
-"""Restores a copy of the data: stops the service, makes the copy its database, starts it again.
+"""Restores a copy of the data: stops the service, puts the copy in their place, starts it again.
 
     sudo <name> restore NAME                             as `sudo <name> backup list` shows it
     sudo <name> restore latest                           the last one that was made
@@ -21,21 +21,21 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-from .. import files
+from .. import stop
 from ..answer import Answer
 from ..application import Application
 from ..errors import HostError, RefusedError
 from ..http import NoAnswerError, get
 from ..systemd import Systemd
-from . import command, commands
-from .copies import BEFORE, NAME, Record, Store, rows
+from . import command, commands, interrupted
+from .copies import BEFORE, NAME, Record, Store, contents
 from .make import GROWTH, MIB, copy, seal
 from .outcome import progress
-from .verify import live_release, suitability, verified
+from .parts import Parts, parts_of
+from .replacement import Replacement, plan
+from .verify import live_release, suitability, unpacked, verified
 
-HANDOVER_SECONDS = 300
 START_SECONDS = 600
 ANSWER_SECONDS = 10
 # How many times the size of a copy the application may need beside its database.
@@ -57,9 +57,11 @@ def run(application: Application, options: argparse.Namespace) -> Answer:
     store = command.open_store(application)
     identity = command.read_identity(options)
     store.check_place()
-    # Those of its commands that are needed when the service is down.
-    application.words("backup")
-    application.words("restore")
+    parts = parts_of(application)
+    if parts.own:
+        # Both are needed when the service is down.
+        application.words("backup")
+        application.words("restore")
     name = options.name
     if options.preview and NAME.fullmatch(name) and not (store.directory / name).exists():
         msg = f"{name} would be copied to this host, checked, and restored if it is whole."
@@ -67,15 +69,19 @@ def run(application: Application, options: argparse.Namespace) -> Answer:
     with store.locked():
         record = store.named(name)
         verdict = suitability(application, record)
-        check_room(store, record)
-        with verified(store, record, identity) as path:
+        check_room(store, parts, record)
+        with verified(store, record, identity) as copy:
             whole = f"{record['name']} is whole and {verdict}."
+            new = plan(application, record, copy)
+            with refusing():
+                new.check()
             if options.check or options.preview:
                 return Answer(f"{whole} It would be restored.", True, {"record": record})
             with undisturbed():
+                stage(new)
                 progress(f"{whole} The service stops.")
                 began = time.monotonic()
-                before = replace(store, record, path, options.by)
+                before = replace(store, record, new, options.by)
                 seconds = round(time.monotonic() - began, 1)
     replaced = (
         f"The data that it replaced: {store.path(before)}"
@@ -83,7 +89,7 @@ def run(application: Application, options: argparse.Namespace) -> Answer:
         else f"The data that it replaced could not be read, and are in {application.data}."
     )
     return Answer(
-        f"Restored {record['name']}, with {rows(record)} rows. From the stop of the service until "
+        f"Restored {record['name']}, with {contents(record)}. From the stop of the service until "
         f"it was judged healthy it took {seconds} s. {replaced}",
         changed=True,
         facts={
@@ -94,9 +100,12 @@ def run(application: Application, options: argparse.Namespace) -> Answer:
     )
 
 
-def check_room(store: Store, record: Record) -> None:
+def check_room(store: Store, parts: Parts, record: Record) -> None:
     """Raise RefusedError where the disks have no room for what a restore writes."""
-    needs = {store.directory: 1.0, store.application.data: NEEDED[record["database"]]}
+    needs = {store.directory: 1.0}
+    if parts.own and record["database"]:
+        # Otherwise `check` of the engine looks.
+        needs[store.application.data] = NEEDED[record["database"]]
     for directory, factor in needs.items():
         free = shutil.disk_usage(directory).free
         needed = int(record["content_size"] * factor * GROWTH)
@@ -107,7 +116,29 @@ def check_room(store: Store, record: Record) -> None:
             )
 
 
-def replace(store: Store, record: Record, path: Path, by: str) -> Record | None:
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """Have a failure be a refusal, since nothing was touched."""
+    try:
+        yield
+    except HostError as error:
+        reason = str(error).rstrip(".")
+        raise RefusedError(
+            f"{reason}. Nothing was stopped, and the data are as they were"
+        ) from None
+
+
+def stage(new: Replacement) -> None:
+    """Write the copy beside what is there. Raises RefusedError, and leaves nothing then."""
+    with refusing():
+        try:
+            new.stage()
+        except HostError:
+            new.undo()
+            raise
+
+
+def replace(store: Store, record: Record, new: Replacement, by: str) -> Record | None:
     """The part of a restore during which the service is down.
 
     Returns the record of the data that were there; None if they could not be copied. Raises
@@ -118,58 +149,86 @@ def replace(store: Store, record: Record, path: Path, by: str) -> Record | None:
     before: Record | None = None
     begun = False
     alone = contextlib.ExitStack()
-    alone.enter_context(no_handover(application))
     try:
-        stop(application)
+        alone.enter_context(stop.no_handover(application))
+    except HostError:
+        new.undo()
+        raise
+    interrupted.begin(application, record["name"], by)
+    try:
+        stop.stop(application, Systemd(application.host))
         try:
             # Not encrypted yet: this host could not restore it.
             before = copy(store, BEFORE, "")
-        except HostError as error:
-            # The usual reason for a restore. The application puts a SQLite file aside as it is.
-            if record["database"] != "sqlite" or isinstance(error, RefusedError):
+            interrupted.begin(application, record["name"], by, before["name"])
+        except (HostError, OSError) as error:
+            # A file is put aside as it is, a database on a server is not.
+            if new.parts.kind == "postgresql" or isinstance(error, RefusedError):
                 raise
             progress(f"The present data cannot be copied, and are put aside as they are: {error}")
         begun = True
-        commands.load(application, path, keep=before is None)
+        if new.loads:
+            new.load(new.whole, keep=before is None)
+        new.swap()
         if not migrate(application):
             compare_rows(application, record)
         alone.close()
         start(application, reason, by)
     except (HostError, OSError) as error:
         alone.close()
-        fate = undo(store, before, begun, reason, by)
+        fate = undo(store, before, new, begun, reason, by)
         raise HostError(f"{record['name']} was not restored: {error}\n{fate}") from None
+    interrupted.end(application)
+    tidy_up(new, keep=before is None)
     if before is not None and store.settings.recipient:
         before = seal(store, before, store.settings.recipient)
     return before
 
 
-def undo(store: Store, before: Record | None, begun: bool, reason: str, by: str) -> str:
+def tidy_up(new: Replacement, keep: bool) -> None:
+    """Remove what was replaced; where that fails it only takes room."""
+    try:
+        new.finish(keep)
+    except (HostError, OSError) as error:
+        progress(f"{error}")
+
+
+def undo(
+    store: Store, before: Record | None, new: Replacement, begun: bool, reason: str, by: str
+) -> str:
     """Restore the data that were there, and start the service; return what became of both.
 
     Args:
         before: the copy of them, if there is one.
+        new: what was to be in their place.
         begun: whether the restore may have touched them.
     """
     application = store.application
     try:
-        if begun and before is not None:
-            with no_handover(application):
-                stop(application)
-                commands.load(application, store.path(before), keep=False)
+        if begun:
+            with stop.no_handover(application):
+                stop.stop(application, Systemd(application.host))
+                new.undo()
+                if new.loads and before is not None:
+                    with unpacked(store, store.path(before), before) as whole:
+                        new.load(whole, keep=False)
+        else:
+            new.undo()
+        interrupted.end(application)
         start(application, f"after a failed {reason}", by)
     except (HostError, OSError) as error:
         where = store.path(before) if before else application.data
         return f"The data from before are in {where}, but the service does not run: {error}"
     if before is not None:
         store.remove(before)
-        return "The data are as they were before, and the service runs."
-    if begun:
+    if not begun:
+        return "The data were not touched, and the service runs."
+    if new.loads and before is None:
         return (
             f"The data from before could not be copied; what the restore put aside is in "
             f"{application.data}. The service runs: look at what data it has."
         )
-    return "The data were not touched, and the service runs."
+    return "The data are as they were before, and the service runs."
 
 
 @contextlib.contextmanager
@@ -182,25 +241,6 @@ def undisturbed() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def no_handover(application: Application) -> Iterator[None]:
-    """Wait for a handover that is under way, and keep others out: they would start the service.
-
-    Raises RefusedError if it does not end.
-    """
-    otherwise = RefusedError(
-        f"A handover has been under way for {HANDOVER_SECONDS} s: see `journalctl -u "
-        f"{application.name}-handover`, and run this again when it has ended"
-    )
-    with files.held(application.handover_lock, HANDOVER_SECONDS, otherwise):
-        yield
-
-
-def stop(application: Application) -> None:
-    """Stop the service and whatever could start it again. Raises HostError."""
-    Systemd(application.host).call("systemctl", "stop", *application.serving_units)
 
 
 def migrate(application: Application) -> bool:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from .. import files
 from ..application import Application
 from ..errors import HostError, RefusedError
-from . import commands, encryption
+from . import archive, commands, encryption
+from .archive import Archive
 from .copies import Record, Store
-from .examine import examine, schema_table
+from .examine import Contents, examine, merged, schema_table
+from .parts import Parts, parts_of
 
 
 def live_release(application: Application) -> str:
@@ -26,28 +29,58 @@ def live_release(application: Application) -> str:
     return release
 
 
-def database_kind(application: Application) -> str:
-    """`sqlite` or `postgresql`. Raises RefusedError for an application without a database."""
-    kind = application.database.kind
-    if not kind:
+@dataclass(frozen=True)
+class Whole:
+    """A copy in clear, after all of it was read.
+
+    Attributes:
+        path: the file.
+        databases: a file for each, with its SHA-256, by their names in the copy.
+        archive: what is in it; None for a copy that is a database.
+    """
+
+    path: Path
+    databases: dict[str, tuple[Path, str]]
+    archive: Archive | None = None
+
+
+def targets(parts: Parts, record: Record) -> dict[str, str]:
+    """Which database becomes which, by their names in the copy and now. Raises RefusedError."""
+    # A copy of before there were several: of the database, whatever it is called.
+    names = list(record.get("databases") or (parts.databases if record["database"] else ()))
+    if len(names) == len(parts.databases) == 1:
+        return {names[0]: parts.databases[0]}
+    return {name: name for name in names}
+
+
+def check_parts(application: Application, record: Record) -> str:
+    """What of the data a copy does not have, as the end of a predicate. Raises RefusedError."""
+    name, parts = record["name"], parts_of(application)
+    if record["database"] and record["database"] != parts.kind:
+        now = parts.kind or "no database"
         raise RefusedError(
-            f"{application.name} has no database in its description (`database.kind`), so there "
-            f"is nothing to copy or to restore"
+            f"{name} is a copy of {record['database']}, and the data of this host are in {now}: "
+            f"take a copy of {now}"
         )
-    return kind
+    there = {*targets(parts, record).values(), *record.get("directories", {})}
+    described = {*parts.databases, *parts.directories}
+    unknown = sorted(there - described)
+    if unknown:
+        raise RefusedError(
+            f"{name} holds {' and '.join(unknown)}, which the description of {application.name} "
+            f"does not name: add that to `data` in the description and run site.yml, or take "
+            f"another copy"
+        )
+    absent = sorted(described - there)
+    return f", without {' and '.join(absent)}, which would stay as it is" if absent else ""
 
 
 def suitability(application: Application, record: Record) -> str:
     """How a copy suits the live release, as a predicate. Raises RefusedError if it does not."""
-    name, kind = record["name"], database_kind(application)
-    if record["database"] != kind:
-        raise RefusedError(
-            f"{name} is a copy of {record['database']}, and the data of this host are in {kind}: "
-            f"take a copy of {kind}"
-        )
+    name, without = record["name"], check_parts(application, record)
     release, schema = live_release(application), record["schema"]
     if not schema or not application.has("schema_code"):
-        return f"was made with release {record.get('release')}"
+        return f"was made with release {record.get('release')}{without}"
     what = f"Asking release {release} for its schema"
     try:
         code = commands.ask(application, "schema_code", what)
@@ -57,9 +90,12 @@ def suitability(application: Application, record: Record) -> str:
     except HostError as error:
         raise RefusedError(str(error)) from None
     if head == schema or head in record["works_with"]:
-        return f"suits release {release}"
+        return f"suits release {release}{without}"
     if schema in known:
-        return f"is from schema {schema}, and will be migrated to {head} for release {release}"
+        return (
+            f"is from schema {schema}, and will be migrated to {head} for release {release}"
+            f"{without}"
+        )
     raise RefusedError(
         f"{name} has the schema {schema}, which release {release} does not know (it needs {head}): "
         f"first go to release {record.get('release')}, which wrote it, or take another copy"
@@ -67,7 +103,7 @@ def suitability(application: Application, record: Record) -> str:
 
 
 @contextlib.contextmanager
-def verified(store: Store, record: Record, identity: str) -> Iterator[Path]:
+def verified(store: Store, record: Record, identity: str) -> Iterator[Whole]:
     """A copy in clear that was held to its record. Raises RefusedError.
 
     Args:
@@ -85,8 +121,35 @@ def verified(store: Store, record: Record, identity: str) -> Iterator[Path]:
             clear = stack.enter_context(store.partial())
             decrypt(record, path, clear, identity)
             path = clear
-        hold_to_record(store.application, record, path)
-        yield path
+        try:
+            whole = stack.enter_context(unpacked(store, path, record))
+            hold_to_record(store.application, record, whole)
+        except HostError as error:
+            if isinstance(error, RefusedError):
+                raise
+            reason = str(error).rstrip(".")
+            raise RefusedError(f"{record['name']}: {reason}. Take another copy") from None
+        yield whole
+
+
+@contextlib.contextmanager
+def unpacked(store: Store, path: Path, record: Record) -> Iterator[Whole]:
+    """A copy in clear with its databases as files, all of it read. Raises HostError."""
+    if ".tar" not in record["name"]:
+        names = list(record.get("databases") or parts_of(store.application).databases)
+        digest = record.get("content_sha256") or files.digest(path)
+        yield Whole(path, {names[0]: (path, digest)})
+        return
+    with contextlib.ExitStack() as stack:
+        paths: dict[str, Path] = {}
+
+        def place(name: str) -> Path:
+            paths[name] = stack.enter_context(store.partial())
+            return paths[name]
+
+        found = archive.read(path, store.application.name, place)
+        databases = {name: (paths[name], digest) for name, digest in found.databases.items()}
+        yield Whole(path, databases, found)
 
 
 def decrypt(record: Record, path: Path, clear: Path, identity: str) -> None:
@@ -106,15 +169,19 @@ def decrypt(record: Record, path: Path, clear: Path, identity: str) -> None:
         raise RefusedError(f"{path} holds something else than its record says. Take another copy")
 
 
-def hold_to_record(application: Application, record: Record, path: Path) -> None:
-    """Read a copy in clear, and compare its schema and rows. Raises RefusedError."""
+def hold_to_record(application: Application, record: Record, whole: Whole) -> None:
+    """Read the databases of a copy; compare all with the record. Raises HostError."""
     table = schema_table(application) if record["schema"] else ""
-    try:
-        contents = examine(path, record["database"], application.name, table)
-    except HostError as error:
-        reason = str(error).rstrip(".")
-        raise RefusedError(f"{record['name']}: {reason}. Take another copy") from None
+    parts: dict[str, Contents] = {}
+    for name, (path, _) in whole.databases.items():
+        # The first one says the schema of all.
+        parts[name] = examine(path, record["database"], application.name, "" if parts else table)
+    contents = merged(parts)
     if contents.tables != record["tables"] or (table and contents.schema != record["schema"]):
-        raise RefusedError(
-            f"{record['name']} holds other rows than its record says. Take another copy"
-        )
+        raise HostError("it holds other rows than its record says")
+    found = whole.archive.directories if whole.archive else {}
+    expected = {
+        name: (each["files"], each["bytes"]) for name, each in record.get("directories", {}).items()
+    }
+    if {name: (each.files, each.bytes) for name, each in found.items()} != expected:
+        raise HostError("it holds other files than its record says")

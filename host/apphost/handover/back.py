@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 from .. import records
 from ..errors import FAILED
 from ..systemd import SystemdError
 from ..times import stamp
+from . import workers
 from .commit import finish_commit
 from .judge import JudgedBadError
 from .service import Service
 from .settings import Healthy
 from .state import Result, State
-from .switch import stand_in, start_main
+from .switch import open_standby, stand_in, start_main
 
 
 def reject(service: Service, state: State, bad: JudgedBadError) -> Result:
@@ -82,6 +84,7 @@ def go_back(service: Service, state: State) -> str:
     service.enter(state, "back")
     # It may have been started again by somebody else, with the settings that are reverted now.
     loaded = service.has_loaded_changes()
+    stale = workers.with_loaded_changes(service)
     files = revert(service, state)
     service.systemd.reload()
     try:
@@ -90,9 +93,27 @@ def go_back(service: Service, state: State) -> str:
         outcome = f"{_capitalised(_previous(state))} is back, but it {JudgedBadError.of(error)}"
     config = service.config
     service.systemd.stop(config.standby, config.standby_private)
+    go_back_to_workers(service, stale)
     service.leave()
     service.forget()
     return f"{outcome}{', with the settings of before' if files else ''}."
+
+
+def go_back_to_workers(service: Service, stale: Sequence[str] = ()) -> None:
+    """Have the live generation of workers run alone again; it was never stopped, as a rule.
+
+    Args:
+        stale: those of it that have loaded settings that are reverted now.
+    """
+    healthy = Healthy.read(service.config.healthy)
+    try:
+        workers.keep(service, healthy.generation if healthy else "")
+        if healthy:
+            workers.keep_timers(service)
+        if stale:
+            service.systemd.begin("restart", *stale)
+    except SystemdError as error:
+        service.report(f"  back: {error}")
 
 
 def _serve_previous(service: Service, state: State, loaded: bool) -> str:
@@ -111,6 +132,7 @@ def _serve_previous(service: Service, state: State, loaded: bool) -> str:
     if state.bridged and not (state.serving and standby.lives):
         try:
             stand_in(service, state, "back", state.previous or state.release)
+            open_standby(service, state, state.previous or state.release)
             service.enter(state, "back")
         except (JudgedBadError, SystemdError) as error:
             service.report(f"  back: no standby: it {JudgedBadError.of(error)}")

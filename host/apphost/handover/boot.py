@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..files import read_json
-from .back import recover, revert
+from . import workers
+from .back import go_back_to_workers, recover, revert
 from .commit import finish_commit
 from .forward import hand_over
 from .service import Service
@@ -34,12 +35,13 @@ def revert_unjudged(service: Service) -> bool:
     service.forget()
     service.report(f"Went back from a handover that was interrupted in stage {state.stage}")
     service.systemd.reload()
+    go_back_to_workers(service)
     return True
 
 
 def _revert_unjudged_settings(service: Service) -> bool:
     tree = read_json(service.config.tree) or {}
-    loaded = service.has_loaded_changes()
+    loaded = service.has_loaded_changes() or bool(workers.with_loaded_changes(service))
     if not tree.get("pending") or not service.revert_settings():
         return False
     service.report("Reverted settings that no handover has judged")

@@ -111,6 +111,9 @@ def request(config: Config, systemd: Systemd, options: argparse.Namespace) -> Re
         if options.settled:
             return Result(False, "No handover is under way.")
         result = preview(config, systemd, options)
+        if not result.changed and not (options.check or options.preview):
+            # What others wrote into the service's tree needs no start of it.
+            Service(config, systemd).settle()
         if options.check or options.preview or not result.changed:
             return result
         name = uuid.uuid4().hex[:12]

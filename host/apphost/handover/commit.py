@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import records
 from ..times import stamp
+from . import workers
 from .plan import live_and_healthy
 from .service import Service
 from .settings import Healthy
@@ -33,6 +34,8 @@ def finish_commit(service: Service, state: State) -> None:
         main = service.systemd.show(config.main)
         replace(candidate, invocation=main.invocation).write(config.healthy)
     service.systemd.enable(config.enabled)
+    workers.finish(service, state)
+    service.settle()
     facts: dict[str, Any] = {"verdict": records.HEALTHY, "verdict_at": stamp(), "failure": None}
     record = service.record(state.release)
     if state.release != state.previous or not record.get("activated_at"):

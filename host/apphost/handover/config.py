@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..application import Application
@@ -34,6 +34,20 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Worker:
+    """One kind of background worker.
+
+    Attributes:
+        count: processes of it.
+        stop_seconds: in which one finishes what it is doing.
+    """
+
+    name: str
+    count: int = 1
+    stop_seconds: float = 60
+
+
+@dataclass(frozen=True)
 class Config:
     """A service's handover, from /etc/<name>/handover.json. All times are in seconds.
 
@@ -44,6 +58,9 @@ class Config:
         stop_time_limit: for the requests that a unit still has when it stops.
         bake_time: for which the service is asked after it was judged healthy.
         sandbox: systemd's directives for the unit that does the work.
+        workers: its background workers.
+        timers: the names of its timers.
+        alert_after_hours: without a success of a timer, until that raises an alarm; by name.
     """
 
     application: Application
@@ -54,6 +71,9 @@ class Config:
     stop_time_limit: float = 35
     bake_time: float = 5
     sandbox: tuple[str, ...] = ()
+    workers: tuple[Worker, ...] = ()
+    timers: tuple[str, ...] = ()
+    alert_after_hours: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def read(cls, application: Application) -> Config:
@@ -65,6 +85,9 @@ class Config:
             data["check"] = Check(**known(Check, data["check"]))
             data["settings"] = tuple(data["settings"])
             data["sandbox"] = tuple(data.get("sandbox", ()))
+            workers = data.get("workers", ())
+            data["workers"] = tuple(Worker(**known(Worker, worker)) for worker in workers)
+            data["timers"] = tuple(data.get("timers", ()))
             return cls(**known(cls, data))
         except (AttributeError, KeyError, TypeError) as error:
             raise RefusedError(f"{path} cannot be used ({error!r}): run the playbook") from error
@@ -105,6 +128,16 @@ class Config:
         return [f"{self.name}.socket", self.main, f"{self.name}-handover-boot.service"]
 
     @property
+    def slots(self) -> Path:
+        """A link for each process of a worker, to the release that it is of."""
+        return self.state / "workers"
+
+    @property
+    def jobs(self) -> Path:
+        """What became of the runs of each timer."""
+        return self.state / "jobs"
+
+    @property
     def run(self) -> Path:
         """The handover's own files until the next boot."""
         return self.application.handover_lock.parent
@@ -118,6 +151,11 @@ class Config:
     def units(self) -> Path:
         """Where the role writes unit files."""
         return self.application.host / "etc/systemd/system"
+
+    @property
+    def gone_units(self) -> Path:
+        """Where unit files go that the role has removed, and that something still runs by."""
+        return self.application.host / "run/systemd/system"
 
     @property
     def tree(self) -> Path:

@@ -6,6 +6,7 @@ from .. import records
 from ..errors import DONE, FAILED
 from ..systemd import SystemdError
 from ..times import stamp
+from . import workers
 from .back import recover, reject
 from .commit import commit
 from .judge import JudgedBadError, bake, wait_until_stopped
@@ -13,7 +14,7 @@ from .plan import Plan, live_and_healthy, make_plan
 from .service import Service
 from .settings import Healthy
 from .state import Result, State
-from .switch import stand_in, start_main
+from .switch import open_standby, stand_in, start_main
 
 
 def hand_over(
@@ -33,18 +34,29 @@ def hand_over(
     """
     interrupted = State.read(service.config)
     if interrupted is not None:
+        meant = service.settings_meant(interrupted)
         result = recover(service, interrupted)
         if interrupted.id == request:
             result.code = DONE if result.stage == "commit" else FAILED
             return result
+        # Whoever asks has written these, or found them as they were to be.
+        service.write_settings(meant)
+        if not service.has_its_tree():
+            result.code = FAILED
+            result.msg += " Settings that were written since were reverted too: write them again."
+            return result
     plan = make_plan(service, release, restart)
     if not plan.reasons:
-        enabled = service.systemd.enable(service.config.enabled)
+        enabled = service.systemd.enable(workers.at_boot(service.config, plan.generation))
+        service.settle()
         changed = enabled or interrupted is not None
         msg = f"{live_and_healthy(plan.release)}; nothing to do."
         return Result(changed, msg, plan.release, plan.previous, records.HEALTHY)
     service.report(f"Handing over {plan.title} ({'; '.join(plan.reasons)})")
-    Healthy(plan.release, "", plan.settings, stamp()).write(service.config.candidate)
+    workers.clean(service, plan.generation)
+    generation = workers.new_generation(service, request)
+    candidate = Healthy(plan.release, "", plan.settings, stamp(), generation)
+    candidate.write(service.config.candidate)
     state = State(
         id=request,
         release=plan.release,
@@ -57,6 +69,7 @@ def hand_over(
         reopen=plan.reopen,
         invocation=service.systemd.show(service.config.main).invocation,
         settings=plan.changed,
+        generation=generation,
     )
     service.enter(state, "begin")
     try:
@@ -71,9 +84,16 @@ def _switch(service: Service, state: State, plan: Plan) -> None:
     """All that may turn out bad."""
     config, systemd = service.config, service.systemd
     if plan.reload:
+        healthy = Healthy.read(config.healthy)
+        workers.keep_unit_files(service, healthy.settings if healthy else {})
         systemd.reload()
     if plan.bridged:
         stand_in(service, state, "standby", state.release)
+    began = workers.start(service, state)
+    if plan.bridged:
+        # No client sees a release whose workers do not start.
+        service.enter(state, "open")
+        open_standby(service, state, state.release)
     service.enter(state, "main")
     if state.release is not None:
         service.point(state.release)
@@ -82,6 +102,7 @@ def _switch(service: Service, state: State, plan: Plan) -> None:
         systemd.begin("stop", config.standby, config.standby_private)
     service.enter(state, "bake")
     bake(service, state.release)
+    workers.judge_again(service, state, began)
     if state.bridged:
         # Meanwhile it has finished the requests that it had.
         wait_until_stopped(service, config.standby)

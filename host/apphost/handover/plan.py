@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..errors import RefusedError
 from ..systemd import Unit
-from . import settings
+from . import settings, workers
 from .service import Service
 from .settings import Healthy, Settings
 
@@ -19,6 +19,7 @@ class Plan:
     Attributes:
         changed: files that differ from the settings that were judged healthy.
         reasons: nothing is to be done without any.
+        generation: of the workers that are live.
         disabled: units that do not start at boot, and should.
         bridged: a standby can serve meanwhile.
         reopen: the unit of the clients' socket differs.
@@ -30,6 +31,7 @@ class Plan:
     settings: Settings
     changed: list[str]
     reasons: list[str] = field(default_factory=list)
+    generation: str = ""
     disabled: list[str] = field(default_factory=list)
     bridged: bool = False
     reopen: bool = False
@@ -83,7 +85,8 @@ def make_plan(service: Service, release: str | None, restart: bool = False) -> P
     on_disk = service.settings_on_disk(before)
     previous = seen.running or (healthy.release if healthy else None) or seen.current
     plan = Plan(wanted, previous, on_disk, settings.changed(before, on_disk))
-    plan.disabled = systemd.disabled(config.enabled)
+    plan.generation = generation = healthy.generation if healthy else ""
+    plan.disabled = systemd.disabled(workers.at_boot(config, generation))
     unit = str(config.units / config.sockets[0])
     if healthy:
         plan.reopen = settings.directives(before, unit) != settings.directives(on_disk, unit)
@@ -93,7 +96,7 @@ def make_plan(service: Service, release: str | None, restart: bool = False) -> P
     plan.reload = main.stale or seen.shared.stale or bool(plan.changed)
     plan.reasons = [*_reasons_of_release(service, plan, seen), *_reasons_of_settings(plan, seen)]
     if not plan.reasons:
-        plan.reasons = _reasons_of_run(plan, seen)
+        plan.reasons = [*_reasons_of_run(plan, seen), *workers.missing(service, generation)]
     if restart and not plan.reasons:
         plan.reasons.append("it is to be started again")
     return plan

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .. import files, records
+from .. import files, records, trees
 from ..errors import RefusedError
 from ..systemd import Systemd, Unit
 from . import settings
@@ -122,12 +122,16 @@ class Service:
         on_disk = self.settings_on_disk(healthy.settings)
         return healthy.settings, on_disk, settings.changed(healthy.settings, on_disk)
 
-    def has_loaded_changes(self) -> bool:
-        """Whether it was started after a change of settings that was not judged healthy."""
-        main = self.systemd.show(self.config.main)
+    def has_loaded_changes(self, unit: str = "") -> bool:
+        """Whether it was started after a change of settings that was not judged healthy.
+
+        Args:
+            unit: the service itself if left out.
+        """
+        shown = self.systemd.show(unit or self.config.main)
         _, on_disk, changed = self.changes()
-        return main.lives and any(
-            path in on_disk and on_disk[path].written_at <= main.since for path in changed
+        return shown.lives and any(
+            path in on_disk and on_disk[path].written_at <= shown.since for path in changed
         )
 
     def revert_settings(self) -> list[str]:
@@ -137,6 +141,36 @@ class Service:
             settings.revert(healthy, on_disk)
             self.config = Config.read(self.config.application)
         return changed
+
+    def settings_meant(self, interrupted: State) -> Settings:
+        """Those on disk that whoever asks now has written, or found as they were to be.
+
+        The way back from an interrupted handover reverts them. On one that was interrupted itself,
+        only those that neither side of it had.
+        """
+        _, on_disk, changed = self.changes()
+        candidate = Healthy.read(self.config.candidate)
+        if interrupted.stage == "back" and candidate is not None:
+            ours = settings.changed(candidate.settings, on_disk)
+            changed = [path for path in changed if path in ours]
+        elif interrupted.stage == "back":
+            changed = []
+        return {path: on_disk[path] for path in changed if path in on_disk}
+
+    def write_settings(self, wanted: Settings) -> None:
+        """Write these files; others stay."""
+        if wanted:
+            settings.revert(wanted, settings.read(list(wanted)))
+            self.config = Config.read(self.config.application)
+
+    def has_its_tree(self) -> bool:
+        """Whether the files are those that a playbook wrote last."""
+        return trees.is_there(self.config.tree, self.config.application.host)
+
+    def settle(self) -> None:
+        """Note that what is on disk was judged, unless somebody has written more since."""
+        if not self.changes()[2]:
+            trees.settle(self.config.tree, self.config.application.host)
 
     # Records
 

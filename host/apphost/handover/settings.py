@@ -95,12 +95,14 @@ class Healthy:
     Attributes:
         invocation: the run of the service that was judged (its InvocationID).
         at: when.
+        generation: of the workers that are live; empty without any.
     """
 
     release: str | None
     invocation: str
     settings: Settings
     at: str
+    generation: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Healthy | None:
@@ -109,7 +111,7 @@ class Healthy:
         if data is None:
             return None
         settings = {name: Setting(**facts) for name, facts in data["settings"].items()}
-        return cls(data["release"], data["invocation"], settings, data["at"])
+        return cls(**{**files.known(cls, data), "settings": settings})
 
     def write(self, path: Path) -> None:
         """Keep it, for root alone: it holds credentials."""

@@ -26,6 +26,7 @@ class State:
         invocation: the run of the service that was live before.
         settings: files that differ from the last healthy ones.
         serving: the standby accepts clients.
+        generation: of the workers that are started; empty without any.
     """
 
     id: str
@@ -40,6 +41,7 @@ class State:
     invocation: str
     settings: list[str]
     serving: bool = False
+    generation: str = ""
     schema: int = SCHEMA
 
     @classmethod

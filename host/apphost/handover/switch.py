@@ -12,7 +12,7 @@ from .state import State
 
 
 def stand_in(service: Service, state: State, stage: str, release: str | None) -> None:
-    """Start the standby, judge it, and have it accept clients. Raises JudgedBadError.
+    """Start the standby and judge it on its private socket. Raises JudgedBadError.
 
     Args:
         stage: `standby`, or `back` in the other direction.
@@ -28,8 +28,10 @@ def stand_in(service: Service, state: State, stage: str, release: str | None) ->
     systemd.begin("start", config.standby)
     socket = config.application.standby_socket
     judge(service, config.standby, socket, release, before.invocation)
-    if stage == "standby":
-        service.enter(state, "open")
+
+
+def open_standby(service: Service, state: State, release: str | None) -> None:
+    """Have the standby accept clients. Raises JudgedBadError."""
     _accept_clients(service, release)
     state.serving = True
 

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import os
 import re
 import shutil
-import socket
-import ssl
-import subprocess
-import threading
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from testinfra.host import Host
+from workplace import PROJECT, Visitors, Workplace, ask
 
-PROJECT = Path(__file__).resolve().parents[3]
+testinfra_hosts = ["ansible://debian13"]
+
 GUIDE = PROJECT / "docs" / "APPLICATIONS.md"
-CONNECTION = (
-    "ansible_host",
-    "ansible_port",
-    "ansible_user",
-    "ansible_private_key_file",
-    "ansible_ssh_private_key_file",
-    "ansible_ssh_common_args",
-)
 SHOP = "shop.example.com"
 
 
@@ -36,105 +22,6 @@ def blocks(heading: str) -> list[str]:
     """The shell commands of the section whose heading ends with some words, block by block."""
     section = re.split(rf"^## [0-9. ]*{re.escape(heading)}$", GUIDE.read_text(), flags=re.M)[1]
     return re.findall(r"^```sh\n(.*?)^```$", section.split("\n## ")[0], re.M | re.S)
-
-
-class Workplace:
-    """A copy of the project, in which somebody follows the guide."""
-
-    def __init__(self, folder: Path, variables: dict[str, Any]) -> None:
-        self.project = folder / "project"
-        tracked = subprocess.run(
-            ["git", "ls-files", "-z"], cwd=PROJECT, check=True, capture_output=True, text=True
-        )
-        for name in tracked.stdout.split("\0"):
-            source, target = PROJECT / name, self.project / name
-            if name and (source.is_file() or source.is_symlink()):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(source, target, follow_symlinks=False)
-        (self.project / ".venv").symlink_to(PROJECT / ".venv")
-        self.host = {key: variables[key] for key in CONNECTION if key in variables}
-
-    def type(self, command: str, status: int = 0) -> str:
-        """Type commands into a shell; return what is read."""
-        environment = {
-            key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")
-        }
-        done = subprocess.run(
-            ["bash", "-euc", command],
-            cwd=self.project,
-            env={**environment, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == status, f"{command}\n{done.stdout}"
-        return done.stdout
-
-    def write_host(self) -> None:
-        """The address of the host, which the guide leaves to its reader."""
-        hosts = {"web": {"hosts": {"web1": {**self.host, "certbot_obtain": False}}}}
-        (self.project / "inventory/production/hosts.yml").write_text(yaml.safe_dump(hosts))
-
-    def describe(self, **applications: Any) -> None:
-        """What a reader writes further on."""
-        path = self.project / "inventory/production/group_vars/web/main.yml"
-        found = yaml.safe_load(path.read_text())
-        for name, told in applications.items():
-            if told is None:
-                found["applications"].pop(name)
-            else:
-                found["applications"].setdefault(name, {}).update(told)
-        path.write_text(yaml.safe_dump(found))
-
-
-def ask(address: str, name: str, path: str = "/") -> tuple[int, str]:
-    """Status and body of an answer over HTTPS; the certificate is self-signed."""
-    connection = http.client.HTTPSConnection(name, timeout=20)
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    raw = socket.create_connection((address, 443), 20)
-    connection.sock = context.wrap_socket(raw, server_hostname=name)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
-    finally:
-        connection.close()
-
-
-class Visitors:
-    """Ask a site all the time, and keep every answer that is not good."""
-
-    def __init__(self, address: str, name: str) -> None:
-        self.address, self.name = address, name
-        self.bad: list[str] = []
-        self.asked = 0
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(4)]
-
-    def _ask(self) -> None:
-        while not self._over.is_set():
-            try:
-                status, body = ask(self.address, self.name)
-                fault = "" if status == 200 else f"{status} {body[:80]}"
-            except OSError as error:
-                fault = repr(error)
-            self.asked += 1
-            if fault:
-                self.bad.append(fault)
-            time.sleep(0.02)
-
-    def __enter__(self) -> Visitors:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +33,7 @@ def workplace(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Workplace
             place.type(block)
     place.write_host()
     (production,) = blocks("Production")
-    place.output = place.type(production)  # type: ignore[attr-defined]
+    place.output = place.type(production)
     return place
 
 
@@ -159,7 +46,7 @@ def web(workplace: Workplace) -> str:
 def test_the_shortest_description_is_enough(workplace: Workplace, web: str) -> None:
     """A newcomer judges a project by what the first page brings."""
     assert ask(web, SHOP) == (200, "Hello from the shop\n")
-    output = str(workplace.output)  # type: ignore[attr-defined]
+    output = str(workplace.output)
     assert f"shop: https://{SHOP}/ (release " in output
     described = yaml.safe_load(re.findall(r"<<'YAML'\n(.*?)YAML", GUIDE.read_text(), re.S)[0])
     assert set(described["applications"]["shop"]) == {"source", "domains"}

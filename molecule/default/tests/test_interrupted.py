@@ -24,7 +24,7 @@ POINTS = {
     "Put a certificate behind each link": False,
     "Reload, start or restart nginx": True,
     "Bring the data to what the release needs": False,
-    "Hand over to the release and the settings": True,
+    "switch | Hand over]": True,
     "Ask the release through nginx": False,
 }
 # `make proof` tries all of them, `make test` a handler that is still due and a handover half done.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apphost import cli, sandbox, times
+from apphost import cli, sandbox, stop, times
 from apphost import http as http_client
 from apphost.application import Application
 from apphost.backup import copies, restore, settings
@@ -46,7 +46,7 @@ elif verb == "counts":
     with contextlib.closing(sqlite3.connect(live)) as base:
         count = base.execute("SELECT count(*) FROM orders").fetchone()[0]
     print(json.dumps({{"schema": "2", "tables": {{"orders": count, "schema_state": 1}}}}))
-else:
+elif name != "systemctl":
     print(json.dumps({{"changed": False, "msg": "done"}}))
 """
 
@@ -83,7 +83,7 @@ class BackupHost:
         monkeypatch.setenv("PATH", f"{root}/bin:{os.environ['PATH']}")
         monkeypatch.setattr(os, "geteuid", lambda: 0)
         monkeypatch.setattr(sandbox, "run", self.run_in_release)
-        monkeypatch.setattr(restore, "HANDOVER_SECONDS", 0)
+        monkeypatch.setattr(stop, "HANDOVER_SECONDS", 0)
         monkeypatch.setattr(copies, "LOCK_SECONDS", 0)
         self.serve(200, '{"release": "r1"}')
         self.clock = datetime.datetime(2026, 11, 25, 2, 30, tzinfo=datetime.UTC)

@@ -83,7 +83,7 @@ def test_an_application_without_a_database_has_nothing_to_copy(host: BackupHost)
     host.describe(database={})
     code, answer = host.run("backup")
     assert code == 2
-    assert "no database in its description (`database.kind`)" in answer["msg"]
+    assert "no data in its description (`data.sqlite`" in answer["msg"]
     assert host.calls() == []
 
 

@@ -17,6 +17,15 @@ from apphost.http import LateError
 
 from .backup_host import DESCRIPTION, BackupHost
 
+LISTING = "systemctl list-units --all --plain --full --no-legend --no-pager"
+STOPPING = [
+    f"{LISTING} shop-timer-*.timer",
+    f"{LISTING} shop-timer-*.timer",
+    f"{LISTING} shop-worker-*@*.service",
+    f"{LISTING} shop-timer-*.service",
+    "systemctl stop shop.socket shop-check.socket shop.service",
+]
+
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BackupHost:
@@ -31,7 +40,7 @@ def test_a_restore_brings_back_the_rows_and_keeps_what_it_replaces(host: BackupH
     assert host.customers() == ["A", "B", "C"]
     assert host.calls() == [
         "shopctl schema --code",
-        "systemctl stop shop.socket shop-check.socket shop.service",
+        *STOPPING,
         "shopctl backup -",
         "shopctl restore - --no-keep",
         "shop migrate --json",
@@ -53,6 +62,7 @@ def test_commands_that_an_application_does_not_have_are_not_needed(host: BackupH
     host.good("restore", name, "--by", "anna")
     assert host.customers() == ["A", "B", "C"]
     assert [" ".join(line.split()[:2]) for line in host.calls()] == [
+        *["systemctl list-units"] * 4,
         "systemctl stop",
         "shopctl backup",
         "shopctl restore",

@@ -199,6 +199,23 @@ def test_live_release_is_meant_unless_another_is_named(host: Host) -> None:
     assert "There is no release 3. On this host are: 1, 2." in host.fail(2, "--release", "3")
 
 
+def test_a_database_is_the_same_after_a_reboot(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its device may have another number then, and a preview promised to fill it again."""
+    host.go_live("1")
+    host.run(seeds=[DEMO])
+    before, lstat = database.identity(host.application), os.lstat
+
+    def rebooted(path: Any, **more: Any) -> os.stat_result:
+        found = list(lstat(path, **more))
+        found[2] += 1
+        return os.stat_result(found)
+
+    monkeypatch.setattr(os, "lstat", rebooted)
+    assert database.identity(host.application) == before
+
+
 def test_seed_runs_again_for_another_key(host: Host) -> None:
     """Another name for the admin is another admin; a seed that is no longer asked for stays."""
     host.run("--release", "1", seeds=[admin(), DEMO])

@@ -113,20 +113,18 @@ def test_arguments_reach_the_program_as_they_are(shop: Application) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["report"], (None, 0, ["report"])),
-        (["--release", "abc", "report"], ("abc", 0, ["report"])),
-        (["--release=abc", "report"], ("abc", 0, ["report"])),
-        (["--release", "abc", "--time-limit", "60", "report"], ("abc", 60, ["report"])),
-        (["--time-limit=5", "--release=abc", "report"], ("abc", 5, ["report"])),
+        (["report"], (None, 0, {}, ["report"])),
+        (["--release", "abc", "report"], ("abc", 0, {}, ["report"])),
+        (["--release=abc", "report"], ("abc", 0, {}, ["report"])),
+        (["--release", "abc", "--time-limit", "60", "report"], ("abc", 60, {}, ["report"])),
+        (["--time-limit=5", "--release=abc", "report"], ("abc", 5, {}, ["report"])),
         # After the command it is an option of the command.
-        (["report", "--release", "abc"], (None, 0, ["report", "--release", "abc"])),
-        (["--release", "abc", "--", "--release"], ("abc", 0, ["--release"])),
-        (["--release"], ("", 0, [])),
+        (["report", "--release", "abc"], (None, 0, {}, ["report", "--release", "abc"])),
+        (["--release", "abc", "--", "--release"], ("abc", 0, {}, ["--release"])),
+        (["--release"], ("", 0, {}, [])),
     ],
 )
-def test_release_is_an_option_of_its_own(
-    arguments: list[str], expected: tuple[Any, Any, Any]
-) -> None:
+def test_release_is_an_option_of_its_own(arguments: list[str], expected: tuple[Any, ...]) -> None:
     assert sandbox.parse(arguments) == expected
 
 

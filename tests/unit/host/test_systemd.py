@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apphost.systemd import Systemd, SystemdError, properties
+from apphost.systemd import Systemd, SystemdError, all_properties, properties
 
 
 def test_each_property_has_a_value_though_it_may_be_empty(programs: Any) -> None:
@@ -48,3 +48,40 @@ def test_processes_are_those_of_the_host(tmp_path: Path) -> None:
     systemd = Systemd(tmp_path)
     assert (systemd.workers(7), systemd.workers(8)) == ({8, 9}, set())
     assert (systemd.directory(7), systemd.directory(8)) == (Path("/opt/shop/releases/a/app"), None)
+
+
+def test_units_that_are_only_referred_to_are_not_loaded(programs: Any) -> None:
+    """systemd refuses to stop them: "not loaded"."""
+    programs.put(
+        "systemctl",
+        "#!/bin/sh\n"
+        "echo 'a-worker-x@1.service loaded    active   running A worker'\n"
+        "echo 'a-worker-x@2.service not-found inactive dead    a-worker-x@2.service'\n"
+        "echo 'a-worker-x@3.service not-found active   running a-worker-x@3.service'\n",
+    )
+    assert Systemd().loaded("a-worker-*") == ["a-worker-x@1.service", "a-worker-x@3.service"]
+
+
+def test_links_to_units_that_are_gone_are_removed(tmp_path: Path, programs: Any) -> None:
+    """They would be looked for at each boot."""
+    wants = tmp_path / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    for name in ("shop-worker-mail@gen0-1.service", "shop-worker-mail@gen1-1.service"):
+        (wants / name).symlink_to("/etc/systemd/system/nowhere@.service")
+    systemd = Systemd(tmp_path)
+    assert len(systemd.linked("shop-worker-*@*.service")) == 2
+    systemd.unlink(["shop-worker-mail@gen0-1.service"])
+    assert systemd.linked("shop-worker-*@*.service") == ["shop-worker-mail@gen1-1.service"]
+    assert programs.calls("systemctl") == ["daemon-reload"]
+    systemd.unlink(["shop-worker-mail@gen0-1.service"])
+    assert programs.calls("systemctl") == []
+
+
+def test_properties_of_several_units_are_told_apart(programs: Any) -> None:
+    programs.put("systemctl", "#!/bin/sh\nprintf 'Id=b\\nA=2\\n\\nId=a\\nA=1\\nOther=x\\n'\n")
+    assert all_properties(["a", "b", "c"], "A", "B") == {
+        "a": {"A": "1", "B": ""},
+        "b": {"A": "2", "B": ""},
+        "c": {"A": "", "B": ""},
+    }
+    assert all_properties([], "A") == {}

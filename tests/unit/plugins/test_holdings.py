@@ -16,7 +16,7 @@ class Host:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.options: dict[str, Any] = {
-            "file": str(root / "toll.db"),
+            "files": [str(root / "toll.db")],
             "credential": str(root / "url"),
             "stamp": str(root / "data.json"),
             "url": "",
@@ -54,7 +54,7 @@ def test_a_bare_host_has_nothing_to_leave_behind(host: Host) -> None:
     for url in ("", URL):
         assert host.database(url) == {
             "kind": "",
-            "where": host.options["file"],
+            "where": host.options["files"][0],
             "moves": False,
             "gone": False,
         }
@@ -75,7 +75,7 @@ def test_settings_that_an_interrupted_move_left_do_not_hide_the_file(host: Host)
     host.has(url=URL, file="SQLite", stamp="file:1:2")
     assert host.database(URL) == {
         "kind": "sqlite",
-        "where": host.options["file"],
+        "where": host.options["files"][0],
         "moves": True,
         "gone": False,
     }
@@ -118,6 +118,25 @@ def test_a_file_that_is_gone_is_noticed(host: Host, file: str | None) -> None:
     assert host.database("")["gone"] is True
 
 
+def test_an_application_that_has_only_directories_has_lost_nothing(host: Host) -> None:
+    """It has no database that could be gone, whatever an earlier description had."""
+    host.options["files"] = []
+    for stamp in ("", "file:1:2"):
+        host.has(stamp=stamp)
+        found = host.database("")
+        assert (found["kind"], found["gone"], found["moves"]) == ("", False, False)
+
+
+def test_the_first_of_several_files_says_whether_there_are_data(host: Host) -> None:
+    """The application makes the others when it needs them."""
+    host.options["files"].append(str(host.root / "queue.db"))
+    host.has(file="SQLite", stamp="file:1:2")
+    assert host.database("")["gone"] is False
+    (host.root / "toll.db").unlink()
+    (host.root / "queue.db").write_text("SQLite")
+    assert host.database("")["gone"] is True
+
+
 def test_copies_are_left_behind_by_another_directory(host: Host) -> None:
     host.copied_to("old", "20261125T023000Z-0001.sqlite")
     found = holdings.copies(host.options)
@@ -131,5 +150,5 @@ def test_copies_are_left_behind_by_another_directory(host: Host) -> None:
 def test_copies_that_are_gone_are_noticed(host: Host) -> None:
     host.copied_to("copies")
     assert holdings.copies(host.options)["gone"] is True
-    host.copied_to("copies", "20261125T023000Z-0001.dump.age")
+    host.copied_to("copies", "20261125T023000Z-r1.tar.age")
     assert holdings.copies(host.options)["gone"] is False

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.wsgi.host.plugins.module_utils import paths
+from ansible_collections.wsgi.host.plugins.module_utils.apphost import trees
 from ansible_collections.wsgi.host.plugins.modules import (
     certificate,
     config_tree,
@@ -125,7 +126,7 @@ def directory(path: Path) -> None:
 
 def removed(path: Path) -> None:
     record = config_tree.Record(files={str(path): config_tree.digest(b"root\n")})
-    config_tree.write_record("tree", record)
+    trees.write(config_tree.record_of("tree"), record)
     config_tree.remove(Module(name="tree"))
 
 

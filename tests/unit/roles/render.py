@@ -11,10 +11,18 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from ansible._internal._templating import _jinja_bits
 from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import filter_loader
 from ansible.template import Templar, trust_as_template
+from ansible_collections.wsgi.host.plugins.filter.exec_words import exec_words
 
 from .describing import ROLES, describe, of_roles
+
+# Tests import the collection without Ansible, whose own way to its filters is closed then.
+_jinja_bits._BUILTIN_FILTERS.update(
+    filter_loader._wrap_funcs({"wsgi.host.exec_words": exec_words}, {})
+)
 
 FAMILIES = ("Debian", "RedHat")
 

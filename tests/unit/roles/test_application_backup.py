@@ -80,7 +80,7 @@ def test_the_command_reads_what_the_description_says(told: dict[str, Any], tmp_p
         live_path="/healthz" if toll else "",
         release_member="release" if toll else "",
     )
-    assert application.database.file == ("toll.db" if toll else "")
+    assert application.database.files == (("toll.db",) if toll else ())
     assert application.database.kind == ("sqlite" if toll else "")
     assert json.loads(text)["site"] == {
         "domain": "app.example.com",

@@ -311,7 +311,7 @@ def test_failed_host_takes_all_back_and_the_rest_stay_as_they_are(fleet: Fleet) 
     assert fleet.put_back() == ["web2", "web3", "web4"]
     said = " ".join(output.rpartition("Deploy of new failed")[2].split())
     assert 'Failed on web2, task "switch | Hand over": new was judged bad' in said
-    assert "Gone back to what served before: web1." in said
+    assert "Rolled back to what served before: web1." in said
     assert "As before: web3, web4." in said
     assert not (fleet.root / "lock.json").exists()
 
@@ -349,8 +349,8 @@ def test_host_that_cannot_go_back_is_named(fleet: Fleet) -> None:
     assert code == 2
     assert fleet.live() == "new old old"
     said = " ".join(output.rpartition("Deploy of new failed")[2].split())
-    assert "NOT GONE BACK: web1: old was judged bad" in said
-    assert "Gone back to what served before: web2." in said
+    assert "NOT ROLLED BACK: web1: old was judged bad" in said
+    assert "Rolled back to what served before: web2." in said
 
 
 def test_site_that_does_not_name_the_release_is_a_failure(
@@ -361,7 +361,7 @@ def test_site_that_does_not_name_the_release_is_a_failure(
     code, output = fleet.deploy(2)
     assert code == 2
     assert fleet.written() == ["web1 handover new", "web1 leave new", "web1 handover old"]
-    assert "Gone back to what served before: web1." in output
+    assert "Rolled back to what served before: web1." in output
 
 
 def test_first_release_has_nothing_to_go_back_to(fleet: Fleet) -> None:
@@ -466,7 +466,7 @@ def test_a_failure_of_one_does_not_take_the_other_back(fleet: Fleet) -> None:
     assert fleet.live() == "old old new new"
     assert fleet.written()[-2:] == ["blog-web1 leave new", "blog-web1 handover old"]
     said = " ".join(output.rpartition("Deploy of new failed")[2].split())
-    assert "Gone back to what served before: web1." in said
+    assert "Rolled back to what served before: web1." in said
     assert not list(fleet.root.glob("*lock.json"))
 
 

@@ -51,6 +51,19 @@ def gunicorn() -> list[tuple[str, str]]:
     ]
 
 
+def job(kind: str, variable: str, **told: Any) -> list[tuple[str, str]]:
+    """A kind of worker or a timer, which have the sandbox of the web processes."""
+    variables = {
+        **APPLICATION,
+        "gunicorn_systemd_network": "any",
+        variable: [{"name": "mail", "command": ["work"], **told}],
+    }
+    (unit,) = evaluate(
+        "gunicorn_systemd", f"__gunicorn_systemd_{kind}_units", "Debian", **variables
+    )
+    return rendered("gunicorn_systemd", f"{kind}.service.j2", **variables, **{kind: unit})
+
+
 def monitoring() -> list[tuple[str, str]]:
     """What is added to the distribution's units, which run as a user of theirs."""
     services = evaluate("monitoring", "__monitoring_all_services", "Debian", **MONITORING)
@@ -83,6 +96,10 @@ UNITS: dict[str, Callable[[], list[tuple[str, str]]]] = {
         "gunicorn_systemd", "health.service.j2", **APPLICATION
     ),
     "gunicorn_systemd/unit.service.j2": gunicorn,
+    "gunicorn_systemd/worker.service.j2": lambda: job("worker", "gunicorn_systemd_background"),
+    "gunicorn_systemd/timer.service.j2": lambda: job(
+        "timer", "gunicorn_systemd_timers", calendar="daily"
+    ),
     "monitoring/service.conf.j2": monitoring,
     "monitoring/metrics.service.j2": lambda: rendered(
         "monitoring", "metrics.service.j2", **MONITORING, application={"name": "shop"}
@@ -91,6 +108,9 @@ UNITS: dict[str, Callable[[], list[tuple[str, str]]]] = {
         "nginx", "systemd/nginx.service.d/10-role.conf.j2"
     ),
     "application/backup.service.j2": backups,
+    "application/redis.service.j2": lambda: rendered(
+        "application", "redis.service.j2", **trusted(toll_app(redis=True))
+    ),
 }
 
 

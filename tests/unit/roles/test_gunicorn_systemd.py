@@ -41,6 +41,8 @@ def everything_changed() -> dict[str, Any]:
     }
 
 
+# All that means something to systemd.
+WORD = "a b\"c'd%e$f\\g;"
 VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": REQUIRED,
     "everything-changed": everything_changed(),
@@ -50,7 +52,28 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "gunicorn_systemd_forwarded_allow_ips": [],
     },
     "network": {**REQUIRED, "gunicorn_systemd_network": "any"},
-    "sync": {**REQUIRED, "gunicorn_systemd_worker_class": "sync", "gunicorn_systemd_threads": 1},
+    "jobs": {
+        **REQUIRED,
+        "gunicorn_systemd_release_root": "/opt/shop",
+        "gunicorn_systemd_background": [
+            {"name": "mail", "command": ["python", "worker.py", WORD, "{instance}"], "count": 2},
+            {"name": "index", "command": ["bin/index"], "restart": "on-failure"},
+        ],
+        "gunicorn_systemd_timers": [
+            {"name": "nightly", "command": ["python", WORD], "calendar": "*-*-* 03:00:00"},
+            {
+                "name": "often",
+                "command": ["/bin/true"],
+                "calendar": "hourly UTC",
+                "catch_up": False,
+                "jitter_seconds": 60,
+                "time_limit_seconds": 30,
+                "alert_after_hours": 3,
+            },
+        ],
+    },
+    "sync": {**REQUIRED, "gunicorn_systemd_worker_class": "sync"},
+    "asgi": {**REQUIRED, "gunicorn_systemd_worker_class": "asgi"},
 }
 
 
@@ -506,6 +529,80 @@ def test_selinux_admits_nginx_to_this_socket_and_no_other() -> None:
     assert path not in files("Debian", REQUIRED)
 
 
+# --- Workers and timers ---------------------------------------------------------------------
+
+
+def test_workers_and_timers_are_told_what_the_variables_say() -> None:
+    """A process of a worker runs from a link of its own; a timer's run follows `current` once."""
+    written = files("Debian", VARIANTS["jobs"])
+    folder = "/etc/systemd/system"
+    mail = unit(written[f"{folder}/{NAME}-worker-mail@.service"])
+    word = '"a b\\"c\'d%%e$$f\\\\g;"'
+    assert mail["Service"]["ExecStart"] == [
+        f'/opt/shop/state/workers/%i/bin/python worker.py {word} "%i"'
+    ]
+    assert mail["Service"]["WorkingDirectory"] == ["/opt/shop/state/workers/%i/app"]
+    assert mail["Service"]["KillMode"] == ["mixed"]
+    assert mail["Service"]["TimeoutStopSec"] == ["60"]
+    assert mail["Install"]["WantedBy"] == ["multi-user.target"]
+    index = unit(written[f"{folder}/{NAME}-worker-index@.service"])
+    assert index["Service"]["ExecStart"] == ["/opt/shop/state/workers/%i/app/bin/index"]
+    assert index["Service"]["Restart"] == ["on-failure"]
+    nightly = unit(written[f"{folder}/{NAME}-timer-nightly.service"])
+    [command] = nightly["Service"]["ExecStart"]
+    assert command.endswith(f" bin/python {word}")
+    assert nightly["Service"]["ExecStopPost"] == [f"+/usr/local/sbin/{NAME} jobs --record nightly"]
+    often = unit(written[f"{folder}/{NAME}-timer-often.timer"])["Timer"]
+    assert (often["OnCalendar"], often["Persistent"]) == (["hourly UTC"], ["no"])
+    assert often["RandomizedDelaySec"] == ["60"]
+    for job in (mail, index, nightly):
+        # What was interrupted by the end of the host is undone before they start.
+        assert f"{NAME}-handover-boot.service" in job["Unit"]["After"][0].split()
+    told = json.loads(written[f"/etc/{NAME}/handover.json"])
+    assert told["workers"] == [
+        {"name": "mail", "count": 2, "stop_seconds": 60},
+        {"name": "index", "count": 1, "stop_seconds": 60},
+    ]
+    assert told["timers"] == ["nightly", "often"]
+    assert told["alert_after_hours"] == {"often": 3}
+
+
+def test_workers_and_timers_may_do_what_the_web_processes_may() -> None:
+    """One that had more would be the way out of the sandbox."""
+    more = {
+        "gunicorn_systemd_credentials": [{"name": "key", "value": "x"}],
+        "gunicorn_systemd_unit_options": {"ProtectClock": False},
+        "gunicorn_systemd_writable_paths": ["/srv/files"],
+    }
+    written = files("Debian", {**VARIANTS["jobs"], **more})
+    folder = f"/etc/systemd/system/{NAME}"
+    own = {
+        *("Type", "NotifyAccess", "Sockets", "WorkingDirectory", "ExecStartPre", "ExecStart"),
+        *("ExecStopPost", "TimeoutStartSec", "Restart", "RestartSec", "KillMode", "TimeoutStopSec"),
+        *("SyslogIdentifier", "RuntimeDirectory", "NoExecPaths"),
+    }
+
+    def sandbox(path: str) -> dict[str, list[str]]:
+        service = unit(written[path])["Service"]
+        return {key: value for key, value in service.items() if key not in own}
+
+    web = sandbox(f"{folder}.service")
+    assert len(web) > 30
+    assert sandbox(f"{folder}-worker-mail@.service") == web
+    assert sandbox(f"{folder}-timer-nightly.service") == web
+
+
+def test_what_is_left_out_of_a_job_is_what_the_specification_says() -> None:
+    spec = yaml.safe_load((ROLES / ROLE / "meta" / "argument_specs.yml").read_text())
+    options = spec["argument_specs"]["main"]["options"]
+    for variable, units in (("background", "worker"), ("timers", "timer")):
+        inner = options[f"gunicorn_systemd_{variable}"]["options"]
+        defaults = {name: each["default"] for name, each in inner.items() if "default" in each}
+        one = {"gunicorn_systemd_" + variable: [{"name": "one", "command": ["true"]}]}
+        [found] = evaluate(ROLE, f"__gunicorn_systemd_{units}_units", "Debian", **REQUIRED, **one)
+        assert found == {"name": "one", "command": ["true"], **defaults}
+
+
 # --- Guards ---------------------------------------------------------------------------------
 
 GUARDS: dict[str, tuple[dict[str, Any], str]] = {
@@ -541,9 +638,53 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         {"gunicorn_systemd_writable_paths": ["/srv/%h"]},
         "gunicorn_systemd_writable_paths has a percent sign",
     ),
+    "worker-with-a-slash": (
+        {"gunicorn_systemd_background": [{"name": "a/b", "command": ["x"]}]},
+        "gunicorn_systemd_background has a name that cannot be a unit's",
+    ),
+    "two-workers-of-a-name": (
+        {"gunicorn_systemd_background": [{"name": "a", "command": ["x"]}] * 2},
+        "gunicorn_systemd_background has a name twice",
+    ),
+    "two-timers-of-a-name": (
+        {"gunicorn_systemd_timers": [{"name": "a", "command": ["x"], "calendar": "daily"}] * 2},
+        "gunicorn_systemd_timers has a name twice",
+    ),
+    "timer-with-a-slash": (
+        {"gunicorn_systemd_timers": [{"name": "/", "command": ["x"], "calendar": "daily"}]},
+        "gunicorn_systemd_timers has a name that cannot be a unit's",
+    ),
+    "worker-that-is-a-shell-command": (
+        {"gunicorn_systemd_background": [{"name": "a", "command": ["python worker.py"]}]},
+        "gunicorn_systemd_background has a worker whose command does not begin with a program",
+    ),
+    "worker-without-words": (
+        {"gunicorn_systemd_background": [{"name": "a", "command": []}]},
+        "gunicorn_systemd_background has a worker whose command does not begin with a program",
+    ),
+    "timer-that-is-a-shell-command": (
+        {"gunicorn_systemd_timers": [{"name": "a", "command": ["a b"], "calendar": "daily"}]},
+        "gunicorn_systemd_timers has a timer whose command does not begin with a program",
+    ),
+    "timer-of-a-zone": (
+        {
+            "gunicorn_systemd_timers": [
+                {"name": "a", "command": ["x"], "calendar": "*-*-* 02:30 Europe/Berlin"}
+            ]
+        },
+        "gunicorn_systemd_timers has a calendar with a time zone",
+    ),
+    "timer-at-no-time": (
+        {"gunicorn_systemd_timers": [{"name": "a", "command": ["x"], "calendar": "at noon"}]},
+        'gunicorn_systemd_timers[0].calendar is "at noon", which is not a calendar event',
+    ),
+    "no-worker-at-all": (
+        {"gunicorn_systemd_background": [{"name": "a", "command": ["x"], "count": 0}]},
+        "gunicorn_systemd_background[0].count is 0, which is less than 1",
+    ),
     "application-with-a-semicolon": (
         {"gunicorn_systemd_wsgi_app": "app:app; import os"},
-        'gunicorn_systemd_wsgi_app ("app:app; import os") does not name a WSGI application',
+        'gunicorn_systemd_wsgi_app ("app:app; import os") does not name a WSGI or ASGI application',
     ),
     "bind-to-a-unix-socket": (
         {"gunicorn_systemd_bind": ["unix:/run/shop.sock"]},
@@ -723,6 +864,14 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
 
 # Of the wrong kind, so that rules that read it are not asked, or tied up with other variables.
 ALONE: dict[str, tuple[dict[str, Any], str]] = {
+    "workers-without-releases": (
+        {"gunicorn_systemd_background": [{"name": "mail", "command": ["x"]}]},
+        "gunicorn_systemd_background has workers of a service without releases",
+    ),
+    "timers-without-releases": (
+        {"gunicorn_systemd_timers": [{"name": "a", "command": ["x"], "calendar": "daily"}]},
+        "gunicorn_systemd_timers has timers of a service without releases",
+    ),
     "more-connections-than-open-files": (
         {"gunicorn_systemd_worker_connections": 1000, "gunicorn_systemd_open_files": 1000},
         "is too few for a worker's connections and its own files: raise it to",
@@ -759,8 +908,12 @@ ALONE: dict[str, tuple[dict[str, Any], str]] = {
         "gunicorn_systemd_worker_connections (2) leaves threads idle, or no connection",
     ),
     "threads-of-sync": (
-        {"gunicorn_systemd_worker_class": "sync"},
+        {"gunicorn_systemd_worker_class": "sync", "gunicorn_systemd_threads": 2},
         "gunicorn_systemd_threads (2) is more than a worker of class sync has",
+    ),
+    "threads-of-asgi": (
+        {"gunicorn_systemd_worker_class": "asgi", "gunicorn_systemd_threads": 4},
+        "gunicorn_systemd_threads (4) is more than a worker of class asgi has, which is one",
     ),
     "name-with-capitals": (
         {"gunicorn_systemd_name": "Shop"},

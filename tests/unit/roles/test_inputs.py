@@ -35,6 +35,8 @@ BASE: dict[str, dict[str, Any]] = {
                 "domains": ["app.example.com"],
                 "data": {"seeds": [{"name": "admin", "words": ["bin/admin"]}]},
                 "environment": {"MODE": "fast"},
+                "workers": {"mail": {"command": ["work"]}},
+                "timers": {"nightly": {"command": ["tidy"], "calendar": "daily"}},
             }
         }
     },
@@ -46,6 +48,9 @@ BASE: dict[str, dict[str, Any]] = {
         "gunicorn_systemd_wsgi_app": "app:app",
         "gunicorn_systemd_credentials": [{"name": "key", "value": "k"}],
         "gunicorn_systemd_environment": {"MODE": "fast"},
+        "gunicorn_systemd_release_root": "/opt/shop",
+        "gunicorn_systemd_background": [{"name": "mail", "command": ["work"]}],
+        "gunicorn_systemd_timers": [{"name": "nightly", "command": ["tidy"], "calendar": "daily"}],
     },
     "monitoring": {
         "monitoring_enabled": True,
@@ -94,6 +99,9 @@ def leaves(found: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tu
         yield path, option
         if option["type"] == "dict" and above[:1] == ("applications",):
             yield from leaves(option.get("options", {}), path)
+            # Their names are a person's.
+            for named in BASE["application"]["applications"]["shop"].get(name, {}):
+                yield from leaves(option.get("values", {}), (*path, named))
         if option["type"] == "list":
             inner = {"type": option["elements"], "no_log": option.get("no_log")}
             if "options" not in option and option["elements"] != "dict":
@@ -152,8 +160,9 @@ def rounds(role: str) -> Iterator[list[tuple[tuple[str, ...], Any]]]:
         rest = []
         for path, option in mine:
             wrong = WRONG.get(option["type"], [])
-            if ".".join(path).replace("applications.shop.", "applications.*.") in WITHOUT_FORMAT:
-                wrong = [value for value in wrong if not isinstance(value, str)]
+            for pattern, kind in (*((each, str) for each in WITHOUT_FORMAT), *SHORT.items()):
+                if matches(path, pattern):
+                    wrong = [value for value in wrong if not isinstance(value, kind)]
             if len(path) == depth and turn < len(wrong):
                 # Of one description all members at once; below a list one after the other.
                 whole = path if path[0] == "applications" and "*" not in path else path[:1]
@@ -211,9 +220,18 @@ def test_every_value_has_a_format_or_a_range(
     if option["type"] not in ("int", "float", "str", "path") or option.get("choices"):
         return
     told = arguments(role)["formats"]
-    name = ".".join(path).replace("applications.shop.", "applications.*.")
-    if name not in told:
-        assert name in WITHOUT_FORMAT, f"{name}: give it a format or a range"
+    known = [*told, *WITHOUT_FORMAT]
+    assert any(matches(path, each) for each in known), (
+        f"{'.'.join(path)}: give it a format or a range"
+    )
+
+
+def matches(path: tuple[str, ...], pattern: str) -> bool:
+    """Whether a path is one of those that a pattern names, `*` for any step."""
+    steps = pattern.split(".")
+    return len(steps) == len(path) and all(
+        wanted in ("*", step) for wanted, step in zip(steps, path, strict=True)
+    )
 
 
 WITHOUT_FORMAT = {
@@ -221,12 +239,17 @@ WITHOUT_FORMAT = {
     "gunicorn_systemd_credentials.*.value",
     # So may what a command reads.
     "applications.*.data.seeds.*.stdin",
-    # Text is its directory.
-    "applications.*.source",
     # Ansible looks for the role, and says what it has not found.
     "applications.*.role",
 }
-
+# What can be written shorter, as a value of another type.
+SHORT: dict[str, type] = {
+    "applications.*.source": str,
+    "applications.*.packages": list,
+    "applications.*.redis": bool,
+    "applications.*.hooks.*": list,
+    "applications.*.data.sqlite": str,
+}
 
 SECRET = "7Zq-n0t-sh0wn-anywhere-at-all-0123456789"
 EXAMPLES: dict[str, tuple[dict[str, Any], str]] = {
@@ -456,7 +479,7 @@ def composed(role: str, variables: Mapping[str, Any]) -> str:
         (
             "gunicorn_systemd",
             shop(wsgi="my app"),
-            'applications.shop.wsgi ("my app") does not name a WSGI application',
+            'applications.shop.wsgi ("my app") does not name a WSGI or ASGI application',
         ),
         (
             "certbot",
@@ -476,7 +499,7 @@ def test_a_role_that_another_one_calls_uses_the_name_that_was_written(
 FOLLOWS = {
     *("name", "user", "group", "directory", "python", "wsgi_app", "environment", "credentials"),
     *("network", "release_root", "release", "check_path", "check_status", "check_release_member"),
-    "health_path",
+    *("health_path", "background", "timers", "hands_over"),
 }
 SITE = options("nginx")["nginx_sites"]["options"]
 PARTS = {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
+import hashlib
 import itertools
 import json
 import shutil
@@ -16,6 +18,8 @@ from apphost.application import Application
 from apphost.cli import parser_of
 from apphost.errors import RefusedError
 from apphost.handover import command
+from apphost.handover.config import Config
+from apphost.handover.state import State
 
 from .world import UNITS, Killed, World
 
@@ -431,6 +435,50 @@ def test_what_is_interrupted_twice_is_recovered_from(live: World) -> None:
     assert result.code == 0
     assert state(live)[:2] == ("third", "third")
     assert [line["event"] for line in live.history()] == ["handover", "undone", "handover"]
+
+
+@pytest.mark.parametrize("steps", range(1, 24, 2))
+@pytest.mark.parametrize("written_again", [True, False])
+def test_settings_of_whoever_asks_next_survive_an_interruption(
+    live: World, steps: int, written_again: bool
+) -> None:
+    """They went with those of the handover that was interrupted, and the run was green."""
+    live.prepare("second")
+    live.kill_at = len(live.steps) + steps
+    with contextlib.suppress(Killed):
+        live.run(None, "one")
+    live.kill_at = -1
+    live.clock += 10
+    if written_again:
+        live.prepare("third")
+    result = live.run(None, "two")
+    assert result.code == 0, result.msg
+    setting = live.unit("shop.service").settings
+    assert ("third" if written_again else "second") in str(setting)
+    assert live.stalls == 0
+    assert live.run(None, "three").changed is False
+
+
+def test_settings_that_were_reverted_twice_are_said_to_be_gone(live: World) -> None:
+    """Nobody knows on which side of that way back they belong."""
+    digest = hashlib.sha256(b"SETTING=broken\n").hexdigest()
+    tree = {"files": {live.path("/etc/shop/environment"): digest}}
+    live.prepare("broken")
+    (live.folder / "var/lib/config-tree/shop.json").write_text(json.dumps(tree))
+    write = State.write
+
+    def killed(self: State, config: Config) -> None:
+        write(self, config)
+        if self.stage == "back":
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(State, "write", killed)
+        with pytest.raises(Killed):
+            live.run(None, "one")
+    result = live.run(None, "two")
+    assert (result.code, state(live)) == (1, OLD)
+    assert "write them again" in result.msg
 
 
 def test_started_again_after_a_kill_the_same_request_is_rolled_back(live: World) -> None:

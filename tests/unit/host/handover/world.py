@@ -5,6 +5,7 @@ Files are real, below a directory of the test. Time passes only when the program
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import signal
@@ -18,10 +19,12 @@ from apphost.application import Application
 from apphost.handover import boot, forward
 from apphost.handover.config import Config
 from apphost.handover.service import Service
+from apphost.handover.settings import Healthy
 from apphost.handover.state import Result
 from apphost.systemd import Systemd, Unit
 
 SHARED = "shop.socket"
+WORKER, TIMER = "/etc/systemd/system/shop-worker-", "/etc/systemd/system/shop-timer-"
 UNITS = ["/etc/systemd/system/shop.socket", "/etc/systemd/system/shop.service"]
 
 
@@ -41,6 +44,7 @@ class Process:
     since: float = 0.0
     accepts: bool = False  # from the shared sockets
     died: bool = False
+    restarts: int = 0
 
 
 @dataclass
@@ -59,6 +63,8 @@ class World(Systemd):
     stalls: int = 0  # moments at which nobody accepted, while clients could connect
     reported: list[str] = field(default_factory=list)
     runs: int = 0
+    # What a worker of a release becomes: seconds -> how often it was started again by then.
+    crashes: dict[str, Callable[[float], int]] = field(default_factory=dict)
 
     # The host's files
 
@@ -103,6 +109,41 @@ class World(Systemd):
         self.put("/etc/shop/handover.json", json.dumps(config))
         self.put(UNITS[0], "[Socket]\nListenStream=127.0.0.1:5000\n")
         self.put(UNITS[1], "[Service]\n")
+
+    def prepare_jobs(
+        self, workers: dict[str, int], timers: dict[str, str], setting: str = "first"
+    ) -> None:
+        """The same with workers (how many) and timers (when)."""
+        unit_files = {f"{WORKER}{kind}@.service": "[Service]\n" for kind in workers}
+        unit_files |= {f"{TIMER}{name}.service": "[Service]\n" for name in timers}
+        unit_files |= {f"{TIMER}{name}.timer": text for name, text in timers.items()}
+        for old in Path(self.path("/etc/systemd/system")).glob("shop-*"):
+            if f"/etc/systemd/system/{old.name}" not in unit_files:
+                old.unlink()
+        for path, text in unit_files.items():
+            self.put(path, text)
+        files = ["/etc/shop/environment", "/etc/shop/handover.json", *UNITS, *unit_files]
+        self.prepare(
+            setting,
+            settings=[self.path(path) for path in files],
+            workers=[{"name": kind, "count": count} for kind, count in workers.items()],
+            timers=list(timers),
+        )
+
+    @property
+    def generation(self) -> str:
+        """Of the workers that are live, by the record."""
+        healthy = Healthy.read(self.config.healthy)
+        return healthy.generation if healthy else ""
+
+    def running(self, kind: str = "*", generation: str = "*") -> dict[str, str]:
+        """The workers that take jobs: the release of each."""
+        pattern = f"shop-worker-{kind}@{generation}-*.service"
+        found = {}
+        for name in fnmatch.filter(list(self.units), pattern):
+            if not self.show(name).stopped:
+                found[name] = self.unit(name).release
+        return found
 
     def put(self, absolute: str, text: str) -> None:
         path = Path(self.path(absolute))
@@ -151,7 +192,29 @@ class World(Systemd):
         pid = 0 if unit.active in ("inactive", "failed") or unit.sub == "auto-restart" else 1
         if name == "shop-standby.service" and pid:
             pid = 2
-        return Unit(unit.active, unit.sub, pid, unit.invocation, 0, False, unit.since)
+        if "-worker-" in name and unit.active == "active":
+            crashes = self.crashes.get(unit.release, lambda _age: 0)
+            unit.restarts = crashes(self.clock - unit.since)
+        return Unit(unit.active, unit.sub, pid, unit.invocation, unit.restarts, False, unit.since)
+
+    def loaded(self, pattern: str) -> list[str]:
+        # As with systemd, one that has ended well is forgotten.
+        return sorted(
+            name
+            for name in fnmatch.filter(list(self.units), pattern)
+            if self.units[name].active != "inactive"
+        )
+
+    def linked(self, pattern: str) -> list[str]:
+        return sorted(fnmatch.filter(self.enabled, pattern))
+
+    def unlink(self, units: Sequence[str]) -> None:
+        for name in units:
+            self.step(f"unlink {name}")
+            self.enabled.discard(name)
+
+    def forgive(self, *names: str) -> None:
+        self.step("reset-failed")
 
     def _come_up(self, name: str, unit: Process) -> None:
         how = self.starts.get(unit.release, "active")
@@ -169,7 +232,7 @@ class World(Systemd):
 
     def _start(self, name: str) -> None:
         unit = self.unit(name)
-        if name.endswith(".socket"):
+        if name.endswith((".socket", ".timer")):
             unit.active, unit.since = "active", self.clock
             return
         if unit.active in ("active", "activating"):
@@ -178,6 +241,10 @@ class World(Systemd):
         unit.invocation, unit.since = f"run{self.runs}", self.clock
         unit.active, unit.sub = "activating", "start"
         unit.settings = self.settings
+        if "-worker-" in name:
+            slot = self.root / "state/workers" / name.partition("@")[2].removesuffix(".service")
+            unit.release = os.path.basename(os.readlink(slot))
+            return
         link = self.root / "current"
         if name == "shop-standby.service":
             link = self.folder / "run/shop-handover/release"
@@ -257,6 +324,10 @@ class World(Systemd):
         if "shop.service" in self.enabled:
             self._start("shop.service")
             self.show("shop.service")
+        for name in sorted(self.enabled):
+            if "-worker-" in name or name.endswith(".timer"):
+                self._start(name)
+                self.show(name)
 
     def service(self) -> Service:
         return Service(self.config, self, self.reported.append)

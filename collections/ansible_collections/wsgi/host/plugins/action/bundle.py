@@ -6,6 +6,7 @@ The options are documented in plugins/modules/bundle.py.
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 from ansible_collections.wsgi.host.plugins.plugin_utils import sources
 from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import (
     EXCLUDE,
@@ -22,6 +24,8 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import (
 )
 from ansible_collections.wsgi.host.plugins.plugin_utils.locks import LOCKED, BundleError, normalise
 from ansible_collections.wsgi.host.plugins.plugin_utils.wheels import PLATFORMS
+
+display = Display()
 
 
 class ActionModule(ActionBase):
@@ -52,12 +56,16 @@ class ActionModule(ActionBase):
                 "archive": {"type": "path", "default": ""},
                 "archive_sha256": {"type": "str", "default": ""},
                 "variables": {"type": "dict", "default": {}},
+                "build": {"type": "list", "elements": "list", "default": []},
+                "build_time_limit_seconds": {"type": "int", "default": 600},
             }
         )
         arguments: dict[str, Any] = self._task.args
         called = {key: key for key in ("revision", "archive", "archive_sha256")} | {
             key: str(value) for key, value in options["variables"].items()
         }
+        # Words may be numbers.
+        options["build"] = [[str(word) for word in step] for step in options["build"]]
         cache = options["cache"]
         directory = Path((task_vars or {}).get("playbook_dir") or self._loader.get_basedir())
         result["changed"] = False
@@ -84,7 +92,7 @@ class ActionModule(ActionBase):
             elif options["revision"]:
                 result["bundle"] = self._of_revision(options, place, called["revision"])
             else:
-                result["bundle"] = self._of(Bundle(options, place))
+                result["bundle"] = self._of(self._bundle(options, place))
         except (BundleError, sources.SourceError) as error:
             raise AnsibleActionFail(str(error)) from error
         except OSError as error:
@@ -108,7 +116,7 @@ class ActionModule(ActionBase):
             if lock:
                 changes["lock"] = exported / lock.relative_to(source)
             try:
-                return self._of(Bundle({**options, **changes}, cache, commit))
+                return self._of(self._bundle({**options, **changes}, cache, commit))
             except BundleError as error:
                 # The folder is gone when somebody reads this.
                 words = str(error).replace(folder, f"{options['revision']}:")
@@ -126,13 +134,27 @@ class ActionModule(ActionBase):
             )
             lock = exported / options["lock"] if options["lock"] else None
             try:
-                return self._of(
-                    Bundle({**options, "source": exported, "lock": lock}, cache, commit)
-                )
+                changes = {"source": exported, "lock": lock}
+                return self._of(self._bundle({**options, **changes}, cache, commit))
             except BundleError as error:
                 # The folder is gone when somebody reads this.
                 words = str(error).replace(folder, f"{commit[:12]}:")
                 raise BundleError(words) from error
+
+    def _bundle(self, options: dict[str, Any], cache: Path, commit: str | None = None) -> Bundle:
+        """Read the inputs of a bundle, after its build steps."""
+        if options["build"] and os.geteuid() == 0:
+            display.warning(
+                f"The steps of source.build of {options['name']} run as root, since Ansible does. "
+                f"Run it as another user on the control node."
+            )
+        bundle = Bundle(options, cache, commit, run_steps=not self._task.check_mode)
+        if bundle.steps_missing:
+            display.warning(
+                f"The steps of source.build of {options['name']} would run first, so the release "
+                f"that follows is not the one that would be deployed."
+            )
+        return bundle
 
     def _of(self, bundle: Bundle) -> dict[str, Any]:
         """Return what is known of a bundle, built unless in check mode."""

@@ -165,7 +165,11 @@ def _with_what_follows(
         network, after = descriptions.reach(whole)
         whole["certificate_name"] = descriptions.certificate_name(whole["domains"])
         told = {key: value for key, value in whole["web"].items() if key in service}
-        whole["service"] |= {"network": network, "after": after, **told}
+        worker = descriptions.worker(whole)
+        whole["service"] |= {"network": network, "after": after, **worker, **told}
+        whole["service"]["background"] = descriptions.named(whole["workers"])
+        whole["service"]["timers"] = descriptions.named(whole["timers"])
+        whole |= descriptions.with_redis(whole)
         descriptions.site(whole, "")
         whole["lock"] = descriptions.lock_of(whole["source"])
         whole["credentials"] = descriptions.credentials(whole)

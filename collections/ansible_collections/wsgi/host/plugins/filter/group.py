@@ -30,7 +30,7 @@ author: [toll-app maintainers]
 
 EXAMPLES = r"""
 - name: Provision the application
-  hosts: "{{ groups | wsgi.host.group('toll_app') }}"
+  hosts: "{{ groups | wsgi.host.group('web') }}"
   tasks: []
 """
 

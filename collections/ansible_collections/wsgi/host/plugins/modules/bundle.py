@@ -36,7 +36,7 @@ options:
     description: Names (shell patterns) of files and directories in O(source) that are not shipped.
     type: list
     elements: str
-    default: [tests, instance, __pycache__, "*.pyc", "*.egg-info", "*.sqlite3", "*.log"]
+    default: [tests, instance, __pycache__, node_modules, "*.pyc", "*.egg-info", "*.sqlite3", "*.log"]
   python:
     description: Python version of the host, for example V(3.13).
     type: str
@@ -71,6 +71,21 @@ options:
     description: What the SHA-256 of O(archive) has to be.
     type: str
     default: ""
+  build:
+    description:
+      - Commands that run one after the other in a copy of O(source) before it is packed, each as a list of words. What they
+        make is part of the bundle and of its id.
+      - The locked packages are installed for the control node's Python, and their programs come first in C(PATH). Of
+        the environment only what leads to a network, to npm and to uv is there.
+      - They run once for the same source, lock file and commands, and the results are kept in O(cache). In check mode they
+        do not run; where there are no results the id is another one then.
+    type: list
+    elements: list
+    default: []
+  build_time_limit_seconds:
+    description: Seconds that each of O(build) may take.
+    type: int
+    default: 600
   variables:
     description:
       - What messages call O(revision), O(archive) and O(archive_sha256), by the names of these

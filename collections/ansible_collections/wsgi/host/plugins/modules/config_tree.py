@@ -146,25 +146,21 @@ import stat
 import tempfile
 import time
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment
+from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment, trees
 from ansible_collections.wsgi.host.plugins.module_utils.apphost.files import write_bytes
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.trees import Record, TreeError
 from ansible_collections.wsgi.host.plugins.module_utils.paths import (
     ForeignPathError,
     require_own,
 )
 
 RECORDS = Path("/var/lib/config-tree")
-RECORD_VERSION = 1
 DPKG_STATUS = Path("/var/lib/dpkg/status")
-
-
-class TreeError(Exception):
-    """Something an operator can mend; the text says what and how."""
 
 
 @dataclass
@@ -204,26 +200,6 @@ class Change:
     secret: bool = False
 
 
-@dataclass
-class Record:
-    """What this module knows of an earlier run.
-
-    `files` maps each path to the SHA-256 of what was written there, `written` to what a run that
-    was interrupted may have written, `settled` to what the service ran with last, which may have
-    been put back; `secret` lists the paths that no diff may show.
-    """
-
-    files: dict[str, str] = field(default_factory=dict)
-    written: dict[str, str] = field(default_factory=dict)
-    inputs: dict[str, Any] = field(default_factory=dict)
-    pending: bool = False
-    secret: list[str] = field(default_factory=list)
-    settled: dict[str, str] = field(default_factory=dict)
-
-    def knows(self, dest: str, digest: str) -> bool:
-        return digest in (self.files.get(dest), self.written.get(dest), self.settled.get(dest))
-
-
 def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -248,33 +224,9 @@ def decode(payload: str | None) -> list[Wanted]:
     ]
 
 
-def read_record(name: str) -> Record:
-    path = RECORDS / f"{name}.json"
-    try:
-        data = json.loads(path.read_text())
-    except FileNotFoundError:
-        return Record()
-    except ValueError as error:
-        raise TreeError(
-            f"{path} cannot be read ({error}); it records what earlier runs wrote: remove it, "
-            "and the next run takes the files that it finds for somebody else's and keeps copies"
-        ) from error
-    return Record(
-        files=data["files"],
-        written=data.get("written", {}),
-        inputs=data.get("inputs", {}),
-        pending=data.get("pending", False),
-        secret=data.get("secret", []),
-        settled=data.get("settled", {}),
-    )
-
-
-def write_record(name: str, record: Record) -> None:
-    RECORDS.mkdir(mode=0o700, parents=True, exist_ok=True)
-    data = {"version": RECORD_VERSION, **vars(record)}
-    write_bytes(
-        RECORDS / f"{name}.json", json.dumps(data, indent=1, sort_keys=True).encode(), 0o600
-    )
+def record_of(name: str) -> Path:
+    """Where it is recorded what is known of a tree."""
+    return RECORDS / f"{name}.json"
 
 
 def require_own_places(
@@ -568,18 +520,15 @@ def warn_of_edits(
 
 def settle(module: AnsibleModule, name: str) -> dict[str, Any]:
     """The service runs with what is on disk. Bookkeeping, so never reported as a change."""
-    record = read_record(name)
-    if (record.pending or record.settled != record.files) and not module.check_mode:
-        record.pending = False
-        record.settled = record.files
-        write_record(name, record)
+    if not module.check_mode:
+        trees.settle(record_of(name))
     return {"changed": False, "pending": False}
 
 
 def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
     name: str = module.params["name"]
     inputs: dict[str, Any] = module.params["inputs"]
-    record = read_record(name)
+    record = trees.read(record_of(name))
     require_own_places(record, wanted, module.params["directories"])
     directories = missing_directories(module.params["directories"], tolerant=module.check_mode)
     changes = compare(wanted, record, tolerant=module.check_mode)
@@ -601,11 +550,12 @@ def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
             secret = sorted(file.dest for file in wanted if file.secret)
             either = sorted({*secret, *record.secret})
             settled = record.settled
-            write_record(
-                name, Record(record.files, digests, record.inputs, pending, either, settled)
+            trees.write(
+                record_of(name),
+                Record(record.files, digests, record.inputs, pending, either, settled),
             )
             swap(module, changes)
-            write_record(name, Record(digests, {}, inputs, pending, secret, settled))
+            trees.write(record_of(name), Record(digests, {}, inputs, pending, secret, settled))
     warn_of_edits(module, name, changes, kept)
     unfinished = record.pending and module.params["settle"]
     result: dict[str, Any] = {
@@ -623,14 +573,14 @@ def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
 
 def remove(module: AnsibleModule) -> dict[str, Any]:
     name: str = module.params["name"]
-    record = read_record(name)
+    record = trees.read(record_of(name))
     require_own_places(record, [], [])
     changes = compare([], record, tolerant=True)
     kept: dict[str, str] = {}
     if not module.check_mode:
         kept = keep_copies(name, changes)
         swap(module, changes)
-        (RECORDS / f"{name}.json").unlink(missing_ok=True)
+        record_of(name).unlink(missing_ok=True)
     warn_of_edits(module, name, changes, kept)
     return {
         "changed": bool(changes),

@@ -67,14 +67,14 @@ EXAMPLES = r"""
     reason: release v1.4.0
     wait: 120
   run_once: true
-  delegate_to: "{{ groups['toll_app'][0] }}"
+  delegate_to: "{{ groups['web'][0] }}"
 
 - name: lock | Let others deploy again
   wsgi.host.deploy_lock:
     path: /opt/toll-app/state/deploy.json
     state: free
   run_once: true
-  delegate_to: "{{ groups['toll_app'][0] }}"
+  delegate_to: "{{ groups['web'][0] }}"
 """
 
 RETURN = r"""

@@ -12,9 +12,12 @@ description:
     what earlier runs have left, so that a role can refuse before it changes anything.
   - Opens no database and makes nothing. Never changes anything, in check mode or out of it.
 options:
-  file:
-    description: The database of an application that has no server.
-    type: path
+  files:
+    description: >-
+      The databases of an application that has no server. The first one says whether there are data. None at all for
+      an application without a database, or whose data are other files.
+    type: list
+    elements: path
     required: true
   credential:
     description: A file with the URL of the database, where it is on a server.
@@ -26,7 +29,7 @@ options:
     type: path
     required: true
   url:
-    description: The URL that the database is to have, or nothing for O(file).
+    description: The URL that the database is to have, or nothing for O(files).
     type: str
     default: ""
   backup_settings:
@@ -51,7 +54,7 @@ author: [toll-app maintainers]
 EXAMPLES = r"""
 - name: keep | Look where the data are
   wsgi.host.holdings:
-    file: /var/lib/shop/shop.db
+    files: [/var/lib/shop/shop.db]
     credential: /etc/shop/credentials/database_url
     stamp: /opt/shop/state/data.json
     url: "{{ shop_database_url }}"
@@ -90,7 +93,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment
 from ansible_collections.wsgi.host.plugins.module_utils.apphost.files import read_json_if_possible
 
-COPY = re.compile(r"\d{8}T\d{6}Z-\w+(-before-restore)?\.(sqlite|dump)(\.age)?")
+COPY = re.compile(r"\d{8}T\d{6}Z-\w+(-before-restore)?\.(sqlite|dump|tar)(\.age)?")
 
 
 def read_text(path: str) -> str:
@@ -123,16 +126,17 @@ def place(url: str) -> str:
 def database(options: dict[str, Any]) -> dict[str, Any]:
     """Where the data are, and whether they are to be elsewhere."""
     stamp = str(read_json_if_possible(Path(options["stamp"])).get("database") or "")
-    current, wanted, file = read_text(options["credential"]), options["url"], options["file"]
+    current, wanted, files = read_text(options["credential"]), options["url"], options["files"]
     if current and stamp.startswith("url:"):
         where = place(current)
         moves = not wanted or place(wanted) != where
         return {"kind": "postgresql", "where": where, "moves": moves, "gone": False}
     # Settings of a server whose database was never made do not count.
-    if holds(file):
-        return {"kind": "sqlite", "where": file, "moves": bool(wanted), "gone": False}
-    gone = stamp.startswith("file:") and not current
-    return {"kind": "sqlite" if gone else "", "where": file, "moves": False, "gone": gone}
+    first = files[0] if files else ""
+    if first and holds(first):
+        return {"kind": "sqlite", "where": first, "moves": bool(wanted), "gone": False}
+    gone = bool(first) and stamp.startswith("file:") and not current
+    return {"kind": "sqlite" if gone else "", "where": first, "moves": False, "gone": gone}
 
 
 def names_of_copies(directory: str) -> list[str]:
@@ -164,7 +168,7 @@ def main() -> None:
     """Run as an Ansible module."""
     module = AnsibleModule(
         argument_spec={
-            "file": {"type": "path", "required": True},
+            "files": {"type": "list", "elements": "path", "required": True},
             "credential": {"type": "path", "required": True},
             "stamp": {"type": "path", "required": True},
             "url": {"type": "str", "default": "", "no_log": True},

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from . import sources
+from . import sources, steps
 from .locks import (
     BundleError,
     as_requirements,
@@ -36,7 +36,10 @@ from .wheels import find_uv, install, package_files
 
 # Part of the id: raise it when the layout of the archive changes.
 FORMAT = 1
-EXCLUDE = ["tests", "instance", "__pycache__", "*.pyc", "*.egg-info", "*.sqlite3", "*.log"]
+EXCLUDE = [
+    *("tests", "instance", "__pycache__", "node_modules"),
+    *("*.pyc", "*.egg-info", "*.sqlite3", "*.log"),
+]
 UNUSED_SECONDS = 30 * 24 * 3600
 # Folder in the cache of what bundles with the same lock file have in common.
 PACKAGES = "packages"
@@ -140,8 +143,20 @@ def locked(cache: Path) -> Iterator[None]:
 class Bundle:
     """One bundle: its inputs, its id and its place in the cache."""
 
-    def __init__(self, options: dict[str, Any], cache: Path, commit: str | None = None) -> None:
-        """`commit` is what the source was exported from, None if it is a working tree."""
+    def __init__(
+        self,
+        options: dict[str, Any],
+        cache: Path,
+        commit: str | None = None,
+        run_steps: bool = True,
+    ) -> None:
+        """Read the inputs, after the build steps.
+
+        Args:
+            commit: what the source was exported from, None if it is a working tree.
+            run_steps: whether build steps may run that have not yet; without them the id is not the
+                one that the bundle gets.
+        """
         self.commit = commit
         self.name: str = options["name"]
         if not re.fullmatch(r"[a-z][a-z0-9-]*", self.name):
@@ -162,6 +177,9 @@ class Bundle:
         if commit is None:
             check_lock_is_current(self.lock)
         self.files = application_files(self.source, options["exclude"]) if self.source else {}
+        self.steps_missing = False
+        if self.source and options.get("build"):
+            self.files = self._after_steps(options, cache, run_steps)
         content = self.lock.read_bytes()
         self.lock_hash = hashlib.sha256(content).hexdigest()
         self.id = inputs_id(content, self.files, self.python, self.architecture)
@@ -185,6 +203,37 @@ class Bundle:
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(path)
         return path
+
+    def _after_steps(
+        self, options: dict[str, Any], cache: Path, run_steps: bool
+    ) -> dict[str, Path]:
+        """Return the files to ship once the build steps have run, now or with the same inputs."""
+        source, commands = self.source or Path(), options["build"]
+        names = steps.source_files(source, self.commit is not None, list(self.files))
+        key = steps.digest(source, names, commands, self.lock.read_text(encoding="utf-8"))
+        key = f"{key}-{hashlib.sha256(json.dumps(options['exclude']).encode()).hexdigest()[:4]}"
+        place = steps.kept(cache, key)
+        if not place.exists() and not run_steps:
+            self.steps_missing = True
+            return self.files
+        with steps.scratch(cache) as scratch, locked(cache):
+            if not place.exists():
+                packages = steps.packages_for(self.lock, cache)
+                limit = int(options.get("build_time_limit_seconds") or 600)
+                built = steps.run(source, names, commands, packages, limit, scratch)
+                try:
+                    results = application_files(built, options["exclude"])
+                except BundleError as error:
+                    words = str(error).replace(str(built), "")
+                    raise BundleError(f"{words}. The steps of source.build made it") from error
+                for name, path in results.items():
+                    (scratch / "results" / name).parent.mkdir(parents=True, exist_ok=True)
+                    path.replace(scratch / "results" / name)
+                place.parent.mkdir(exist_ok=True)
+                (scratch / "results").replace(place)
+            os.utime(place)
+        # Nothing but results is there.
+        return application_files(place, options["exclude"])
 
     def revision(self) -> str | None:
         """Return the commit that the inputs come from."""
@@ -294,6 +343,7 @@ class Bundle:
             if time.time() - record.stat().st_mtime > UNUSED_SECONDS:
                 record.unlink(missing_ok=True)
                 record.with_suffix(".tar.gz").unlink(missing_ok=True)
+        steps.tidy(self.cache, UNUSED_SECONDS)
 
 
 def project_of(start: Path) -> Path:

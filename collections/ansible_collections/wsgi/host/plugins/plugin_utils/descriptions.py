@@ -18,9 +18,53 @@ def entries(variables: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def in_full(description: Any) -> Any:
     """The description without what is short for something else."""
-    if isinstance(description, Mapping) and isinstance(description.get("source"), str):
-        return {**description, "source": {"directory": description["source"]}}
-    return description
+    if not isinstance(description, Mapping):
+        return description
+    full = dict(description)
+    for name, spelled_out in SHORT.items():
+        if name in full:
+            full[name] = spelled_out(full[name])
+    return full
+
+
+def _source(told: Any) -> Any:
+    return {"directory": told} if isinstance(told, str) else told
+
+
+def _packages(told: Any) -> Any:
+    return {family: told for family in FAMILIES} if isinstance(told, list) else told
+
+
+def _redis(told: Any) -> Any:
+    if isinstance(told, bool):
+        return {"enabled": told}
+    return {"enabled": True, **told} if isinstance(told, Mapping) else told
+
+
+def _hooks(told: Any) -> Any:
+    if not isinstance(told, Mapping):
+        return told
+    return {
+        stage: {"command": hook} if isinstance(hook, list) else hook for stage, hook in told.items()
+    }
+
+
+def _data(told: Any) -> Any:
+    if not isinstance(told, Mapping) or not isinstance(told.get("sqlite"), str):
+        return told
+    return {**told, "sqlite": [told["sqlite"]] if told["sqlite"] else []}
+
+
+# The families of distributions that the roles support.
+FAMILIES = ("Debian", "RedHat")
+# Members that can be written shorter, and what each then means.
+SHORT: dict[str, Callable[[Any], Any]] = {
+    "source": _source,
+    "packages": _packages,
+    "redis": _redis,
+    "hooks": _hooks,
+    "data": _data,
+}
 
 
 def located(source: Any, project: str) -> Any:
@@ -34,6 +78,10 @@ def located(source: Any, project: str) -> Any:
         if isinstance(value, str) and value and alone:
             found[key] = os.path.normpath(os.path.join(project, os.path.expanduser(value)))
     return found
+
+
+def _may_be_absent(option: Mapping[str, Any]) -> bool:
+    return "default" not in option and not option.get("required")
 
 
 def lock_of(source: Mapping[str, Any]) -> str:
@@ -64,7 +112,8 @@ def filled(
     description says so under the name that the person wrote.
 
     Args:
-        options: as in an argument specification.
+        options: as in an argument specification; one with `values` in place of `options` is a
+            dictionary whose keys are names of a person's, and each value has these options.
         compute: gives the value of a default, from the description as far as it is filled.
     """
     whole = dict(description)
@@ -73,8 +122,20 @@ def filled(
         for name, option in members.items():
             if name not in part and "default" in option:
                 part[name] = compute(option["default"], whole)
+            if name in part and part[name] is None and _may_be_absent(option):
+                # How a person leaves out what a role brings.
+                del part[name]
             inner = option.get("options")
-            if inner and option.get("type") == "dict" and isinstance(part.get(name), Mapping):
+            if "values" in option and isinstance(part.get(name), Mapping):
+                # Its keys are names that a person chooses.
+                part[name] = {
+                    key: dict(item) if isinstance(item, Mapping) else item
+                    for key, item in part[name].items()
+                }
+                for item in part[name].values():
+                    if isinstance(item, dict):
+                        fill(item, option["values"])
+            elif inner and option.get("type") == "dict" and isinstance(part.get(name), Mapping):
                 part[name] = dict(part[name])
                 fill(part[name], inner)
             elif inner and option.get("type") == "list" and isinstance(part.get(name), list):
@@ -144,6 +205,11 @@ def credentials(description: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found + ([{"name": "database_url", "value": url}] if url else [])
 
 
+def named(entries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Workers or timers by their names, as a list of `gunicorn_systemd_background` or `_timers`."""
+    return [{"name": str(name), **entry} for name, entry in entries.items()]
+
+
 def database_hosts(url: str) -> list[str]:
     """Where a database of PostgreSQL is, by a URL; no host at all, and a path, are this host's."""
     parts = urlsplit(url)
@@ -154,6 +220,23 @@ def database_hosts(url: str) -> list[str]:
 def is_local(host: str) -> bool:
     """Whether a host of a URL, with or without a port, is the one that connects."""
     return bool(re.fullmatch(r"(localhost|127[.][0-9.]+|::1)(:[0-9]+)?", host))
+
+
+def worker(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What follows for its web processes from its kind, whatever the inventory says for all."""
+    return {"worker_class": "asgi", "threads": 1} if description["asgi"] else {}
+
+
+def with_redis(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What its Redis adds to the rest: where it is, and that it is started first."""
+    if not description["redis"]["enabled"]:
+        return {}
+    name, service = description["name"], description["service"]
+    url = f"unix:///run/{name}-redis/redis.sock?db=0"
+    return {
+        "environment": {"REDIS_URL": url, **description["environment"]},
+        "service": {**service, "after": [*service["after"], f"{name}-redis.service"]},
+    }
 
 
 def reach(description: Mapping[str, Any]) -> tuple[str, list[str]]:

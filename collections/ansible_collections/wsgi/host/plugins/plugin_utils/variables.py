@@ -150,7 +150,7 @@ def distance(one: str, other: str) -> int:
 
 def is_secret(option: Mapping[str, Any]) -> bool:
     """Whether an option, or anything below it, is marked as a secret."""
-    inner = option.get("options", {}).values()
+    inner = [*option.get("options", {}).values(), *option.get("values", {}).values()]
     return bool(option.get("no_log")) or any(is_secret(one) for one in inner)
 
 
@@ -295,11 +295,16 @@ class Checker:
     ) -> None:
         options = option.get("options")
         if "values" in option:
-            # The keys are names of a person's, and what is wrong with one says nothing of another.
+            # The keys are names of a person's. What is wrong with one of a variable says nothing of
+            # another; further down, all of it concerns the one that it belongs to.
             entry = {"type": "dict", "required": True, "options": option["values"]}
             for key, item in value.items():
-                name = f"{where}.{key}"
-                self._value(f"{variable}.{key}", name, (*path, "*"), item, entry, secret=secret)
+                name, about = f"{where}.{key}", variable if len(path) > 1 else f"{variable}.{key}"
+                if item is None:
+                    name = self.written(name)
+                    self.add(about, f"{name} is null: remove it, or describe it")
+                else:
+                    self._value(about, name, (*path, "*"), item, entry, secret=secret)
             return
         if not options:
             for key, item in value.items():
