@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
+import compiled
 import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
@@ -23,6 +24,7 @@ from ansible.template import Templar, trust_as_template
 PROJECT = Path(__file__).resolve().parents[2]
 # Otherwise no plugin is found under its whole name, such as `ansible.builtin.vars`.
 init_plugin_loader([str(PROJECT / "collections")])
+compiled.remember()
 
 
 @dataclass(frozen=True)

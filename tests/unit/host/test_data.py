@@ -199,9 +199,7 @@ def test_live_release_is_meant_unless_another_is_named(host: Host) -> None:
     assert "There is no release 3. On this host are: 1, 2." in host.fail(2, "--release", "3")
 
 
-def test_a_database_is_the_same_after_a_reboot(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_database_is_the_same_after_a_reboot(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its device may have another number then, and a preview promised to fill it again."""
     host.go_live("1")
     host.run(seeds=[DEMO])
