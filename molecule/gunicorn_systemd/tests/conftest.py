@@ -94,7 +94,16 @@ class Service:
     @property
     def workers(self) -> int:
         """As many as gunicorn is configured to have; tests/unit has what the default comes to."""
-        return int(self.as_root(rf"grep -Po '^workers = \K\d+$' /etc/{self.name}/gunicorn.conf.py"))
+        return self._configured("workers")
+
+    @property
+    def threads(self) -> int:
+        """Of each worker; tests/unit has what the default comes to."""
+        return self._configured("threads")
+
+    def _configured(self, name: str) -> int:
+        file = f"/etc/{self.name}/gunicorn.conf.py"
+        return int(self.as_root(rf"grep -Po '^{name} = \K\d+$' {file}"))
 
     def client(self, command: str, *, user: str = "", **options: Any) -> Any:
         """Run tests/client.py on the host, as root or as `user`: `name` or `name:group`."""

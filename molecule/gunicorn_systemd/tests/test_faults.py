@@ -21,7 +21,7 @@ def test_a_killed_worker_is_replaced(plain: Service, as_root: Callable[[str], st
         as_root(f"kill -9 {victim}")
         plain.wait(lambda: len(set(plain.children()) - {victim}) == plain.workers)
     assert plain.master == master
-    assert sum(load.bad.values()) <= plain.told("threads"), load
+    assert sum(load.bad.values()) <= plain.threads, load
 
 
 def test_a_killed_master_loses_no_request(plain: Service, as_root: Callable[[str], str]) -> None:

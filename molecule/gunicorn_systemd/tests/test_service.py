@@ -296,7 +296,7 @@ def test_a_slow_request_does_not_hold_up_others(plain: Service) -> None:
 
     In one socket: from two that are ready, a worker may take one connection too many.
     """
-    slow = plain.workers * plain.told("threads") - 1
+    slow = plain.workers * plain.threads - 1
     with plain.load("/", seconds=4, to=[plain.unix]) as fast:
         plain.client("load", to=[plain.unix], path="/slow?seconds=1.5", clients=slow, seconds=1)
     assert fast.bad == {}
