@@ -185,7 +185,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         toll_app(backup={"command_time_limit_seconds": 0}),
         "is less than 1: use",
     ),
-    "copies without commands for them": (
+    "copies of nothing": (
         shop(backup={"enabled": True}),
         "applications.shop.backup.enabled",
     ),

@@ -339,6 +339,20 @@ def test_examples_of_other_roles(role: str, variables: dict[str, Any], expected:
     assert f"- {expected}" in check(role, trusted(BASE[role] | variables))
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"sqlite": "shop.db"},
+        {"directories": ["uploads"]},
+        {"sqlite": ["shop.db", "queue/jobs.db"], "directories": ["uploads"]},
+        {"database_url": "postgresql://shop:k9-mV2-x7@db.example.com/shop"},
+    ],
+)
+def test_what_can_be_copied_needs_no_commands(data: dict[str, Any]) -> None:
+    """A rule from before the copies were the engine's own refused each of them."""
+    assert check("application", trusted(BASE["application"] | shop(data=data))) == ""
+
+
 def test_a_file_system_without_programs_is_refused() -> None:
     """It was an import error of the application, after four changes."""
     host = {"mounts": {"/": 10000, "/opt": 10000}, "noexec": ["/opt"]}
