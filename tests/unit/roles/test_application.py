@@ -23,7 +23,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     "a list of applications": ({"applications": [{"name": "shop"}]}, "a dictionary is needed"),
     "an application of nothing": (
         {"applications": {"shop": None}},
-        "applications.shop is null: give it a value",
+        "applications.shop is null: remove it, or describe it",
     ),
     "an application that is text": (
         {"applications": {"shop": "../shop"}},
@@ -123,7 +123,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a file of data elsewhere": (
         shop(data={"sqlite": "../blog/blog.db"}),
-        "applications.shop.data.sqlite is not a path below /var/lib/shop: write the name of the",
+        "applications.shop.data.sqlite or data.directories has ../blog/blog.db, which is no path",
     ),
     "static files of the host": (
         shop(static="/etc"),
