@@ -22,6 +22,7 @@ from .application import Application
 from .environment import INHERITED
 from .errors import RefusedError
 from .handover.config import Config
+from .handover.settings import Healthy
 from .systemd import Systemd, all_properties, properties, wall_clock
 
 HOUR_SECONDS = 3600
@@ -107,6 +108,8 @@ def workers(config: Config) -> list[dict[str, Any]]:
     pattern = application.worker_unit("*", "*")
     # What starts at boot is the generation that is live.
     live = systemd.linked(pattern)
+    candidate = Healthy.read(config.candidate)
+    judged = candidate.generation if candidate else ""
     units = sorted({*live, *systemd.loaded(pattern)}) if config.workers or live else []
     shown = all_properties(
         units, "ActiveState", "SubState", "NRestarts", "ActiveEnterTimestampMonotonic"
@@ -126,6 +129,7 @@ def workers(config: Config) -> list[dict[str, Any]]:
                 "instance": instance,
                 "unit": unit,
                 "live": unit in live,
+                "judged": bool(judged) and instance.startswith(f"{judged}-") and unit not in live,
                 "release": _release(config, instance),
                 "state": state or "unknown",
                 "since": _written(since) if since else None,
@@ -247,8 +251,10 @@ def summary(facts: Mapping[str, Any]) -> str:
     """Both in a line."""
     live = [each for each in facts["workers"] if each["live"]]
     up = sum(each["state"] == "active" for each in live)
-    finishing = len(facts["workers"]) - len(live)
+    judged = sum(each["judged"] for each in facts["workers"])
+    finishing = len(facts["workers"]) - len(live) - judged
     parts = [f"{up} of {len(live)} worker processes run"] if live else []
+    parts += [f"{judged} of the next release start"] if judged else []
     parts += [f"{finishing} of an earlier release finish"] if finishing else []
     count = len(facts["timers"])
     parts += [f"{count} timer{'' if count == 1 else 's'}"] if count else []
@@ -261,7 +267,8 @@ def text(facts: Mapping[str, Any]) -> str:
     if facts["workers"]:
         rows = [["WORKER", "INSTANCE", "RELEASE", "STATE", "SINCE (UTC)", "RESTARTS"]]
         for each in facts["workers"]:
-            state = each["state"] if each["live"] else f"{each['state']}, not live"
+            role = "" if each["live"] else ", next release" if each["judged"] else ", finishes"
+            state = f"{each['state']}{role}"
             since = short_time(each["since"])
             rows.append(
                 [

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from apphost import environment, jobs, metrics, prometheus, releases, status
 from apphost.handover.config import Config
+from apphost.handover.settings import Healthy
 
 from .conftest import Host, Programs
 
@@ -111,6 +112,18 @@ def test_programs_get_the_same(world: Jobs, capsys: Any) -> None:
     assert [each["live"] for each in answer["workers"]] == [True, True, False]
     assert answer["timers"][0]["running"] is False
     assert answer["msg"] == "2 of 2 worker processes run, 1 of an earlier release finish, 1 timer."
+
+
+def test_those_that_a_handover_starts_are_of_the_next_release(world: Jobs, capsys: Any) -> None:
+    """They were said to be of an earlier one."""
+    Healthy("e", "", {}, "", "gen2").write(world.config.candidate)
+    world.worker("gen2-1", "e", live=False)
+    _, answer = world.host.run(capsys, "jobs")
+    assert answer["msg"].startswith(
+        "2 of 2 worker processes run, 1 of the next release start, 1 of"
+    )
+    world.host.call("jobs")
+    assert "active, next release" in capsys.readouterr().out
 
 
 def test_an_application_without_any_says_so(host: Host, capsys: Any, programs: Programs) -> None:
