@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
+import pytest
 from ansible_collections.wsgi.host.plugins.modules import release
 from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import write_archive
 
@@ -22,6 +24,13 @@ FILES = {
         "[console_scripts]\nalpha-run = alpha:main\n[gui_scripts]\nalpha-x = alpha:x\n"
     ),
 }
+
+
+def recorded_owners(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
+    """Records who gets which file, so that tests need not be root."""
+    given: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(os, "chown", lambda path, u, g: given.append((str(path), u, g)))
+    return given
 
 
 class Host:

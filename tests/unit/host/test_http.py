@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.wsgi.host.plugins.modules import certificate
+from ansible_collections.wsgi.host.plugins.module_utils.certificates import probing
 from ansible_collections.wsgi.host.plugins.modules import judge as judge_module
 from apphost import http, status
 from apphost.application import Application
@@ -283,8 +283,8 @@ def test_the_probe_of_a_certificate_has_one_deadline_for_all_redirects(
 ) -> None:
     """Each redirect comes just in time; ten of them do not."""
     port = tcp.listener.getsockname()[1]
-    monkeypatch.setattr(certificate, "PROBE_TIMEOUT_SECONDS", LIMIT)
-    monkeypatch.setattr(certificate, "HTTP_PORT", port)
+    monkeypatch.setattr(probing, "PROBE_TIMEOUT_SECONDS", LIMIT)
+    monkeypatch.setattr(probing, "HTTP_PORT", port)
     again = f"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{port}/\r\nContent-Length: 0\r\n\r"
     tcp.drip(again, "\n" + "z" * 3)
     seen: list[socket.socket] = []
@@ -296,15 +296,17 @@ def test_the_probe_of_a_certificate_has_one_deadline_for_all_redirects(
             plain(connection)
 
     tcp.act = act
-    with pytest.raises(certificate.NoAnswerError, match=r"no answer within 0\.3 s"):
-        certificate.fetch("127.0.0.1", "127.0.0.1", "/")
-    assert len(seen) < certificate.PROBE_REDIRECTS
+    with pytest.raises(probing.NoAnswerError, match=r"no answer within 0\.3 s"):
+        probing.fetch("127.0.0.1", "127.0.0.1", "/")
+    assert len(seen) < probing.PROBE_REDIRECTS
 
 
 def asking() -> list[Path]:
     """Everything that runs on hosts and is Python, but for the client itself."""
     plugins = PROJECT / "collections/ansible_collections/wsgi/host/plugins"
-    return [*plugins.glob("modules/*.py"), *(set(MODULES) - {PACKAGE / "http.py"})]
+    # The package is listed by itself, not through the link to it.
+    shared = [path for path in plugins.glob("module_utils/**/*.py") if "apphost" not in path.parts]
+    return [*plugins.glob("modules/*.py"), *shared, *(set(MODULES) - {PACKAGE / "http.py"})]
 
 
 @pytest.mark.parametrize("path", sorted(asking()), ids=lambda path: path.name)
@@ -312,7 +314,11 @@ def test_nobody_has_a_client_of_their_own(path: Path) -> None:
     """Six copies of one thing were mended in two; a seventh would not be mended at all."""
     own = r"\bhttp\.client|\burllib\.request|\bcreate_connection|\bcurl\b"
     # A handshake that looks at a certificate, over which nothing is asked.
-    handshakes = ["create_connection"] if path.name == "certificate.py" else []
+    handshakes = (
+        ["create_connection"]
+        if path.parent.name == "certificates" and path.name == "serving.py"
+        else []
+    )
     assert re.findall(own, path.read_text()) == handshakes
 
 

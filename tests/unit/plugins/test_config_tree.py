@@ -13,6 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.trees import TreeError
+from ansible_collections.wsgi.host.plugins.module_utils.config_trees import (
+    comparing,
+    records,
+    swapping,
+)
+from ansible_collections.wsgi.host.plugins.module_utils.config_trees.model import decode
 from ansible_collections.wsgi.host.plugins.modules import config_tree
 
 
@@ -66,7 +73,7 @@ class Host:
             "settle": False,
             **options,
         }
-        return config_tree.put_in_place(self, config_tree.decode(payload))
+        return config_tree.put_in_place(self, decode(payload))
 
     def settle(self) -> None:
         config_tree.settle(self, "tree")
@@ -74,8 +81,8 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(config_tree, "RECORDS", tmp_path / "records")
-    monkeypatch.setattr(config_tree, "DPKG_STATUS", tmp_path / "status")
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(comparing, "DPKG_STATUS", tmp_path / "status")
     return Host(tmp_path)
 
 
@@ -98,7 +105,7 @@ def test_check_mode_reports_and_writes_nothing(host: Host) -> None:
     assert result["changed"]
     assert result["files"] == {str(host.path("a")): "created"}
     assert not host.path("a").exists()
-    assert not config_tree.RECORDS.exists()
+    assert not records.RECORDS.exists()
 
 
 def test_permissions_alone_are_a_change_and_are_mended(host: Host) -> None:
@@ -149,7 +156,7 @@ def test_failed_check_changes_nothing_and_names_the_file(host: Host) -> None:
     host.apply({"a": "good", "b": "good"})
     check = {"argv": ["grep", "-rL", "good", "{stage}" + str(host.root / "etc")]}
     fails = {"argv": ["sh", "-c", f"! {' '.join(check['argv'])} | grep ."]}
-    with pytest.raises(config_tree.TreeError) as error:
+    with pytest.raises(TreeError) as error:
         host.apply({"a": "good", "b": "broken", "c": "good"}, checks=[fails])
     assert str(host.path("b")) in str(error.value)
     assert "nothing was changed" in str(error.value)
@@ -173,7 +180,7 @@ def test_checks_see_foreign_files_and_not_the_removed(host: Host) -> None:
 
 def test_missing_program_of_a_check(host: Host) -> None:
     checks = [{"argv": ["/nowhere/nginx", "-t"]}]
-    with pytest.raises(config_tree.TreeError, match="/nowhere/nginx is not installed"):
+    with pytest.raises(TreeError, match="/nowhere/nginx is not installed"):
         host.apply({"a": "1"}, checks=checks)
     assert not host.path("a").exists()
     host.check_mode = True
@@ -184,26 +191,26 @@ def test_missing_program_of_a_check(host: Host) -> None:
 def test_needs_of_a_check_matter_in_check_mode_only(host: Host) -> None:
     """A certificate that the run itself would make must not fail the dry run."""
     checks = [{"argv": ["false"], "needs": [str(host.root / "certificate")]}]
-    with pytest.raises(config_tree.TreeError, match="false refused"):
+    with pytest.raises(TreeError, match="false refused"):
         host.apply({"a": "1"}, checks=checks)
     host.check_mode = True
     assert host.apply({"a": "1"}, checks=checks)["changed"]
     (host.root / "certificate").touch()
-    with pytest.raises(config_tree.TreeError, match="false refused"):
+    with pytest.raises(TreeError, match="false refused"):
         host.apply({"a": "1"}, checks=checks)
 
 
 def test_failed_write_puts_everything_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.apply({"a": "1", "b": "1", "c": "1"})
-    write = config_tree.write_bytes
+    write = swapping.write_bytes
 
     def full_disk(path: Path, *rest: Any) -> None:
         if path.name == "c" and rest[0] == b"2":
             raise OSError(28, "No space left on device")
         write(path, *rest)
 
-    monkeypatch.setattr(config_tree, "write_bytes", full_disk)
-    with pytest.raises(config_tree.TreeError, match="No space left on device"):
+    monkeypatch.setattr(swapping, "write_bytes", full_disk)
+    with pytest.raises(TreeError, match="No space left on device"):
         host.apply({"a": "2", "c": "2", "d": "2"})
     assert contents(host) == {"a": "1", "b": "1", "c": "1"}
 
@@ -228,17 +235,17 @@ def test_interrupted_swap_is_not_taken_for_an_edit(
     class PowerCut(BaseException):
         pass
 
-    write = config_tree.write_bytes
+    write = swapping.write_bytes
 
     def cut(path: Path, *rest: Any) -> None:
         if path.name == "b":
             raise PowerCut
         write(path, *rest)
 
-    monkeypatch.setattr(config_tree, "write_bytes", cut)
+    monkeypatch.setattr(swapping, "write_bytes", cut)
     with pytest.raises(PowerCut):
         host.apply({"a": "2", "b": "2"}, settle=True)
-    monkeypatch.setattr(config_tree, "write_bytes", write)
+    monkeypatch.setattr(swapping, "write_bytes", write)
     assert contents(host) == {"a": "2", "b": "1"}
     result = host.apply({"a": "3", "b": "3"}, settle=True)
     assert result["edited"] == {}
@@ -301,21 +308,21 @@ def test_link_is_replaced_by_a_file(host: Host) -> None:
 
 
 def test_unknown_owner_is_named_before_anything_changes(host: Host) -> None:
-    with pytest.raises(config_tree.TreeError, match="there is no user 'nobody-here'"):
+    with pytest.raises(TreeError, match="there is no user 'nobody-here'"):
         host.apply({"a": "1", "b": {"content": "2", "owner": "nobody-here"}})
     assert not host.path("a").exists()
 
 
 def test_directory_in_the_way_is_named(host: Host) -> None:
     host.path("a").mkdir(parents=True)
-    with pytest.raises(config_tree.TreeError, match="is not a file"):
+    with pytest.raises(TreeError, match="is not a file"):
         host.apply({"a": "1"})
 
 
 def test_unreadable_record_is_named(host: Host) -> None:
-    config_tree.RECORDS.mkdir()
-    (config_tree.RECORDS / "tree.json").write_text("{")
-    with pytest.raises(config_tree.TreeError, match=r"tree\.json cannot be read"):
+    records.RECORDS.mkdir()
+    (records.RECORDS / "tree.json").write_text("{")
+    with pytest.raises(TreeError, match=r"tree\.json cannot be read"):
         host.apply({"a": "1"})
 
 

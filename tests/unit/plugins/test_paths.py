@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from ansible_collections.wsgi.host.plugins.module_utils import paths
 from ansible_collections.wsgi.host.plugins.module_utils.apphost import trees
+from ansible_collections.wsgi.host.plugins.module_utils.config_trees import comparing, records
+from ansible_collections.wsgi.host.plugins.module_utils.config_trees.model import Wanted, digest
 from ansible_collections.wsgi.host.plugins.modules import (
     certificate,
     config_tree,
@@ -105,7 +107,7 @@ def snapshot(folder: Path) -> list[tuple[str, int, int, bytes]]:
 
 
 def tree(path: Path, **more: Any) -> None:
-    wanted = [config_tree.Wanted(str(path), 0o644, "0", "0", False, content=b"new\n")]
+    wanted = [Wanted(str(path), 0o644, "0", "0", False, content=b"new\n")]
     module = Module(
         name="tree", directories=[], inputs={}, stage=[], checks=[], settle=False, **more
     )
@@ -125,8 +127,8 @@ def directory(path: Path) -> None:
 
 
 def removed(path: Path) -> None:
-    record = config_tree.Record(files={str(path): config_tree.digest(b"root\n")})
-    trees.write(config_tree.record_of("tree"), record)
+    record = trees.Record(files={str(path): digest(b"root\n")})
+    trees.write(records.record_of("tree"), record)
     config_tree.remove(Module(name="tree"))
 
 
@@ -140,9 +142,9 @@ BUNDLE = {"id": "abc", "python": "3.11", "sha256": "0", "unpacked_bytes": 0, "ar
 
 
 @pytest.fixture(autouse=True)
-def records(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(config_tree, "RECORDS", tmp_path / "records")
-    monkeypatch.setattr(config_tree, "DPKG_STATUS", tmp_path / "status")
+def own_records(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(records, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(comparing, "DPKG_STATUS", tmp_path / "status")
 
 
 Writer = Callable[[Path, pytest.MonkeyPatch], None]

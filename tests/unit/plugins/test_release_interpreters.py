@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.wsgi.host.plugins.modules import release
-from ansible_collections.wsgi.host.plugins.modules.release import ReleaseError
+from ansible_collections.wsgi.host.plugins.module_utils.releases import interpreters
+from ansible_collections.wsgi.host.plugins.module_utils.releases.errors import ReleaseError
 from releasing import PYTHON, Host
 
 NAME = "shop-interpreter"
@@ -80,7 +80,7 @@ class Packages:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(release.os, "chown", lambda *_: None)
+    monkeypatch.setattr(os, "chown", lambda *_: None)
     return Host(tmp_path)
 
 
@@ -88,7 +88,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Packages:
     made = Packages(tmp_path / "system")
     monkeypatch.setenv("DPKG_ROOT", str(made.folder))
-    monkeypatch.setattr(release, "PACKAGES_LOCK", str(tmp_path / "lock-frontend"))
+    monkeypatch.setattr(interpreters, "PACKAGES_LOCK", str(tmp_path / "lock-frontend"))
     return made
 
 
@@ -178,7 +178,7 @@ def test_interpreter_that_no_package_owns_is_left_alone(packages: Packages, ship
 
 
 def test_host_without_dpkg_is_left_alone(ship: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(release.shutil, "which", lambda name: None)
+    monkeypatch.setattr(interpreters.shutil, "which", lambda name: None)
     assert ship()["kept_interpreters"] is None
 
 
@@ -186,11 +186,11 @@ def test_another_package_manager_at_work_is_waited_for(
     ship: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A host that has just booted runs apt by itself."""
-    monkeypatch.setattr(release, "PACKAGES_LOCK_SECONDS", 0)
-    monkeypatch.setattr(release.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(interpreters, "PACKAGES_LOCK_SECONDS", 0)
+    monkeypatch.setattr(interpreters.time, "sleep", lambda seconds: None)
     # A lock of fcntl(2) is not in the way of the process that holds it.
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, release.PACKAGES_LOCK],
+        [sys.executable, "-c", HOLD, interpreters.PACKAGES_LOCK],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -207,7 +207,9 @@ def test_another_package_manager_at_work_is_waited_for(
 def test_package_that_cannot_be_installed_is_said_with_the_remedy(
     packages: Packages, ship: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(release, "CONTROL", release.CONTROL.replace("Version: 1", "Version: ?"))
+    monkeypatch.setattr(
+        interpreters, "CONTROL", interpreters.CONTROL.replace("Version: 1", "Version: ?")
+    )
     with pytest.raises(ReleaseError, match=r"(?s)dpkg --configure -a.*version") as refusal:
         ship()
     assert f"keeps python{PYTHON}" in str(refusal.value)

@@ -1,0 +1,106 @@
+"""Lineages: what certbot has under one name, its files and the settings of their renewal."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+from ansible_collections.wsgi.host.plugins.module_utils.certificates.model import (
+    CertificateError,
+    Lineage,
+)
+from ansible_collections.wsgi.host.plugins.module_utils.certificates.pairs import read_pair
+
+# What certbot uses when the renewal settings name no authority.
+DEFAULT_DIRECTORY_URL = "https://acme-v02.api.letsencrypt.org/directory"
+
+
+def read_renewal(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """certbot's settings for a renewal, and the directory of each name's challenges.
+
+    The file is an INI file with a nested section, [[webroot_map]], that configparser refuses.
+    """
+    settings: dict[str, str] = {}
+    webroots: dict[str, str] = {}
+    section = ""
+    for line in path.read_text().splitlines():
+        text = line.strip()
+        if text.startswith("["):
+            section = text.strip("[] ")
+        elif "=" in text and not text.startswith("#"):
+            key, value = (part.strip() for part in text.split("=", 1))
+            if section == "webroot_map":
+                webroots[key.lower()] = value.rstrip("/")
+            elif section == "renewalparams":
+                settings[key] = value
+    # A list, of which certbot takes the last for names that have no directory of their own.
+    given = [part.strip() for part in settings.get("webroot_path", "").split(",") if part.strip()]
+    if given:
+        webroots[""] = given[-1].rstrip("/")
+    return settings, webroots
+
+
+def read_lineage(name: str, configuration: Path) -> Lineage:
+    """What certbot has under a name; nothing, if it was never asked for it."""
+    lineage = Lineage()
+    renewal = configuration / "renewal" / f"{name}.conf"
+    live = configuration / "live" / name
+    if renewal.exists():
+        lineage.settings, lineage.webroots = read_renewal(renewal)
+    if not live.exists():
+        if lineage.settings:
+            lineage.problem = f"{live} is missing"
+        return lineage
+    try:
+        lineage.certificate = read_pair(live)
+    except CertificateError as error:
+        lineage.problem = str(error)
+    else:
+        if not renewal.exists():
+            lineage.problem = f"certbot does not renew it: {renewal} is missing"
+    return lineage
+
+
+def reason_to_obtain(
+    lineage: Lineage,
+    domains: list[str],
+    *,
+    directory_url: str,
+    challenge_directory: str,
+    wanted_key: str,
+    now: datetime.datetime,
+) -> tuple[str, bool]:
+    """Why a certificate is to be obtained (empty: it is as wanted), and whether by force.
+
+    certbot acts of its own accord on changed names and on what is due. For the rest it would say
+    that nothing is due, and has to be forced.
+    """
+    certificate = lineage.certificate
+    if lineage.problem:
+        return lineage.problem, False
+    if certificate is None:
+        return "there is none yet", False
+    reasons = []
+    server = lineage.settings.get("server", DEFAULT_DIRECTORY_URL)
+    authenticator = lineage.settings.get("authenticator", "none")
+    if server != directory_url:
+        reasons.append(f"it is from {server}")
+    if certificate.key_type != wanted_key:
+        reasons.append(f"its key is {certificate.key_type}, not {wanted_key}")
+    if authenticator != "webroot":
+        reasons.append(f"it would be renewed through {authenticator}, not through the web server")
+    else:
+        # certbot keeps the entries of names that a certificate no longer has.
+        fallback = lineage.webroots.get("", "no directory")
+        used = {lineage.webroots.get(domain.lower(), fallback) for domain in domains}
+        if used != {challenge_directory.rstrip("/")}:
+            reasons.append(f"its challenges would go to {', '.join(sorted(used))}")
+    if certificate.not_after <= now:
+        reasons.append(f"it expired at {certificate.not_after:%Y-%m-%d %H:%M} UTC")
+    force = bool(reasons)
+    have, want = certificate.domains, {domain.lower() for domain in domains}
+    if want - have:
+        reasons.append(f"it lacks {', '.join(sorted(want - have))}")
+    if have - want:
+        reasons.append(f"it still has {', '.join(sorted(have - want))}")
+    return "; ".join(reasons), force

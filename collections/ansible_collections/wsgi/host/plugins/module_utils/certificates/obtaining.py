@@ -1,0 +1,128 @@
+"""Has the authority issue what is missing or differs, and keeps account of what cannot be had."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from ansible_collections.wsgi.host.plugins.module_utils.certificates import pairs
+from ansible_collections.wsgi.host.plugins.module_utils.certificates.certbot import (
+    certbot_argv,
+    run_certbot,
+)
+from ansible_collections.wsgi.host.plugins.module_utils.certificates.choosing import look
+from ansible_collections.wsgi.host.plugins.module_utils.certificates.lineages import read_lineage
+from ansible_collections.wsgi.host.plugins.module_utils.certificates.linking import (
+    connect,
+    link_targets,
+)
+from ansible_collections.wsgi.host.plugins.module_utils.certificates.model import (
+    CertificateError,
+    Wanted,
+    names,
+)
+from ansible_collections.wsgi.host.plugins.module_utils.certificates.probing import probe_all
+from ansible_collections.wsgi.host.plugins.module_utils.certificates.run import Run
+from ansible_collections.wsgi.host.plugins.module_utils.certificates.serving import is_served
+
+
+def obtain_all(run: Run, missing: list[Wanted]) -> None:
+    """Gets what differs from what is wanted, and keeps account of what cannot be had."""
+    if not run.params["obtain"]:
+        return
+    for wanted in missing:
+        if not wanted.reason:
+            continue
+        if run.module.check_mode:
+            wanted.planned = bool(run.params["ahead"])
+            run.done.append(
+                f"{wanted.name}: obtain for {names(wanted)} from "
+                f"{run.params['directory_url']}, because {wanted.reason}"
+            )
+            continue
+        try:
+            obtain(run, wanted)
+        except CertificateError as error:
+            run.failures[wanted.name] = str(error)
+
+
+def obtain(run: Run, wanted: Wanted) -> None:
+    """Gets one certificate from the authority. Raises, with nothing changed, if it cannot."""
+    addresses: list[str] = []
+    if run.params["probe"]:
+        addresses = probe_all(wanted.domains, run.params["challenge_directory"])
+    before = run.marker.exists()
+    # No web server reads a link that is not there yet.
+    if wanted.link.is_symlink():
+        run.remember_reload()
+    lineage = free_lineage(run, wanted)
+    try:
+        run_certbot(certbot_argv(wanted, lineage, run.params))
+    except CertificateError as error:
+        if not before:
+            run.marker.unlink(missing_ok=True)
+        local = addresses and all(ipaddress.ip_address(a).is_loopback for a in addresses)
+        note = (
+            f" On this host the names lead to {', '.join(sorted(set(addresses)))}, so it "
+            "could not be seen whether others reach them."
+            if local
+            else ""
+        )
+        if "accountDoesNotExist" in str(error):
+            note += (
+                " The authority does not know this host's account any more, as a test "
+                "authority that has restarted: move the account's directory below "
+                f"{run.configuration / 'accounts'} away, and the next run registers a new one."
+            )
+        raise CertificateError(f"{error}{note}") from error
+    reason = wanted.reason
+    look(run, wanted)
+    if wanted.reason:
+        raise CertificateError(
+            f"certbot reported success, but {wanted.reason}; `certbot certificates` shows what "
+            f"it has, and {run.configuration / 'renewal' / lineage}.conf its settings"
+        )
+    run.done.append(f"{wanted.name}: obtained for {names(wanted)}, because {reason}")
+    connect(run, wanted)
+
+
+def free_lineage(run: Run, wanted: Wanted) -> str:
+    """certbot's name for what is obtained: the certificate's, unless that one has to stay.
+
+    A site may still read a certificate through another link; losing a name from it would take that
+    name from its clients. And certbot cannot repair files of its own that it cannot read.
+    """
+    others = link_targets(run.links)
+    others.pop(wanted.name, None)
+    read = {target.name for target in others.values()}
+    problem = read_lineage(wanted.name, run.configuration).problem
+    if wanted.name not in read and not problem:
+        return wanted.name
+    number = 2
+    while any(
+        (run.configuration / directory / f"{wanted.name}-{number}{suffix}").exists()
+        for directory, suffix in (("live", ""), ("archive", ""), ("renewal", ".conf"))
+    ):
+        number += 1
+    return f"{wanted.name}-{number}"
+
+
+def unproven(run: Run, wanted: Wanted) -> bool:
+    """Whether a name would go live without a certificate on a web server that serves others."""
+    covers = wanted.source.covers if wanted.source else 0
+    if not wanted.reason or covers == len(wanted.domains) or not pairs.HAS_CRYPTOGRAPHY:
+        return False
+    if (run.configuration / "live" / wanted.name).exists() or not run.params["serving_address"]:
+        return False
+    challenges = run.params["challenge_directory"].rstrip("/")
+    live = run.configuration / "live"
+    targets = link_targets(run.links).values()
+    lineages = [
+        read_lineage(target.name, run.configuration) for target in targets if target.parent == live
+    ]
+    return any(
+        found.certificate is not None
+        and found.certificate.not_after > run.now
+        and challenges in found.webroots.values()
+        and is_served(run, found.certificate)
+        for found in lineages
+    )

@@ -1,0 +1,188 @@
+"""`wsgi.host.certificate`: what the web server shows, before a change and after a failure."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.wsgi.host.plugins.module_utils.certificates import (
+    pairs,
+    serving,
+)
+from certifying import AUTHORITY, BOTH, DOMAINS, NOW, REFUSED, Host, names_of, write_pair
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+# --- Before the web server changes -----------------------------------------------------------
+
+
+class Tls:
+    """A web server that shows a pair of files for the names in its certificate, no other."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[str, ssl.SSLContext] = {}
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.sni_callback = self.choose
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def choose(self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
+        if name not in self.pairs:
+            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        connection.context = self.pairs[name]
+        return None
+
+    def serve(self, pair: Path, *names: str) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair / "fullchain.pem", pair / "privkey.pem")
+        for name in names or DOMAINS:
+            self.pairs[name] = context
+        # A context without any certificate does not get as far as the name.
+        self.context.load_cert_chain(pair / "fullchain.pem", pair / "privkey.pem")
+
+    def run(self) -> None:
+        while True:
+            try:
+                raw, _ = self.listener.accept()
+            except OSError:
+                return
+            try:
+                with self.context.wrap_socket(raw, server_side=True) as connection:
+                    connection.recv(1)
+            except OSError:
+                raw.close()
+
+    def stop(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
+@pytest.fixture
+def tls() -> Iterator[Tls]:
+    server = Tls()
+    yield server
+    with contextlib.suppress(OSError):
+        server.stop()
+
+
+NEW = ("new", ["new.example.org"])
+
+
+@pytest.fixture
+def live(host: Host, tls: Tls) -> Tls:
+    """The web server serves the first certificate."""
+    host.lineage()
+    host.prepare()
+    tls.serve(host.links / "shop")
+    return tls
+
+
+def ahead(host: Host, live: Tls, *certificates: tuple[str, list[str]], **options: Any) -> Any:
+    options = {"serving_address": live.address, **options}
+    return host.run(*(certificates or [NEW]), ahead=True, reload_argv=[], **options)
+
+
+def test_new_names_have_their_certificate_before_they_go_live(host: Host, live: Tls) -> None:
+    host.issue(*NEW)
+    result = ahead(host, live)
+    assert not result["failures"]
+    assert result["pending"] == []
+    # No web server reads a link that was not there.
+    assert not result["reload_pending"]
+    assert (host.links / "new").readlink() == host.configuration / "live" / "new"
+
+
+def test_new_names_whose_certificate_is_refused_change_nothing(host: Host, live: Tls) -> None:
+    before = host.state()
+    host.certbot(1, REFUSED)
+    result = ahead(host, live)
+    assert list(result["failures"]) == ["new"]
+    after = host.state()
+    changed = {path for path in after if after[path] != before.get(path)}
+    assert changed == {str(host.calls), str(host.root / "certbot")}
+
+
+@pytest.mark.parametrize("why", ["no server", "nobody to ask", "other directory", "placeholder"])
+def test_where_nothing_serves_nobody_is_asked_ahead(host: Host, live: Tls, why: str) -> None:
+    """The first run of a host, or one that mends a web server that is down, has to come through."""
+    options: dict[str, Any] = {}
+    if why == "no server":
+        live.stop()
+    elif why == "nobody to ask":
+        options["serving_address"] = ""
+    elif why == "other directory":
+        options["challenge_directory"] = str(host.root / "moved")
+    else:
+        # It has not reloaded since the authority issued.
+        pairs.make_placeholder(host.root / "p" / "shop", DOMAINS, NOW)
+        live.serve(host.root / "p" / "shop")
+    result = ahead(host, live, **options)
+    assert host.asked() == []
+    assert result["pending"] == ["new"]
+    assert "Placeholder" in host.served("new").issuer.rfc4514_string()
+
+
+def test_what_is_covered_is_not_asked_for_ahead(host: Host, live: Tls) -> None:
+    """A kind of key may wait until the web server is as wanted, which may be what it needs."""
+    result = ahead(host, live, BOTH, key_type="rsa-2048")
+    assert host.asked() == []
+    assert result["pending"] == ["both"]
+    assert names_of(host.served("both")) == set(DOMAINS)
+
+
+def test_a_preview_says_that_it_would_be_obtained_first(host: Host, live: Tls) -> None:
+    host.check_mode = True
+    before = host.state()
+    result = ahead(host, live)
+    assert result["actions"] == [
+        f"new: obtain for new.example.org from {AUTHORITY}, because there is none yet"
+    ]
+    assert result["pending"] == []
+    assert host.state() == before
+
+
+# --- What is served --------------------------------------------------------------------------
+
+
+def test_a_failure_says_what_the_web_server_shows(host: Host, tls: Tls, tmp_path: Path) -> None:
+    """Looked at, in a handshake for each name: a claim about it was wrong before."""
+    domains = [f"{name}.example.org" for name in ("good", "old", "fake", "foreign", "unknown")]
+    good, old, fake, foreign = domains[:4]
+    write_pair(tmp_path / "good", [good])
+    write_pair(tmp_path / "old", [old], days=-1)
+    pairs.make_placeholder(tmp_path / "p" / "fake", [fake], NOW)
+    write_pair(tmp_path / "foreign", ["elsewhere.example.org"])
+    for name, folder in ((good, "good"), (old, "old"), (fake, "p/fake"), (foreign, "foreign")):
+        tls.serve(tmp_path / folder, name)
+    host.certbot(1, REFUSED)
+    host.run(("shop", domains), serving_address=tls.address)
+    served = serving.served(host.call)
+    until = f"{NOW + datetime.timedelta(days=60):%Y-%m-%d %H:%M} UTC"
+    assert served[good] == f"a certificate from CN=Test Authority, valid until {until}"
+    assert served[old].startswith("a certificate from CN=Test Authority that expired at ")
+    assert served[fake] == "the placeholder, which no client trusts"
+    assert served[foreign] == (
+        "a certificate from CN=Test Authority for other names, elsewhere.example.org"
+    )
+    assert served["unknown.example.org"].startswith("nothing: the web server refuses the name (")
+
+
+def test_a_failure_says_that_nobody_answers(host: Host, tls: Tls) -> None:
+    tls.stop()
+    host.certbot(1, REFUSED)
+    host.run(serving_address=tls.address)
+    assert set(serving.served(host.call).values()) == {
+        f"nothing: no answer at {tls.address} (Connection refused)"
+    }
