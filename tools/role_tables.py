@@ -98,6 +98,8 @@ def rows(found: Mapping[str, Mapping[str, Any]], prefix: str = "") -> Iterator[s
             yield from rows(below, f"{full}{step}")
         if "values" in option:
             yield from rows(option["values"], f"{full}.NAME.")
+        if "families" in option:
+            yield from rows({"FAMILY": option["families"]}, f"{full}.")
 
 
 def tables(role: Path) -> Iterator[tuple[str, str]]:

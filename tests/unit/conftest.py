@@ -47,7 +47,8 @@ Play = Callable[..., Run]
 def play(tmp_path: Path) -> Play:
     """Runs tasks against this machine, without SSH, with roles of `tmp_path`/roles.
 
-    `extra` are extra variables, `inventory` those of the host, `arguments` go to ansible-playbook.
+    `extra` are extra variables, `inventory` those of the host, `arguments` go to ansible-playbook,
+    `settings` are environment variables of its own.
     """
 
     def run(
@@ -55,6 +56,7 @@ def play(tmp_path: Path) -> Play:
         extra: dict[str, Any] | None = None,
         inventory: dict[str, Any] | None = None,
         arguments: tuple[str, ...] = (),
+        settings: Mapping[str, str] | None = None,
     ) -> Run:
         host = {
             "ansible_connection": "local",
@@ -82,6 +84,7 @@ def play(tmp_path: Path) -> Play:
                 "ANSIBLE_ROLES_PATH": str(tmp_path / "roles"),
                 "ANSIBLE_HOME": str(tmp_path / "ansible"),
                 "ANSIBLE_NOCOLOR": "1",
+                **(settings or {}),
             },
         )
         return Run(done.returncode, done.stdout + done.stderr)

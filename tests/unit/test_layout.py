@@ -45,11 +45,6 @@ def tasks(listed: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield task
 
 
-def families(role: Path) -> set[str]:
-    """The families that the role has variables of."""
-    return {path.stem for path in (role / "vars").glob("*.yml")} - {"main"}
-
-
 def preflight(role: Path) -> dict[str, Any]:
     """The options of the role's preflight, which at most a description comes before."""
     name = "describe" if role.name == DESCRIBES else "preflight"
@@ -80,25 +75,6 @@ def test_main_begins_with_the_preflight(role: Path) -> None:
         assert "ansible.builtin.import_tasks" in first, f"{path.name}: {first['name']}"
         path = path.with_name(first["ansible.builtin.import_tasks"])
     assert preflight(role)["role"] == role.name
-
-
-@EACH_ROLE
-def test_supported_families_are_those_with_variables(role: Path) -> None:
-    """A new family is one new file, and its name here."""
-    if families(role):
-        assert set(preflight(role)["families"]) == families(role)
-
-
-@EACH_ROLE
-def test_families_define_the_same_variables(role: Path) -> None:
-    """So that no family fails in the middle of a run over a name that only another defines."""
-    defined = {
-        family: set(yaml.safe_load((role / "vars" / f"{family}.yml").read_text()) or {})
-        for family in families(role)
-    }
-    for family, names in defined.items():
-        for other, theirs in defined.items():
-            assert names == theirs, f"{family} and {other} differ in {sorted(names ^ theirs)}"
 
 
 def known(options: dict[str, Any], path: list[str]) -> bool:
@@ -152,13 +128,10 @@ def test_a_file_of_tasks_is_one_concern(file: Path) -> None:
 
 
 @EACH_FILE
-def test_no_distribution_is_named_outside_its_own_file(file: Path) -> None:
-    """What differs lives in vars/<family>.yml, or in a file named after the family."""
-    if file.stem in families(file.parents[len(file.relative_to(PROJECT / "roles").parts) - 2]):
-        return
-    code = re.sub(r"^\s*(#.*|families: .*)$", "", file.read_text(), flags=re.M)
-    names = re.sub(r"^\s*- name: .*$", "", code, flags=re.M)
-    assert DISTRIBUTIONS.findall(names) == []
+def test_no_distribution_is_named_in_a_task(file: Path) -> None:
+    """What differs lives in the family's file in `families/` of the collection."""
+    code = re.sub(r"^\s*(#.*|- name: .*)$", "", file.read_text(), flags=re.M)
+    assert DISTRIBUTIONS.findall(code) == []
 
 
 @EACH_FILE

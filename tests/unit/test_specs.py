@@ -13,6 +13,7 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from ansible_collections.wsgi.host.plugins.plugin_utils import families
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import TYPES, Checker
 from conftest import PROJECT
 
@@ -47,9 +48,8 @@ def everything(found: dict[str, dict[str, Any]], above: str = "") -> Iterator[tu
 
 def members() -> dict[str, dict[str, Any]]:
     """What the description of an application can say."""
-    text = (PROJECT / "roles/application/meta/description.yml").read_text()
-    found: dict[str, dict[str, Any]] = yaml.safe_load(text)
-    return found
+    path = PROJECT / "roles/application/meta/description.yml"
+    return families.spread(yaml.safe_load(path.read_text()))
 
 
 def described(role: Path) -> list[tuple[str, Any]]:

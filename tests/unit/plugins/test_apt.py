@@ -127,10 +127,3 @@ def test_it_gives_up_and_says_for_whom_it_waited() -> None:
     result = host.run(lock_timeout=0)
     assert result["failed"]
     assert f"after 0 s web1 still waits for {HELD}. See what it does" in result["msg"]
-
-
-def test_all_roles_install_packages_this_way() -> None:
-    # A removal fetches nothing, and apt itself waits for dpkg's lock.
-    found = [*PROJECT.glob("roles/**/*.yml"), *PROJECT.glob("playbooks/*.yml")]
-    files = [file for file in found if file.parent.name != "uninstall"]
-    assert [str(file) for file in files if "ansible.builtin.apt:" in file.read_text()] == []

@@ -12,6 +12,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import EncryptedString, VaultLib, VaultSecret, VaultSecretsContext
 from ansible_collections.wsgi.host.plugins.action.preflight import ActionModule
+from ansible_collections.wsgi.host.plugins.plugin_utils import families
 from ansible_collections.wsgi.host.plugins.plugin_utils.formats import FORMATS
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import distance
 from conftest import Play, action_of, trusted
@@ -64,7 +65,8 @@ SPEC: dict[str, Any] = {
 }
 
 HOST: dict[str, Any] = {
-    "family": "Debian",
+    "distribution": "debian",
+    "distribution_like": [],
     "pretty_name": "Debian GNU/Linux 13 (trixie)",
     "systemd": {"running": True, "version": 257},
     "root": True,
@@ -88,7 +90,6 @@ class Preflight:
         self.facts: dict[str, Any] = {}
         for name in ("web", "web_monitor", "mail"):
             (self.roles / name / "tasks").mkdir(parents=True)
-        self.write("vars/Debian.yml", {"__web_group": "www-data"})
 
     def write(self, path: str, content: Any) -> None:
         file = self.roles / "web" / path
@@ -143,7 +144,16 @@ class Preflight:
 
 
 @pytest.fixture
-def preflight(tmp_path: Path) -> Preflight:
+def preflight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Preflight:
+    """With two families of systems that have variables of the role, and one that has none."""
+    monkeypatch.setattr(families, "DIRECTORY", tmp_path / "families")
+    families.DIRECTORY.mkdir()
+    for name, told in {
+        "Debian": {"__family_ids": ["debian"], "__web_group": "www-data"},
+        "RedHat": {"__family_ids": ["rhel"], "__web_group": "web"},
+        "Suse": {"__family_ids": ["suse"], "__website_group": "another role's"},
+    }.items():
+        families.file_of(name).write_text(yaml.safe_dump(told))
     return Preflight(tmp_path)
 
 
@@ -151,19 +161,32 @@ def preflight(tmp_path: Path) -> Preflight:
 
 
 def test_a_host_and_variables_that_are_right_pass(preflight: Preflight) -> None:
-    result = preflight.run(families=["Debian", "RedHat"], free_disk={"/opt": 100})
+    result = preflight.run(free_disk={"/opt": 100})
     assert not result.get("failed")
     assert result["changed"] is False
     assert result["ansible_facts"]["wsgi_host"]["cpus"] == 2
 
 
 def test_an_unsupported_system(preflight: Preflight) -> None:
-    host = {"family": "alpine", "pretty_name": "Alpine Linux v3.22"}
-    assert preflight.problems(host=host, families=["Debian", "RedHat"]) == [
+    host = {"distribution": "alpine", "pretty_name": "Alpine Linux v3.22"}
+    assert preflight.problems(host=host) == [
         "the host runs Alpine Linux v3.22 (family alpine); role web supports Debian, RedHat: use "
-        "such a system, or add roles/web/vars/alpine.yml and its name to `families` of the role's "
-        "preflight"
+        "such a system, or add the role's variables (__web_...) to "
+        "collections/ansible_collections/wsgi/host/families/alpine.yml"
     ]
+
+
+def test_a_family_that_only_other_roles_support(preflight: Preflight) -> None:
+    host = {"distribution": "sles", "distribution_like": ["suse"], "pretty_name": "SLES 16"}
+    (problem,) = preflight.problems(host=host)
+    assert problem.startswith("the host runs SLES 16 (family Suse); role web supports Debian, RedH")
+
+
+def test_a_role_that_does_the_same_everywhere(preflight: Preflight) -> None:
+    for path in families.DIRECTORY.iterdir():
+        told = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump({"__family_ids": told["__family_ids"]}))
+    assert preflight.problems(host={"distribution": "alpine"}) == []
 
 
 def test_a_host_without_systemd(preflight: Preflight) -> None:
@@ -1000,7 +1023,7 @@ def test_a_playbook_with_right_variables_blames_the_host_alone(
     play: Play, role: Role, tmp_path: Path
 ) -> None:
     """In check mode: on a machine that could be a host there is nothing to say at all."""
-    run = play(role(families=[]), arguments=("--check",))
+    run = play(role(), arguments=("--check",))
     blamed = [
         problem
         for problem in run.problems()

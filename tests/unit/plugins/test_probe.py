@@ -13,24 +13,6 @@ import pytest
 from ansible_collections.wsgi.host.plugins.modules import probe
 
 
-@pytest.mark.parametrize(
-    ("release", "family"),
-    [
-        ("ID=debian\n", "Debian"),
-        ("ID=ubuntu\nID_LIKE=debian\n", "Debian"),
-        ('ID=raspbian\nID_LIKE="debian"\n', "Debian"),
-        ('ID=linuxmint\nID_LIKE="ubuntu debian"\n', "Debian"),
-        ('ID="rhel"\nID_LIKE="fedora"\n', "RedHat"),
-        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "RedHat"),
-        ("ID=fedora\n", "RedHat"),
-        ("ID=alpine\n", "alpine"),
-        ("", "unknown"),
-    ],
-)
-def test_derivatives_belong_to_their_family(release: str, family: str) -> None:
-    assert probe.family(probe.os_release(release)) == family
-
-
 def test_os_release_without_quotation_marks_and_comments() -> None:
     text = "# ID=other\nPRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\nVERSION_ID='13'\n\nX\n"
     assert probe.os_release(text) == {

@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible.template import Templar, trust_as_template
 from ansible_collections.wsgi.host.plugins.action.describe import _with_what_follows
-from ansible_collections.wsgi.host.plugins.plugin_utils import descriptions
+from ansible_collections.wsgi.host.plugins.plugin_utils import descriptions, families
 from conftest import trusted
 
 from .describing import read
@@ -21,7 +21,7 @@ SHORT: dict[str, Any] = {"source": "/srv/shop", "domains": ["shop.example.com"]}
 def whole(own: Mapping[str, Any], family: str = "Debian", **host: Any) -> dict[str, Any]:
     """The whole description of an application, from what a person writes over the shortest one."""
     facts = {"ansible_facts": {"wsgi_host": {**FACTS[family], **host}}, "name": NAME}
-    options = read(ROLES / "application" / "meta" / "description.yml")
+    options = families.spread(read(ROLES / "application" / "meta" / "description.yml"))
 
     def compute(default: Any, so_far: Mapping[str, Any]) -> Any:
         return Templar(variables={**facts, **so_far}).template(default)

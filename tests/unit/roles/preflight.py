@@ -65,8 +65,8 @@ def arguments(role: str) -> dict[str, Any]:
 
 @functools.lru_cache
 def own(role: str) -> dict[str, Any]:
-    """Variables of the role before anybody sets one."""
-    files = ("defaults/main.yml", "vars/main.yml", "vars/Debian.yml")
+    """Variables of the role before anybody sets one; those of the family are the preflight's."""
+    files = ("defaults/main.yml", "vars/main.yml")
     paths = [ROLES / role / file for file in files]
     return {k: v for path in paths if path.exists() for k, v in read(path).items()}
 
@@ -111,7 +111,7 @@ def check(
     loader = Loader()
     told = arguments(role) | {
         name: Templar(loader=loader, variables=task_vars).template(arguments(role)[name])
-        for name in ("role", "families", "formats")
+        for name in ("role", "formats")
         if name in arguments(role)
     }
     action = action_of(action_plugin.ActionModule, told, task_vars, loader)

@@ -1,6 +1,6 @@
 """Renders a role's templates without a host, as `wsgi.host.config_tree` would for one.
 
-A role's variables are its defaults, then `vars/main.yml`, then `vars/<family>.yml`, then what a
+A role's variables are its defaults, then `vars/main.yml`, then those of the family, then what a
 test overrides; facts are those of a host of that family, as `wsgi.host.probe` returns them.
 Where it overrides `applications`, of this host or of others in `hostvars`, they are described as in
 a run.
@@ -16,6 +16,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import filter_loader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.wsgi.host.plugins.filter.exec_words import exec_words
+from ansible_collections.wsgi.host.plugins.plugin_utils import families
 
 from .describing import ROLES, describe, of_roles
 
@@ -24,7 +25,7 @@ _jinja_bits._BUILTIN_FILTERS.update(
     filter_loader._wrap_funcs({"wsgi.host.exec_words": exec_words}, {})
 )
 
-FAMILIES = ("Debian", "RedHat")
+FAMILIES = tuple(families.names())
 
 # Of a host on which neither these roles nor anybody else has set anything up.
 BARE: dict[str, Any] = {
@@ -40,7 +41,9 @@ BARE: dict[str, Any] = {
 FACTS: dict[str, dict[str, Any]] = {
     "Debian": {
         "family": "Debian",
+        "family_file": str(families.file_of("Debian")),
         "distribution": "debian",
+        "distribution_like": [],
         "distribution_version": "13",
         "pretty_name": "Debian GNU/Linux 13 (trixie)",
         "architecture": "x86_64",
@@ -61,7 +64,9 @@ FACTS: dict[str, dict[str, Any]] = {
     },
     "RedHat": {
         "family": "RedHat",
+        "family_file": str(families.file_of("RedHat")),
         "distribution": "rocky",
+        "distribution_like": ["rhel", "centos", "fedora"],
         "distribution_version": "9.6",
         "pretty_name": "Rocky Linux 9.6 (Blue Onyx)",
         "architecture": "x86_64",
@@ -81,6 +86,24 @@ FACTS: dict[str, dict[str, Any]] = {
         "mounts": {"/": 10000},
     },
 }
+
+
+def facts_of(family: str) -> dict[str, Any]:
+    """Facts of a bare host of a family that nothing but its file is known of."""
+    said = families.content(family)
+    return {
+        **FACTS["Debian"],
+        "family": family,
+        "family_file": str(families.file_of(family)),
+        "distribution": said["__family_ids"][0],
+        "distribution_version": next(iter(said["__nginx_shipped_versions"])),
+        "pretty_name": family,
+        "packages": {"glibc": "2.40"},
+    }
+
+
+# A new family is in all tests that go through FAMILIES.
+FACTS.update({family: facts_of(family) for family in FAMILIES if family not in FACTS})
 
 
 def render(role: str, template: str, family: str, **overrides: Any) -> str:
@@ -111,8 +134,8 @@ def _templar(role: str, family: str, overrides: dict[str, Any]) -> Templar:
     loader = DataLoader()
     loader.set_basedir(str(ROLES / role))
     variables: dict[str, Any] = {"ansible_managed": "This file is managed by Ansible."}
-    for name in ("defaults/main.yml", "vars/main.yml", f"vars/{family}.yml"):
-        path = ROLES / role / name
+    own = ROLES / role
+    for path in (own / "defaults/main.yml", own / "vars/main.yml", families.file_of(family)):
         if path.exists():
             variables |= loader.load_from_file(str(path), trusted_as_template=True) or {}
     facts = copy.deepcopy(FACTS[family]) | overrides.pop("wsgi_host", {})

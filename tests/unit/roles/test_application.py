@@ -295,7 +295,7 @@ DATA = {"database_url": "postgresql://u:p@db/toll"}
 SHARED: dict[str, Any] = {"data": DATA, "secrets": {"secret_key": KEY}}
 HOSTS: dict[str, tuple[Case, str]] = {
     "another system": (
-        Case(toll_app(), {"family": "alpine", "pretty_name": "Alpine Linux 3.22"}),
+        Case(toll_app(), {"distribution": "alpine", "pretty_name": "Alpine Linux 3.22"}),
         "Alpine Linux 3.22",
     ),
     "no systemd": (Case(toll_app(), {"systemd": {"running": False, "version": 0}}), "systemd"),

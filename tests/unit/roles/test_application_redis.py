@@ -103,12 +103,9 @@ def test_the_distribution_has_the_package(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_systemd_takes_the_unit(tmp_path: Path, family: str) -> None:
     path = tmp_path / UNIT
+    program = evaluate("application", "__application_redis_program", family)
     text = rendered("redis.service.j2", True, family)
-    path.write_text(
-        text.replace("/usr/bin/redis-server", "/bin/true").replace(
-            "/usr/bin/valkey-server", "/bin/true"
-        )
-    )
+    path.write_text(text.replace(program, "/bin/true"))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", path],
         env={"SYSTEMD_UNIT_PATH": f"{tmp_path}:", "PATH": "/usr/bin:/bin"},

@@ -305,7 +305,7 @@ def test_secret_files_are_root_only_and_kept_out_of_diffs() -> None:
 def test_only_nginx_may_open_the_unix_socket(family: str) -> None:
     """Whoever can, speaks for every client: gunicorn believes what comes over it."""
     socket, _ = units(family)
-    group = {"Debian": "www-data", "RedHat": "nginx"}[family]
+    group = evaluate("nginx", "__nginx_user", family)
     assert socket["Socket"]["SocketGroup"] == [group]
     assert socket["Socket"]["SocketMode"] == ["0660"]
 
@@ -977,7 +977,7 @@ ALONE: dict[str, tuple[dict[str, Any], str]] = {
 OTHER = {"protocol": "tcp", "address": "127.0.0.1", "port": 5000, "program": "flask", "pid": 42}
 HOSTS: dict[str, tuple[Case, str]] = {
     "unsupported-system": (
-        Case(REQUIRED, {"family": "alpine", "pretty_name": "Alpine Linux 3.22"}),
+        Case(REQUIRED, {"distribution": "alpine", "pretty_name": "Alpine Linux 3.22"}),
         "the host runs Alpine Linux 3.22 (family alpine); role gunicorn_systemd supports",
     ),
     "without-systemd": (

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.errors import AnsibleError, AnsibleTemplateSyntaxError
+from ansible_collections.wsgi.host.plugins.plugin_utils import families
 from ansible_collections.wsgi.host.plugins.plugin_utils import formats as known
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import TYPES
 from conftest import trusted
@@ -129,7 +130,9 @@ def placed(base: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[s
 
 
 # Members of the one description that all cases begin with.
-MEMBERS: dict[str, Any] = yaml.safe_load((ROLES / "application/meta/description.yml").read_text())
+MEMBERS: dict[str, Any] = families.spread(
+    yaml.safe_load((ROLES / "application/meta/description.yml").read_text())
+)
 
 
 def all_options(role: str) -> Iterator[tuple[tuple[str, ...], Any]]:

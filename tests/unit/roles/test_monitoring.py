@@ -109,17 +109,17 @@ def programs() -> Path:
     return cache / "usr/bin"
 
 
-def configuration(**variables: Any) -> dict[str, str]:
+def configuration(family: str = "Debian", **variables: Any) -> dict[str, str]:
     """Path below the role's folder on a host, and text, of each file of Prometheus and its kin."""
     folder = ROLES / "monitoring/templates/monitoring"
     variables = {**HOST, **variables}
     found = {
         str(path.relative_to(folder).with_suffix("")): render(
-            "monitoring", f"monitoring/{path.relative_to(folder)}", "Debian", **variables
+            "monitoring", f"monitoring/{path.relative_to(folder)}", family, **variables
         )
         for path in sorted(folder.rglob("*.j2"))
     }
-    found["alertmanager.yml"] = render("monitoring", "alertmanager.yml.j2", "Debian", **variables)
+    found["alertmanager.yml"] = render("monitoring", "alertmanager.yml.j2", family, **variables)
     return found
 
 

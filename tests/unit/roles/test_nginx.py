@@ -621,7 +621,7 @@ HOSTS: dict[str, tuple[Case, str]] = {
         "nginx_sites cannot be served by nginx 1.18.0, which Ubuntu 22.04 has",
     ),
     "unsupported-system": (
-        Case(host={"family": "alpine", "pretty_name": "Alpine Linux 3.22", "packages": {}}),
+        Case(host={"distribution": "alpine", "pretty_name": "Alpine Linux 3.22", "packages": {}}),
         "the host runs Alpine Linux 3.22 (family alpine); role nginx supports Debian, RedHat",
     ),
     "without-systemd": (

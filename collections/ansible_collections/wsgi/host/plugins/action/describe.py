@@ -13,7 +13,7 @@ import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.template import Templar
-from ansible_collections.wsgi.host.plugins.plugin_utils import descriptions
+from ansible_collections.wsgi.host.plugins.plugin_utils import descriptions, families
 from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import project_of
 from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import filled, merged
 from ansible_collections.wsgi.host.plugins.plugin_utils.host import FACT, looked_at
@@ -56,7 +56,7 @@ class ActionModule(ActionBase):
         }
         templar = self._templar.copy_with_new_env(available_variables=variables)
         directory = role_directory(self._loader, task_vars, "application")
-        options = content_of(self._loader, directory / "meta" / "description.yml")
+        options = families.spread(content_of(self._loader, directory / "meta" / "description.yml"))
         bases = _templated(templar, "bases", args.get("bases") or {})
         service = self._service(templar, task_vars)
         project = str(project_of(Path(str(task_vars.get("playbook_dir") or "."))))

@@ -6,7 +6,6 @@ What the options mean is documented with the module, `plugins/modules/preflight.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import module_loader
 from ansible.template import Templar, trust_as_template
 from ansible.utils.vars import load_extra_vars
+from ansible_collections.wsgi.host.plugins.plugin_utils import families
 from ansible_collections.wsgi.host.plugins.plugin_utils.host import FACT, known, looked_at
 from ansible_collections.wsgi.host.plugins.plugin_utils.roles import (
     content_of,
@@ -59,7 +59,6 @@ class ActionModule(ActionBase):
             "rules",
             "each",
             "values",
-            "families",
             "free_disk",
             "executable",
             "modules",
@@ -98,11 +97,10 @@ class ActionModule(ActionBase):
         host, failure = looked_at(self, task_vars)
         if failure:
             return failure
-        families = [str(family) for family in self._task.args.get("families") or []]
-        _check_host(checker, host, families)
+        _check_host(checker, host)
         variables = {
             # The role reads these after the preflight, and its defaults may refer to them.
-            **self._family_variables(directory, str(host["family"])),
+            **self._family_variables(str(host["family_file"])),
             **task_vars,
             "ansible_facts": {**task_vars.get("ansible_facts", {}), FACT: host},
         }
@@ -126,9 +124,8 @@ class ActionModule(ActionBase):
         quiet = {"changed": False, "_ansible_verbose_override": True}
         return {**quiet, "ansible_facts": {FACT: {**host, "passed": passed}}}
 
-    def _family_variables(self, directory: Path, family: str) -> dict[str, Any]:
-        path = directory / "vars" / f"{os.path.basename(family)}.yml"
-        return content_of(self._loader, path) if path.is_file() else {}
+    def _family_variables(self, file: str) -> dict[str, Any]:
+        return content_of(self._loader, Path(file)) if file else {}
 
     def _passed(self, role: str, directory: Path, task_vars: Mapping[str, Any]) -> bool:
         """Whether the same variables have passed in this play.
@@ -217,7 +214,7 @@ class ActionModule(ActionBase):
         options = options_of(directory)
         for name, file in (self._task.args.get("values") or {}).items():
             path = directory / str(file)
-            values = read_options(path, path.stat().st_mtime_ns)
+            values = families.spread(read_options(path, path.stat().st_mtime_ns))
             options = {**options, str(name): {**options[name], "values": values}}
         return options
 
@@ -420,14 +417,16 @@ def _named(checker: Checker, templar: Templar, variable: str) -> str:
     return f"{written} ({shown(value)})"
 
 
-def _check_host(checker: Checker, host: Mapping[str, Any], families: list[str]) -> None:
-    name = f"{host['pretty_name']} (family {host['family']})"
-    if families and host["family"] not in families:
+def _check_host(checker: Checker, host: Mapping[str, Any]) -> None:
+    family = str(host["family"])
+    supporting = families.supporting(checker.role)
+    # A role without such variables does the same everywhere.
+    if supporting and family not in supporting:
         checker.add(
             "",
-            f"the host runs {name}; role {checker.role} supports {', '.join(families)}: use such a "
-            f"system, or add roles/{checker.role}/vars/{host['family']}.yml and its name to "
-            f"`families` of the role's preflight",
+            f"the host runs {host['pretty_name']} (family {family}); role {checker.role} supports "
+            f"{', '.join(supporting)}: use such a system, or add the role's variables "
+            f"(__{checker.role}_...) to {families.PLACE}/{family}.yml",
         )
     if not host["systemd"]["running"]:
         checker.add(

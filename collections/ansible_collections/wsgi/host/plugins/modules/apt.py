@@ -51,7 +51,7 @@ author: [toll-app maintainers]
 """
 
 EXAMPLES = r"""
-- name: install | Debian | Install the packages
+- name: install | Install the packages
   wsgi.host.apt:
     name: [nginx, logrotate]
     policy_rc_d: 101

@@ -19,6 +19,8 @@ description:
   - Where a role makes another role's variables of its own, it says so in C(__<role>_origins), such as
     C(__nginx_origins={'nginx_sites[0].domains':'shop_domains','nginx_sites[1:]':'shop_more_sites'}).
     Messages then use the name that a person wrote.
+  - Refuses a host whose family of systems (C(families/<family>.yml) of this collection) has no variables of the role,
+    where another family has some.
   - Calls M(wsgi.host.probe) and sets its fact C(wsgi_host) unless this play has done so, and makes no
     other trip to the host. Never changes anything, in check mode or out of it.
 options:
@@ -64,11 +66,6 @@ options:
     description: >-
       Variables without the role's prefix that it takes from the command line, such as C(release). A name that is two
       typing errors at most from one of them is refused, unless that one is set as well.
-    type: list
-    elements: str
-    default: []
-  families:
-    description: The families, as M(wsgi.host.probe) names them, that the role supports. Empty means all.
     type: list
     elements: str
     default: []
@@ -118,7 +115,6 @@ EXAMPLES = r"""
 - name: preflight | Check the variables and the host
   wsgi.host.preflight:
     role: nginx
-    families: [Debian, RedHat]
     formats:
       nginx_http_port: port
       nginx_sites.*.domains.*: domain

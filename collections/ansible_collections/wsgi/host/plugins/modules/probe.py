@@ -43,10 +43,15 @@ ansible_facts:
       contains:
         family:
           description: >-
-            C(Debian) for Debian and what derives from it, C(RedHat) for Red Hat Enterprise Linux, Fedora
-            and what derives from them, C(ID) of C(/etc/os-release) otherwise.
+            The family of systems that the host belongs to, as its file in C(families/) of this collection is
+            called; C(ID) of C(/etc/os-release) if it belongs to none. Said by the control node.
           type: str
+          sample: Debian
+        family_file: {description: "That file, on the control node; empty if there is none.", type: str}
         distribution: {description: C(ID) of C(/etc/os-release)., type: str, sample: debian}
+        distribution_like:
+          description: Names in C(ID_LIKE) of C(/etc/os-release), the closest first.
+          type: list
         distribution_version: {description: C(VERSION_ID) of C(/etc/os-release)., type: str, sample: "13"}
         pretty_name: {description: The distribution's name for people., type: str}
         architecture: {description: Machine as C(uname -m) says it., type: str, sample: x86_64}
@@ -164,16 +169,6 @@ def os_release(text: str) -> dict[str, str]:
     """The values of os-release(5), without their quotation marks."""
     pairs = (line.split("=", 1) for line in text.splitlines() if re.match(r"[A-Z_0-9]+=", line))
     return {key: value.strip().strip("\"'") for key, value in pairs}
-
-
-def family(release: dict[str, str]) -> str:
-    """The name that `vars/<family>.yml` of a role goes by."""
-    ids = {release.get("ID", ""), *release.get("ID_LIKE", "").split()}
-    if ids & {"debian", "ubuntu"}:
-        return "Debian"
-    if ids & {"rhel", "fedora", "centos"}:
-        return "RedHat"
-    return release.get("ID", "unknown")
 
 
 def dpkg_packages(status: str) -> dict[str, str]:
@@ -476,8 +471,8 @@ def probe() -> dict[str, Any]:
     free = free_mib(mounts)
     memory = re.search(r"MemTotal:\s+(\d+)", read("/proc/meminfo"))
     return {
-        "family": family(release),
         "distribution": release.get("ID", "unknown"),
+        "distribution_like": release.get("ID_LIKE", "").split(),
         "distribution_version": release.get("VERSION_ID", ""),
         "pretty_name": release.get("PRETTY_NAME", release.get("ID", "an unknown system")),
         "architecture": os.uname().machine,

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from . import families
+
 
 def entries(variables: Mapping[str, Any]) -> Mapping[str, Any]:
     """The applications that the inventory has for a host; empty where it has no dictionary."""
@@ -32,7 +34,7 @@ def _source(told: Any) -> Any:
 
 
 def _packages(told: Any) -> Any:
-    return {family: told for family in FAMILIES} if isinstance(told, list) else told
+    return dict.fromkeys(families.names(), told) if isinstance(told, list) else told
 
 
 def _redis(told: Any) -> Any:
@@ -55,8 +57,6 @@ def _data(told: Any) -> Any:
     return {**told, "sqlite": [told["sqlite"]] if told["sqlite"] else []}
 
 
-# The families of distributions that the roles support.
-FAMILIES = ("Debian", "RedHat")
 # Members that can be written shorter, and what each then means.
 SHORT: dict[str, Callable[[Any], Any]] = {
     "source": _source,

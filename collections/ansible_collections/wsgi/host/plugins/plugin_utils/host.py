@@ -8,6 +8,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import get_unique_id
 
+from . import families
 from .reach import run_module
 
 FACT = "wsgi_host"
@@ -36,7 +37,22 @@ def looked_at(
     host = known(action, task_vars)
     if host:
         return host, {}
-    probed = run_module(action, "wsgi.host.probe", task_vars, {})
-    if probed.get("failed") or probed.get("unreachable"):
-        return {}, probed
-    return {**probed["ansible_facts"][FACT], "play": play_of(action)}, {}
+    result = probed(action, task_vars)
+    if result.get("failed") or result.get("unreachable"):
+        return {}, result
+    return {**result["ansible_facts"][FACT], "play": play_of(action)}, {}
+
+
+def probed(action: ActionBase, task_vars: dict[str, Any]) -> dict[str, Any]:
+    """What the probe returns, with the family that the host belongs to."""
+    result = run_module(action, "wsgi.host.probe", task_vars, {})
+    if result.get("failed") or result.get("unreachable"):
+        return result
+    host = result["ansible_facts"][FACT]
+    family = families.of_system([host["distribution"], *host["distribution_like"]])
+    found = {
+        **host,
+        "family": family or host["distribution"],
+        "family_file": str(families.file_of(family)) if family else "",
+    }
+    return {**result, "ansible_facts": {FACT: found}}

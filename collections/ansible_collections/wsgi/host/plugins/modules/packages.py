@@ -1,0 +1,54 @@
+#!/usr/bin/python
+"""Documentation of the action `wsgi.host.packages`, which runs the family's own module on the host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: packages
+short_description: Install or remove packages of the distribution, whatever its package manager
+version_added: "1.0.0"
+description:
+  - Runs the module that the file of the host's family (C(families/<family>.yml) of this collection) names in
+    C(__family_packages), with the options that it has there. M(wsgi.host.preflight) has to have run before.
+  - Says in check mode what it would install, and makes no attempt.
+  - With an empty list it does nothing.
+options:
+  name:
+    description: The packages.
+    type: list
+    elements: str
+    required: true
+  state:
+    description: Whether they are to be there.
+    type: str
+    choices: [present, absent]
+    default: present
+  start_services:
+    description: >-
+      Whether a package may start its service where the distribution does that. They stay off otherwise, until somebody
+      starts them.
+    type: bool
+    default: true
+  look_again:
+    description: Set the fact C(wsgi_host) anew afterwards, by M(wsgi.host.probe).
+    type: bool
+    default: false
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: none}
+author: [toll-app maintainers]
+"""
+
+EXAMPLES = r"""
+- name: install | Install what is missing
+  wsgi.host.packages:
+    name: [nginx, logrotate]
+    start_services: false
+"""
+
+RETURN = r"""
+ansible_facts:
+  description: The fact C(wsgi_host) of M(wsgi.host.probe).
+  type: dict
+  returned: with O(look_again=true)
+"""
