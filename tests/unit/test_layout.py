@@ -78,19 +78,24 @@ def test_main_begins_with_the_preflight(role: Path) -> None:
 
 
 def known(options: dict[str, Any], path: list[str]) -> bool:
-    """Whether a path leads to an option, `*` for any item or key."""
-    at: dict[str, Any] = {"options": options}
-    for step in path:
-        if step == "*":
-            at = {"options": at["values"]} if "values" in at else {**at, "within": True}
-        elif "options" in at:
-            if step not in at["options"]:
-                return False
-            at = at["options"][step]
-        else:
-            # A member of an option that is described elsewhere.
-            return at["type"] == "dict"
-    return True
+    """Whether a path leads to an option, `*` for any item, key or member."""
+    return leads({"options": options}, path)
+
+
+def leads(at: dict[str, Any], path: list[str]) -> bool:
+    if not path:
+        return True
+    step, *rest = path
+    if step == "*" and "values" in at:
+        return leads({"options": at["values"]}, rest)
+    if step == "*" and at.get("type") == "dict" and "options" in at:
+        return any(leads(member, rest) for member in at["options"].values())
+    if step == "*":
+        return leads({**at, "within": True}, rest)
+    if "options" in at:
+        return step in at["options"] and leads(at["options"][step], rest)
+    # A member of an option that is described elsewhere.
+    return bool(at["type"] == "dict")
 
 
 # Ansible's, and those of other roles that have no effect in an inventory.
