@@ -170,7 +170,8 @@ def test_one_goes_and_the_other_stays(host: Host, workplace: Workplace, web: str
     assert not host.user("blog").exists
     left = host.run("sudo find / -xdev -name '*blog*' -not -path '/proc/*' -not -path '/sys/*'")
     assert [path for path in left.stdout.split() if "nginx" in path or "systemd" in path] == []
-    for path in ("/opt/blog", "/etc/blog", "/var/lib/blog", "/usr/local/sbin/blog"):
+    kept = "/var/lib/gunicorn-handover/blog"
+    for path in ("/opt/blog", "/etc/blog", "/var/lib/blog", "/usr/local/sbin/blog", kept):
         assert not host.file(path).exists, path
     assert ask(web, SHOP) == (200, "Hello from the shop\n")
     assert host.file("/usr/local/lib/apphost/current").exists
