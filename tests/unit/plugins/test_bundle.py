@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import inspect
+import io
 import json
 import os
 import shutil
@@ -68,6 +70,37 @@ def wheel(folder: Path, name: str, version: str = "1.0", tag: str = "py3-none-an
     return f"{name}=={version} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
 
 
+def sdist(folder: Path, name: str, version: str = "1.0", tag: str = "py3-none-any") -> str:
+    """Write a source archive that builds itself; return its line for a lock file."""
+    backend = f"""
+import os, sys
+sys.path.insert(0, os.path.dirname(__file__))
+from maker import wheel
+from pathlib import Path
+
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    assert "ANSIBLE_VAULT_PASSWORD_FILE" not in os.environ
+    wheel(Path(directory), {name!r}, {version!r}, {tag!r})
+    return "{name}-{version}-{tag}.whl"
+"""
+    head = "import base64, hashlib, zipfile\nfrom pathlib import Path\n\n"
+    files = {
+        "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        "pyproject.toml": (
+            "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
+        ),
+        "backend.py": backend,
+        "maker.py": head + inspect.getsource(wheel),
+    }
+    path = folder / f"{name}-{version}.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for file, text in files.items():
+            member = tarfile.TarInfo(f"{name}-{version}/{file}")
+            member.size = len(text.encode())
+            archive.addfile(member, io.BytesIO(text.encode()))
+    return f"{name}=={version} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
     """A project with an application and a lock file, whose index is a directory of wheels."""
@@ -109,6 +142,31 @@ def bundle(project: Path, **changes: Any) -> Bundle:
 def contents(archive: Path) -> dict[str, bytes]:
     with tarfile.open(archive) as members:
         return {m.name: members.extractfile(m).read() for m in members}  # type: ignore[union-attr]
+
+
+class TestSourceArchives:
+    """Packages without a wheel, which the description names."""
+
+    def test_one_that_is_named_is_built(self, project, monkeypatch):
+        """Its build is code of somebody else's, which finds nothing of Ansible's environment."""
+        monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", "/root/vault")
+        line = wheel(project / "wheels", "alpha") + sdist(project / "wheels", "gamma")
+        (project / "requirements.txt").write_text(line)
+        built = bundle(project, sdists=["Gamma"])
+        assert built.build()["packages"] == {"alpha": "1.0", "gamma": "1.0"}
+        assert "site-packages/gamma/__init__.py" in contents(built.archive)
+
+    def test_what_a_compiler_made_is_refused(self, project):
+        """It would be for this machine's Python, and fail on the host when it is imported."""
+        tag = "cp{0}{1}-cp{0}{1}-linux_x86_64".format(*sys.version_info[:2])
+        (project / "requirements.txt").write_text(sdist(project / "wheels", "gamma", tag=tag))
+        python = "{}.{}".format(*sys.version_info[:2])
+        with pytest.raises(BundleError, match="gamma has parts in C"):
+            bundle(project, sdists=["gamma"], python=python).build()
+
+    def test_one_that_is_not_locked_is_refused(self, project):
+        with pytest.raises(BundleError, match=r"source\.sdists: gama is not in"):
+            bundle(project, sdists=["gama"])
 
 
 class TestLock:
@@ -440,6 +498,13 @@ class TestFailure:
         words = self.failure(project, python="3.13")
         assert "delta (line 1)" in words
         assert "Lock a version that has a wheel for Python 3.13" in words
+
+    def test_package_without_any_wheel(self, project):
+        """Of PyPI's older packages many have none. The remedy names what to write."""
+        (project / "requirements.txt").write_text(sdist(project / "wheels", "gamma"))
+        words = self.failure(project)
+        assert "gamma (line 1)" in words
+        assert "source.sdists: [gamma]" in words
 
     def test_index_out_of_reach(self, project, monkeypatch):
         monkeypatch.delenv("UV_NO_INDEX")

@@ -150,9 +150,10 @@ class TestInstall:
         assert host.run(bundle, check=True, archive=None)["changed"] is False
 
     def test_bundle_without_an_application(self, host):
+        """An application can consist of packages alone, and units work in app/ all the same."""
         files = {name: text for name, text in FILES.items() if not name.startswith("app/")}
         path = Path(host.run(host.bundle(contents=files))["path"])
-        assert not (path / "app").exists()
+        assert list((path / "app").iterdir()) == []
         assert (path / "bin/alpha-run").exists()
 
 

@@ -187,7 +187,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "copies of nothing": (
         shop(backup={"enabled": True}),
-        "applications.shop.backup.enabled",
+        "applications.shop.backup.enabled is true, but the description has no data",
     ),
     "a relative place to fetch to": ({"application_backup_fetch": "copies"}, "application_backup"),
     "a copy by a wish": ({"application_restore": "yesterday"}, "is not the name of a copy"),
@@ -336,6 +336,11 @@ GOOD = {
     "one of two": Case({**two({}, {}), "application": "blog"}),
     "another's application": Case(
         {**shop(), "application": "blog"}, beside={"web2": {"applications": {"blog": SECOND}}}
+    ),
+    "copies of directories, without a command": Case(shop(data={"directories": ["uploads"]})),
+    "copies of files, without a command": Case(shop(data={"sqlite": "shop.db"})),
+    "copies of a server's database, without a command": Case(
+        shop(data={"database_url": "postgresql://shop:word@db/shop"})
     ),
     "copies that leave the host": Case(
         toll_app(

@@ -42,9 +42,10 @@ async def application(scope, receive, send):
         await receive()
         if scope["path"] == "/slow":
             await asyncio.sleep(2)
-        length = [(b"content-length", b"4")]
+        body = b"done" if scope["path"] != "/client" else repr(scope["client"]).encode()
+        length = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": length})
-        await send({"type": "http.response.body", "body": b"done"})
+        await send({"type": "http.response.body", "body": body})
         if scope["path"] == "/background":
             await asyncio.sleep(2)
             pathlib.Path("events").open("a").write("background\\n")
@@ -130,8 +131,8 @@ class Server:
         client.sendall(request)
         return client
 
-    def answer(self, path: str) -> bytes:
-        with self.ask(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()) as client:
+    def answer(self, path: str, more: str = "") -> bytes:
+        with self.ask(f"GET {path} HTTP/1.1\r\nHost: x\r\n{more}\r\n".encode()) as client:
             return b"".join(iter(lambda: client.recv(4096), b""))
 
     def stop(self) -> None:
@@ -195,6 +196,14 @@ def test_what_is_open_ends_in_order_when_the_service_stops(server: Server) -> No
     assert events[-1] == "stopped"
 
 
+def test_a_request_has_the_client_that_nginx_names(server: Server) -> None:
+    """Over the unix socket there would be none, and applications answer nobody with 403."""
+    named = server.answer("/client", "X-Forwarded-For: 192.0.2.7\r\n")
+    assert named.endswith(b"\r\n\r\n('192.0.2.7', 0)"), named
+    # The questions of the handover are the host's own.
+    assert server.answer("/client").endswith(b"\r\n\r\n('127.0.0.1', 0)")
+
+
 def test_a_client_that_does_not_answer_delays_the_stop_no_more_than_seconds(server: Server) -> None:
     """A phone that is out of reach would hold up each deploy for the whole graceful timeout."""
     client = opened(server)
@@ -236,7 +245,7 @@ def test_nothing_follows_the_frame_that_closes(tmp_path: Path) -> None:
             sent.append(message["type"])
 
         calls = space["Calls"](application, Worker)  # type: ignore[operator]
-        task = asyncio.ensure_future(calls({"type": "websocket"}, None, send))
+        task = asyncio.ensure_future(calls({"type": "websocket", "headers": []}, None, send))
         await asyncio.sleep(0)
         assert Worker.nr_conns == 1
         await calls.close_websockets()

@@ -57,6 +57,7 @@ class ActionModule(ActionBase):
                 "archive_sha256": {"type": "str", "default": ""},
                 "variables": {"type": "dict", "default": {}},
                 "build": {"type": "list", "elements": "list", "default": []},
+                "sdists": {"type": "list", "elements": "str", "default": []},
                 "build_time_limit_seconds": {"type": "int", "default": 600},
             }
         )

@@ -86,6 +86,14 @@ options:
     description: Seconds that each of O(build) may take.
     type: int
     default: 600
+  sdists:
+    description:
+      - Packages of the lock file that have no wheel. They are built from their locked source archives, which runs their code
+        on the control node; of the environment only what leads to a network is there.
+      - Only pure Python, since what a compiler makes is for the control node. What they need to be built is not locked.
+    type: list
+    elements: str
+    default: []
   variables:
     description:
       - What messages call O(revision), O(archive) and O(archive_sha256), by the names of these
@@ -98,7 +106,7 @@ notes:
     (C(uv.toml), C(UV_*), C(SSL_CERT_FILE), C(HTTPS_PROXY)). Where these are silent, pip's
     settings hold (C(pip.conf), C(PIP_INDEX_URL), C(PIP_EXTRA_INDEX_URL), C(PIP_FIND_LINKS),
     C(PIP_CERT)).
-  - Only wheels are used, for glibc 2.28 or newer.
+  - Only wheels are used, for glibc 2.28 or newer, apart from O(sdists).
   - In check mode nothing is built; the id is returned nevertheless.
 attributes:
   check_mode:

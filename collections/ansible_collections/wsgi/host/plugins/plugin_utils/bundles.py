@@ -32,7 +32,7 @@ from .locks import (
     normalise,
     read_lock,
 )
-from .wheels import find_uv, install, package_files
+from .wheels import check_sdists, find_uv, install, package_files
 
 # Part of the id: raise it when the layout of the archive changes.
 FORMAT = 1
@@ -173,6 +173,8 @@ class Bundle:
         self.source = Path(options["source"]).resolve() if options.get("source") else None
         self.lock = self._lock(options.get("lock"), cache)
         read_lock(self.lock)
+        self.sdists: list[str] = list(options.get("sdists") or [])
+        check_sdists(self.lock, self.sdists)
         # What was committed once can be deployed again as it is.
         if commit is None:
             check_lock_is_current(self.lock)
@@ -218,7 +220,7 @@ class Bundle:
             return self.files
         with steps.scratch(cache) as scratch, locked(cache):
             if not place.exists():
-                packages = steps.packages_for(self.lock, cache)
+                packages = steps.packages_for(self.lock, cache, self.sdists)
                 limit = int(options.get("build_time_limit_seconds") or 600)
                 built = steps.run(source, names, commands, packages, limit, scratch)
                 try:
@@ -286,7 +288,7 @@ class Bundle:
             os.utime(record)
             return archive, known
         target = scratch / "site-packages"
-        install(uv, self.lock, target, self.python, self.architecture)
+        install(uv, self.lock, target, self.python, self.architecture, self.sdists)
         files = {f"site-packages/{n}": content for n, content in package_files(target).items()}
         names = sorted(path.name for path in target.glob("*.dist-info"))
         known = {

@@ -18,23 +18,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .locks import BundleError
-from .wheels import find_uv, uv_environment
+from .wheels import find_uv, for_others, sdist_options, uv_environment
 
 # Part of the digest: raise it when the surroundings of a step change.
 FORMAT = 1
 # Folders in the cache: what steps have made, and the locked packages for the control node's Python.
 RESULTS = "steps"
 ENVIRONMENTS = "environments"
-# Who runs a step and how it reaches the network. Nothing else of this process is a step's business.
-KEPT = frozenset(
-    {
-        *("HOME", "USER", "LOGNAME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"),
-        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
-        *("http_proxy", "https_proxy", "no_proxy", "all_proxy"),
-        *("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS"),
-    }
-)
-PREFIXES = ("npm_config_", "NPM_CONFIG_", "YARN_", "UV_", "PIP_")
 LINES = 20
 
 
@@ -89,13 +79,8 @@ def environment(packages: Path) -> dict[str, str]:
     Args:
         packages: the virtual environment with the locked packages, whose programs come first.
     """
-    kept = {
-        key: value
-        for key, value in os.environ.items()
-        if key in KEPT or (key.startswith(PREFIXES) and key != "UV_PROJECT_ENVIRONMENT")
-    }
     return {
-        **kept,
+        **for_others(os.environ),
         "PATH": f"{packages / 'bin'}:{os.environ.get('PATH', os.defpath)}",
         "VIRTUAL_ENV": str(packages),
         # As reproducible as the surroundings can make it.
@@ -108,8 +93,11 @@ def environment(packages: Path) -> dict[str, str]:
     }
 
 
-def packages_for(lock: Path, cache: Path) -> Path:
+def packages_for(lock: Path, cache: Path, sdists: Sequence[str] = ()) -> Path:
     """Return the virtual environment of a lock file for this Python, made unless it is there.
+
+    Args:
+        sdists: packages that are built from their source archives.
 
     Raises BundleError where a package cannot be installed.
     """
@@ -125,12 +113,15 @@ def packages_for(lock: Path, cache: Path) -> Path:
     install = [uv, "pip", "install", "--quiet", "--python", str(place / "bin" / "python")]
     install += ["--require-hashes", "--no-deps", "--requirement", str(lock)]
     # Any index may have the file: its hash decides, not the index's rank.
-    install += ["--index-strategy", "unsafe-best-match", "--only-binary", ":all:"]
+    install += ["--index-strategy", "unsafe-best-match", *sdist_options(sdists)]
+    path = {"PATH": os.environ.get("PATH", os.defpath)}
+    # The build of a package runs its code.
+    surroundings = {**for_others(os.environ), **path} if sdists else dict(os.environ)
     for command in ([uv, "venv", "--quiet", "--python", sys.executable, str(place)], install):
         done = subprocess.run(
             command,
             cwd=place.parent,
-            env=uv_environment(dict(os.environ)),
+            env=uv_environment(surroundings),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -9,13 +9,26 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .locks import COMPILE, BundleError, read_lock
+from .locks import COMPILE, BundleError, normalise, read_lock
 
 # manylinux_2_28: Debian 10, Ubuntu 20.04, RHEL 8 and everything newer.
 PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"}
 SYSTEM_PIP_FILES = (Path("/etc/xdg/pip/pip.conf"), Path("/etc/pip.conf"))
+# Who runs a program of somebody else's and how it reaches the network. Nothing else of this process
+# is its business.
+KEPT = frozenset(
+    {
+        *("HOME", "USER", "LOGNAME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
+        *("http_proxy", "https_proxy", "no_proxy", "all_proxy"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS"),
+    }
+)
+PREFIXES = ("npm_config_", "NPM_CONFIG_", "YARN_", "UV_", "PIP_")
+NO_WHEEL = re.compile(r"([\w.-]+)==\S+ has no usable wheels")
 
 
 def find_uv() -> str:
@@ -86,12 +99,59 @@ def uv_environment(environment: dict[str, str]) -> dict[str, str]:
     return result
 
 
-def install(uv: str, lock: Path, target: Path, python: str, architecture: str) -> None:
-    """Install the locked wheels into `target`; raise BundleError with uv's words if it fails."""
+def for_others(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what of an environment a build step, or the build of a package, may read."""
+    return {
+        key: value
+        for key, value in environment.items()
+        if key in KEPT or (key.startswith(PREFIXES) and key != "UV_PROJECT_ENVIRONMENT")
+    }
+
+
+def sdist_options(sdists: Sequence[str]) -> list[str]:
+    """Return uv's options for wheels alone, apart from these packages."""
+    apart = (word for name in sdists for word in ("--no-binary", name))
+    return ["--only-binary", ":all:", *apart]
+
+
+def check_sdists(lock: Path, sdists: Sequence[str]) -> None:
+    """Raise BundleError where a package that shall be built is not in the lock file."""
+    locked = read_lock(lock)
+    for name in sdists:
+        if normalise(name) not in locked:
+            raise BundleError(f"source.sdists: {name} is not in {lock}. Correct it, or remove it")
+
+
+def check_pure(target: Path, sdists: Sequence[str]) -> None:
+    """Raise BundleError where a package was built for this machine's Python and processor alone."""
+    wanted = {normalise(name) for name in sdists}
+    for path in sorted(target.glob("*.dist-info/WHEEL")):
+        name = path.parent.name.removesuffix(".dist-info").rpartition("-")[0]
+        tags = re.findall(r"^Tag: (\S+)$", path.read_text(encoding="utf-8"), re.M)
+        if normalise(name) in wanted and not all(tag.endswith("-none-any") for tag in tags):
+            raise BundleError(
+                f"source.sdists: {name} has parts in C or the like ({', '.join(tags)}), which are "
+                "built for the control node and not for the host. Lock a version that has a wheel"
+            )
+
+
+def install(
+    uv: str,
+    lock: Path,
+    target: Path,
+    python: str,
+    architecture: str,
+    sdists: Sequence[str] = (),
+) -> None:
+    """Install the locked packages into `target`; raise BundleError with uv's words if it fails.
+
+    Args:
+        sdists: packages that have no wheel, and are built from their locked source archives.
+    """
     command = [
         *(uv, "pip", "install", "--quiet", "--python", sys.executable, "--target", str(target)),
         *("--python-version", python, "--python-platform", PLATFORMS[architecture]),
-        *("--only-binary", ":all:", "--require-hashes", "--no-deps"),
+        *(*sdist_options(sdists), "--require-hashes", "--no-deps"),
         # Any index may have the file: its hash decides, not the index's rank.
         *("--index-strategy", "unsafe-best-match"),
         *("--requirement", str(lock)),
@@ -100,12 +160,18 @@ def install(uv: str, lock: Path, target: Path, python: str, architecture: str) -
     done = subprocess.run(
         command,
         cwd=target.parent,
-        env=uv_environment(dict(os.environ)),
+        # The build of a package runs its code.
+        env=uv_environment(
+            {**for_others(os.environ), "PATH": os.environ.get("PATH", os.defpath)}
+            if sdists
+            else dict(os.environ)
+        ),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
     )
     if done.returncode == 0:
+        check_pure(target, sdists)
         return
     words = "\n".join(done.stderr.strip().splitlines()[-20:]) or f"exit status {done.returncode}"
     named = [
@@ -123,6 +189,12 @@ def install(uv: str, lock: Path, target: Path, python: str, architecture: str) -
         remedy = (
             "The package index was not reached: check the control node's index, proxy and "
             "certificate authority (UV_DEFAULT_INDEX, HTTPS_PROXY, SSL_CERT_FILE, or pip.conf)"
+        )
+    elif without := sorted(set(NO_WHEEL.findall(" ".join(words.split())))):
+        remedy = (
+            f"Lock a version of {', '.join(without)} that has a wheel. If there is none, and it "
+            f"needs no compiler, have the control node build it: source.sdists: "
+            f"[{', '.join([*sdists, *without])}]"
         )
     elif "wheel" in lower or "no solution" in lower or "unsatisfiable" in lower:
         remedy = (

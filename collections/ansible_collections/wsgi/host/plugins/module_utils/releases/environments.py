@@ -35,6 +35,8 @@ def make_environment(target: str, interpreter: str, python: str) -> None:
     which would hold the temporary path.
     """
     os.makedirs(f"{target}/bin")
+    # Processes work there, also those of an application that consists of packages alone.
+    os.makedirs(f"{target}/app", exist_ok=True)
     os.makedirs(f"{target}/lib/python{python}/site-packages", exist_ok=True)
     os.symlink("lib", f"{target}/lib64")
     os.symlink(interpreter, f"{target}/bin/python")
