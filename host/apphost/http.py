@@ -14,6 +14,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,7 +115,11 @@ def get(
             plain.settimeout(until.left())
             stream = context.wrap_socket(plain, server_hostname=name)
             plain = stream
-        return _asked(_Timed(stream, until), path, host or name, agent, limit)
+        fields = [("Host", host or name), ("User-Agent", agent), ("Connection", "close")]
+        if connect.startswith("unix:"):
+            # As nginx asks there for its clients. A redirect to HTTPS would say nothing.
+            fields.append(("X-Forwarded-Proto", "https"))
+        return _asked(_Timed(stream, until), path, fields, limit)
     except (TimeoutError, socket.timeout):  # noqa: UP041, two things before Python 3.10
         raise until.late() from None
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -220,11 +225,11 @@ class _Reader(io.RawIOBase):
         return self._stream.recv_into(buffer)
 
 
-def _asked(stream: _Timed, path: str, host: str, agent: str, limit: int) -> Answer:
-    connection = http.client.HTTPConnection(host)
+def _asked(stream: _Timed, path: str, fields: Sequence[tuple[str, str]], limit: int) -> Answer:
+    connection = http.client.HTTPConnection("localhost")
     connection.sock = stream
     connection.putrequest("GET", path, skip_host=True, skip_accept_encoding=True)
-    for key, value in (("Host", host), ("User-Agent", agent), ("Connection", "close")):
+    for key, value in fields:
         connection.putheader(key, value)
     connection.endheaders()
     with connection.getresponse() as response:

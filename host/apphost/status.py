@@ -56,18 +56,20 @@ def memory_bytes(counted: str, family: list[int], proc: Path = Path("/proc")) ->
     return total or None
 
 
-def ask(application: Application, connect: str = "", site: str = "localhost") -> dict[str, Any]:
+def ask(application: Application, connect: str = "", site: str = "") -> dict[str, Any]:
     """Ask for the application's health: `ok`, `status`, `release`, `milliseconds` or `error`.
 
     Args:
         connect: `address:port` of the web server, by HTTPS; the service's own socket if left out.
-        site: its name.
+        site: its name; the first one that the application is described with if left out.
     """
+    described = application.settings.get("site") or {}
+    name = site or str(described.get("domain") or "localhost")
     begun = time.monotonic()
     health = application.health
     where = connect or f"unix:{application.socket}"
     try:
-        answer = get(where, health.path, deadline=ANSWER_SECONDS, name=site, tls=bool(connect))
+        answer = get(where, health.path, deadline=ANSWER_SECONDS, name=name, tls=bool(connect))
     except NoAnswerError as error:
         return {"ok": False, "error": f"{connect or application.socket}: {error}"}
     good = answer.status == health.status

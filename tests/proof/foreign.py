@@ -124,6 +124,9 @@ class Host:
                 *("-i", str(self.folder / "hosts.yml"), book, *arguments),
             ],
             cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            # Ansible stops where it is in the background of a terminal.
+            start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

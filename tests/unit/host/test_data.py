@@ -6,6 +6,7 @@ import io
 import json
 import os
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apphost import cli, data, database, files, seeds
+from apphost import cli, data, database, files, schema, seeds
 from apphost.application import Application
 from apphost.errors import RefusedError, UsageError
 
@@ -685,3 +686,18 @@ def test_a_database_that_cannot_be_reached_is_told_before_anything_stops(reach: 
     assert "refused" in msg
     assert msg.endswith("Nothing was stopped.")
     assert "not-a-secret-77" not in msg
+
+
+def test_a_large_application_has_minutes_to_look_at_its_database(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Django imports all of an application for that, while the old release serves."""
+    limits: list[int] = []
+
+    def run(*_: Any, time_limit_seconds: int, **__: Any) -> subprocess.CompletedProcess[str]:
+        limits.append(time_limit_seconds)
+        return subprocess.CompletedProcess([], 0, "", "")
+
+    monkeypatch.setattr(schema.sandbox, "run", run)
+    assert schema.ask(host.application, "1").compatible
+    assert limits[0] >= 180

@@ -111,6 +111,22 @@ def at(server: Server) -> str:
     return f"unix:{name}" if isinstance(name, str) else f"{name[0]}:{name[1]}"
 
 
+def test_a_service_is_asked_as_nginx_asks_it(server: Server, tcp: Server) -> None:
+    """An application that sends plain HTTP to HTTPS would answer each question with a redirect."""
+    heads: list[str] = []
+
+    def act(connection: socket.socket) -> None:
+        heads.append(connection.recv(65536).decode())
+        connection.sendall(HEAD.replace("600", "2").encode() + b"ok")
+
+    server.act = tcp.act = act
+    http.get(at(server), deadline=5, name="shop.example")
+    http.get(at(tcp), deadline=5)
+    assert "\r\nHost: shop.example\r\n" in heads[0]
+    assert "\r\nX-Forwarded-Proto: https\r\n" in heads[0]
+    assert "X-Forwarded-Proto" not in heads[1]
+
+
 DRIPS = {
     "status": ("HTTP/1.1 200 " + FOREVER,),
     "headers": ("HTTP/1.1 200 OK\r\n", "A: b\r\n" * 90),

@@ -68,6 +68,14 @@ def test_asgi_takes_the_place_of_wsgi() -> None:
     assert description["service"]["threads"] == 1
 
 
+def test_a_release_is_asked_by_a_name_that_the_application_takes() -> None:
+    """Django answers any other with 400, and would be judged bad unless it takes localhost too."""
+    description = whole({"domains": ["shop.example.com", "www.example.com"]})
+    assert description["service"]["check_host"] == "shop.example.com"
+    description = whole({"web": {"check_host": "inside.example.com"}})
+    assert description["service"]["check_host"] == "inside.example.com"
+
+
 @pytest.mark.parametrize(
     ("own", "about", "said"),
     [

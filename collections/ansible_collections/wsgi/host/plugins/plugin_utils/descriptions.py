@@ -223,8 +223,12 @@ def is_local(host: str) -> bool:
 
 
 def worker(description: Mapping[str, Any]) -> dict[str, Any]:
-    """What follows for its web processes from its kind, whatever the inventory says for all."""
-    return {"worker_class": "asgi", "threads": 1} if description["asgi"] else {}
+    """What follows for its web processes from the rest, whatever the inventory says for all."""
+    return {
+        # The one name that the application takes in any case.
+        "check_host": description["domains"][0],
+        **({"worker_class": "asgi", "threads": 1} if description["asgi"] else {}),
+    }
 
 
 def with_redis(description: Mapping[str, Any]) -> dict[str, Any]:
