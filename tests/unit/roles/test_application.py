@@ -647,8 +647,10 @@ def test_site_and_deploy_run_the_same_stages_in_the_same_order() -> None:
     stages = imports("deploy.yml")
     assert stages[:5] == ["one.yml", "lock.yml", "build.yml", "programs.yml", "ship.yml"]
     # Packages, timers, settings, and where the data are, are a matter of setting up a host.
-    own = ("preflight.yml", "journal.yml", "install.yml", "service.yml", "schedule.yml")
-    own += ("redis.yml", "redis/remove.yml")
+    own = [
+        *("preflight.yml", "journal.yml", "install.yml", "service.yml", "schedule.yml"),
+        *("redis.yml", "redis/remove.yml"),
+    ]
     site = [each for each in imports("main.yml") if each not in own]
     each = [each for each in imports("provision.yml") if each not in own]
     # All applications are through before a hook that failed fails the run, and the locks are freed.
