@@ -153,58 +153,77 @@ class Host:
         return self.root(self.application.name, "exec", "python", "-c", code).strip()
 
 
+def say(application: Application, text: str) -> None:
+    """Tell what happens."""
+    print(f"{application.name}: {text}", flush=True)
+
+
+def provision(host: Host, outcome: Outcome) -> None:
+    """Have the application on a bare host.
+
+    Raises:
+        AssertionError: it does not come to that, or a second run changes something.
+    """
+    host.application.before(host)
+    _, outcome.site_seconds = host.play("site.yml")
+    say(host.application, f"provisioned in {outcome.site_seconds:.0f} s")
+    output, _ = host.play("site.yml")
+    recap = re.findall(r"changed=(\d+)", output)
+    assert recap == ["0"], f"site.yml again changed something: {output[-3000:]}"
+
+
+def deploy(host: Host, outcome: Outcome) -> None:
+    """Use the application, and deploy its next version under load.
+
+    Raises:
+        AssertionError: something is not as it must be.
+    """
+    application, site = host.application, host.site()
+    outcome.used = application.use(host, site)
+    say(application, outcome.used)
+    outcome.before, release = host.version(), host.status()["live"]
+    host.write(host.next())
+    streams, listeners = application.load(site)
+    began = ended = 0.0
+    try:
+        with Load(site, streams, listeners):
+            time.sleep(STEADY_SECONDS)
+            began = time.monotonic()
+            try:
+                _, outcome.deploy_seconds = host.play("playbooks/deploy.yml")
+            finally:
+                ended = time.monotonic()
+            time.sleep(STEADY_SECONDS)
+    finally:
+        sent = [each for stream in streams for each in stream.sent]
+        outcome.requests = figures(sent)
+        outcome.steady = figures([each for each in sent if each.due < began])
+        outcome.during = figures([each for each in sent if began <= each.due < ended])
+        outcome.failures = sorted({each.error for each in sent if each.error})
+    say(application, f"deployed in {outcome.deploy_seconds:.0f} s: {outcome.requests}")
+    outcome.after = host.version()
+    assert host.status()["live"] != release, "the same release is live"
+    assert host.status()["drift"] == [], host.status()["drift"]
+    application.judge(host, site, streams, listeners, outcome)
+    application.copies(host, site, outcome)
+
+
 def prove(application: Application, system: str) -> Outcome:
     """Provision a host, use the application, deploy its next version under load."""
     host = Host(application, system)
     outcome = Outcome(application.name, system)
-
-    def say(text: str) -> None:
-        print(f"{application.name}: {text}", flush=True)
-
     try:
         host.make()
-        application.before(host)
-        _, outcome.site_seconds = host.play("site.yml")
-        say(f"provisioned in {outcome.site_seconds:.0f} s")
-        output, _ = host.play("site.yml")
-        recap = re.findall(r"changed=(\d+)", output)
-        assert recap == ["0"], f"site.yml again changed something: {output[-3000:]}"
-        site = host.site()
-        outcome.used = application.use(host, site)
-        say(outcome.used)
-        outcome.before, release = host.version(), host.status()["live"]
-        host.write(host.next())
-        streams, listeners = application.load(site)
-        began = ended = 0.0
-        try:
-            with Load(site, streams, listeners):
-                time.sleep(STEADY_SECONDS)
-                began = time.monotonic()
-                try:
-                    _, outcome.deploy_seconds = host.play("playbooks/deploy.yml")
-                finally:
-                    ended = time.monotonic()
-                time.sleep(STEADY_SECONDS)
-        finally:
-            sent = [each for stream in streams for each in stream.sent]
-            outcome.requests = figures(sent)
-            outcome.steady = figures([each for each in sent if each.due < began])
-            outcome.during = figures([each for each in sent if began <= each.due < ended])
-            outcome.failures = sorted({each.error for each in sent if each.error})
-        outcome.after = host.version()
-        assert host.status()["live"] != release, "the same release is live"
-        assert host.status()["drift"] == [], host.status()["drift"]
-        say(f"deployed in {outcome.deploy_seconds:.0f} s: {outcome.requests}")
-        application.judge(host, site, streams, listeners, outcome)
-        application.copies(host, site, outcome)
+        provision(host, outcome)
+        deploy(host, outcome)
     except AssertionError as wrong:
         outcome.wrong.append(str(wrong))
     finally:
         if not os.environ.get("KEEP"):
             host.hosts.down()
-    for wrong_words in [*outcome.wrong, *outcome.failures]:
-        say(f"WRONG {wrong_words[:6000]}")
-    say(f"{outcome}")
+    for words in [*outcome.wrong, *outcome.failures]:
+        say(application, f"WRONG {words[:6000]}")
+    say(application, f"{outcome}")
     return outcome
 
 

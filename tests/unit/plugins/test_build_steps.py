@@ -69,6 +69,13 @@ def test_every_input_counts(project: Path, change: str) -> None:
     assert steps.digest(source, names, commands, lock) != before
 
 
+def test_a_source_that_git_ignores_as_a_whole_is_seen_all_the_same(project: Path) -> None:
+    """Steps would run in an empty directory, and say that the application's files are missing."""
+    subprocess.run(["git", "init", "-q", str(project)], check=True)
+    (project / ".gitignore").write_text("app\n")
+    assert steps.source_files(project / "app", False, ["app.py"]) == ["app.py"]
+
+
 def test_what_git_ignores_is_no_input(project: Path) -> None:
     """Packages of npm in the working tree are another machine's, and secrets nobody's business."""
     subprocess.run(["git", "init", "-q", str(project)], check=True)

@@ -48,7 +48,9 @@ def source_files(source: Path, exported: bool, shipped: Sequence[str]) -> list[s
         text=True,
         check=False,
     )
-    names = listed.stdout.split("\0")[:-1] if listed.returncode == 0 else list(shipped)
+    # Of a directory that git ignores as a whole, it knows nothing.
+    names = listed.stdout.split("\0")[:-1] if listed.returncode == 0 else []
+    names = names or list(shipped)
     # A file that git knows may have been removed.
     return sorted(name for name in set(names) if os.path.lexists(source / name))
 
