@@ -187,7 +187,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "copies of nothing": (
         shop(backup={"enabled": True}),
-        "applications.shop.backup.enabled is true, but the description has no data",
+        "applications.shop.backup.enabled is true, but data has neither a database",
     ),
     "a relative place to fetch to": ({"application_backup_fetch": "copies"}, "application_backup"),
     "a copy by a wish": ({"application_restore": "yesterday"}, "is not the name of a copy"),
