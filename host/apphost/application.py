@@ -114,6 +114,11 @@ class Application:
         return f"{self.name}-timer-{timer}.{suffix}"
 
     @property
+    def domain(self) -> str:
+        """The name that the application takes in any case."""
+        return str((self.settings.get("site") or {}).get("domain") or "localhost")
+
+    @property
     def socket(self) -> Path:
         """Where nginx asks the service."""
         return self.host / "run/gunicorn" / f"{self.name}.sock"

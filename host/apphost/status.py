@@ -63,8 +63,7 @@ def ask(application: Application, connect: str = "", site: str = "") -> dict[str
         connect: `address:port` of the web server, by HTTPS; the service's own socket if left out.
         site: its name; the first one that the application is described with if left out.
     """
-    described = application.settings.get("site") or {}
-    name = site or str(described.get("domain") or "localhost")
+    name = site or application.domain
     begun = time.monotonic()
     health = application.health
     where = connect or f"unix:{application.socket}"

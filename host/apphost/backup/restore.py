@@ -278,7 +278,12 @@ def ask(application: Application, release: str) -> str:
     nothing."""
     health = application.health
     try:
-        answer = get(f"unix:{application.socket}", health.path, deadline=ANSWER_SECONDS)
+        answer = get(
+            f"unix:{application.socket}",
+            health.path,
+            deadline=ANSWER_SECONDS,
+            name=application.domain,
+        )
     except NoAnswerError as error:
         return error.words
     if answer.status != health.status:

@@ -184,7 +184,7 @@ def test_a_service_that_drips_its_answer_is_given_up_in_time(host: BackupHost) -
     """The data are there again, and somebody waits."""
     deadlines = []
 
-    def get(connect: str, path: str, *, deadline: float) -> None:
+    def get(connect: str, path: str, *, deadline: float, name: str) -> None:
         deadlines.append(deadline)
         raise LateError(f"no answer within {deadline} s")
 

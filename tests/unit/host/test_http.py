@@ -23,6 +23,7 @@ from apphost.handover import judge
 from apphost.handover.config import Check
 from conftest import PROJECT
 
+from .conftest import describe
 from .test_package import MODULES, PACKAGE
 
 LIMIT = 0.3
@@ -342,3 +343,29 @@ def test_it_is_json_that_programs_read(server: Server) -> None:
     body = json.dumps({"release": "é"})
     server.send(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body.encode())}\r\n\r\n{body}")
     assert json.loads(http.get(at(server), deadline=30).text) == {"release": "é"}
+
+
+def test_a_host_asks_its_service_by_the_name_of_the_site(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore was taken back, and `status` told of drift, where only the name was refused."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+    asked = Server(listener)
+    heads: list[str] = []
+
+    def act(connection: socket.socket) -> None:
+        heads.append(connection.recv(65536).decode())
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    asked.act = act
+    shop = Application("shop", tmp_path)
+    application = describe(shop, site={"domain": "shop.example"}, health={})
+    monkeypatch.setattr(Application, "socket", tmp_path / "s")
+    assert restore.ask(application, "x") == ""
+    assert status.ask(application)["ok"]
+    asked.ended.set()
+    listener.close()
+    assert len(heads) == 2
+    assert all("\r\nHost: shop.example\r\n" in head for head in heads)
