@@ -20,7 +20,6 @@ from . import files, times
 from .answer import Answer, short_time, table
 from .application import Application
 from .environment import INHERITED
-from .errors import RefusedError
 from .handover.config import Config
 from .handover.settings import Healthy
 from .systemd import Systemd, all_properties, properties, wall_clock
@@ -55,7 +54,8 @@ def record(config: Config, timer: str, ended: Mapping[str, str]) -> None:
         ended: what systemd says to a command that it runs after a service, see systemd.exec(5).
     """
     if timer not in config.timers:
-        raise RefusedError(f"{config.name} has no timer {timer!r}")
+        # Of a timer that the description has no more. A failure here would be the run's.
+        return
     unit = config.application.timer_unit(timer, "service")
     started = wall_clock(
         properties(unit, "ExecMainStartTimestampMonotonic")["ExecMainStartTimestampMonotonic"]
