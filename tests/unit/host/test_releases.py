@@ -161,7 +161,7 @@ def test_release_is_asked_whether_the_database_suits_it(
     assert expected[1] in answer["msg"]
     [call] = programs.calls("systemd-run")
     assert "--property=User=shop" in call
-    assert "--property=RuntimeMaxSec=60" in call
+    assert f"--property=RuntimeMaxSec={schema.ASK_SECONDS}" in call
     assert call.endswith(f" -- {programs.folder}/shopctl schema")
 
 
