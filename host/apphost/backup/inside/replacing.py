@@ -164,8 +164,7 @@ def swap(told: Told, target: BinaryIO) -> None:
         for path in told["items"]:
             new, old = beside(path, "new"), beside(path, "old")
             if os.path.lexists(path):
-                rename_journals(path, old)
-                os.rename(path, old)
+                move(path, old)
             else:
                 # So that `undo` knows that there was nothing.
                 sync_new(beside(path, "none"))
@@ -189,6 +188,12 @@ def rename_journals(path: str, to: str) -> None:
             os.rename(path + suffix, to + suffix)
 
 
+def move(path: str, to: str) -> None:
+    """Rename a file or a directory, with what SQLite has beside it."""
+    rename_journals(path, to)
+    os.rename(path, to)
+
+
 def undo(told: Told, target: BinaryIO) -> None:
     """Have everything as it was before `swap`, whether that was done, half or not at all."""
     for path in told["items"]:
@@ -199,8 +204,7 @@ def undo(told: Told, target: BinaryIO) -> None:
                 remove(path + suffix)
             os.rename(path, new)
         if os.path.lexists(old):
-            rename_journals(old, path)
-            os.rename(old, path)
+            move(old, path)
         else:
             rename_journals(old, path)
         remove(none)
@@ -215,11 +219,9 @@ def recover(told: Told, target: BinaryIO) -> None:
         aside = f"{path}.replaced-{told['moment']}"
         if not os.path.lexists(path):
             if os.path.lexists(old):
-                rename_journals(old, path)
-                os.rename(old, path)
+                move(old, path)
         elif os.path.lexists(old):
-            rename_journals(old, aside)
-            os.rename(old, aside)
+            move(old, aside)
         else:
             # Killed between the two: the file is the old one still.
             rename_journals(old, path)
@@ -233,7 +235,6 @@ def finish(told: Told, target: BinaryIO) -> None:
         old = beside(path, "old")
         if told["keep"] and os.path.lexists(old):
             aside = f"{path}.replaced-{told['moment']}"
-            rename_journals(old, aside)
-            os.rename(old, aside)
+            move(old, aside)
         for each in (old, *(old + suffix for suffix in JOURNALS), beside(path, "none")):
             remove(each)
