@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -168,6 +168,8 @@ def limited(limit: Limit) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
                 slot.give_back()
                 raise
             if response.is_streamed:
+                response.response = _sent(response.response, slot)
+                # Also when nothing of it was sent, or not all.
                 response.call_on_close(slot.give_back)
             else:
                 slot.give_back()
@@ -177,6 +179,12 @@ def limited(limit: Limit) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
         return with_slot
 
     return mark
+
+
+def _sent(chunks: Iterable[Any], slot: Slot) -> Iterator[Any]:
+    # The server closes an answer when its client has the end of it, and may ask again by then.
+    yield from chunks
+    slot.give_back()
 
 
 def caller() -> str:

@@ -185,6 +185,19 @@ def of(app) -> Slots:
 
 
 @ONE_DATABASE
+def test_a_slot_is_free_before_the_client_has_the_end(app, recorder):
+    """Who waits for the end of an export and asks for the next one at once is not refused."""
+    path = "/api/v1/passages.csv"
+    answer = recorder.client.get(path, headers=recorder.headers, buffered=False)
+    assert answer.status_code == 200
+    assert free(of(app)) == REPORT.host - 1
+    assert b"".join(answer.response)
+    # The server sends the end of the answer now, and closes it afterwards.
+    assert free(of(app)) == REPORT.host
+    answer.close()
+
+
+@ONE_DATABASE
 def test_a_key_that_reads_too_much_is_told_when_to_come_again(app, recorder, session):
     key = session.scalar(sa.select(accounts.ApiKey.id))
     slot = of(app).take(REPORT, f"key:{key}")
