@@ -17,6 +17,9 @@ class Service(ThreadingHTTPServer):
 
     answers: list[tuple[int, str]]
     hosts: list[str]
+    # An answer that comes when nobody waits for it any more.
+    late: str | None = None
+    ended: threading.Event
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -26,6 +29,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.hosts.append(self.headers["Host"])
         answers = self.server.answers
         status, body = answers.pop(0) if len(answers) > 1 else answers[0]
+        if body == self.server.late:
+            self.server.ended.wait(30)
+            return
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -39,12 +45,18 @@ class Handler(BaseHTTPRequestHandler):
 def service() -> Iterator[Service]:
     server = Service(("127.0.0.1", 0), Handler)
     server.hosts = []
+    server.ended = threading.Event()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
+    server.ended.set()
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+# Where the verdict comes with the end of the time.
+BRIEFLY = {"time_limit": 1.0}
 
 
 def ready(release: str) -> tuple[int, str]:
@@ -62,7 +74,7 @@ def ask(server: Service, **options: Any) -> dict[str, Any]:
             "json": {},
             "count": 1,
             "interval": 0.01,
-            "time_limit": 0.5,
+            "time_limit": 30,
             **options,
         }
     )
@@ -92,14 +104,28 @@ def test_good_answers_must_be_in_a_row(service: Service) -> None:
 )
 def test_bad_answer_is_described(service: Service, answer: tuple[int, str], message: str) -> None:
     service.answers = [answer]
-    assert ask(service, json={"release": "new"})["fault"] == message
+    assert ask(service, json={"release": "new"}, **BRIEFLY)["fault"] == message
+
+
+def test_a_question_that_is_cut_off_does_not_hide_the_answer_before_it(service: Service) -> None:
+    service.answers = [(503, "no database"), (200, "late")]
+    service.late = "late"
+    result = ask(service, **BRIEFLY)
+    assert (result["fault"], result["answer"]["body"]) == ("answered 503, not 200", "no database")
+    assert len(service.hosts) == 2
+
+
+def test_a_service_that_answers_no_more_is_late(service: Service) -> None:
+    service.answers = [(200, "late")]
+    service.late = "late"
+    assert ask(service, **BRIEFLY)["fault"] == "gave no answer within 1 s"
 
 
 def test_nobody_listens() -> None:
     server = Service(("127.0.0.1", 0), Handler)
     server.server_close()
-    assert "Connection refused" in ask(server)["fault"]
+    assert "Connection refused" in ask(server, **BRIEFLY)["fault"]
 
 
 def test_missing_unix_socket(service: Service) -> None:
-    assert "No such file" in ask(service, connect="unix:/nowhere.sock")["fault"]
+    assert "No such file" in ask(service, connect="unix:/nowhere.sock", **BRIEFLY)["fault"]

@@ -17,7 +17,7 @@ from apphost import files
 from apphost.application import Application
 from apphost.cli import parser_of
 from apphost.errors import RefusedError
-from apphost.handover import command
+from apphost.handover import command, judge
 from apphost.handover.config import Config
 from apphost.handover.state import State
 
@@ -214,6 +214,23 @@ def test_another_release_that_answers_is_not_taken_for_this_one(live: World) -> 
     result = live.run("new")
     assert result.code == 1
     assert "answered as release 'third', not 'new'" in result.msg
+
+
+def test_a_question_that_is_cut_off_does_not_hide_the_answer_before_it(
+    live: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live.behaviour["new"] = lambda age: "answered 503, not 200"
+
+    def ask(path: Path, check: Any, release: str | None, timeout: float) -> tuple[str, str]:
+        if timeout < 1:
+            live.clock += timeout
+            return f"gave no answer within {timeout:g} s", ""
+        return live.ask(path, check, release, timeout)
+
+    monkeypatch.setattr(judge, "ask", ask)
+    result = live.run("new")
+    assert "answered 503, not 200, within 10 s" in result.msg
+    assert live.record("new")["failure"]["answer"] == "answer of new"
 
 
 def test_when_the_release_of_before_is_bad_by_now_it_is_said(live: World) -> None:
