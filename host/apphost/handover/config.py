@@ -40,11 +40,13 @@ class Worker:
     Attributes:
         count: processes of it.
         stop_seconds: in which one finishes what it is doing.
+        alone: processes of two generations never run at the same time.
     """
 
     name: str
     count: int = 1
     stop_seconds: float = 60
+    alone: bool = False
 
 
 @dataclass(frozen=True)

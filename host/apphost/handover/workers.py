@@ -3,7 +3,8 @@
 Each process of a worker is an instance of a unit, <name>-worker-<kind>@<generation>-<number>, and
 runs from <state>/workers/<generation>-<number>, a link to its release that never leads elsewhere.
 So a handover starts a whole generation, judges it, and only then tells the one before to finish; a
-verdict of bad ends the new one, and the old one was never touched.
+verdict of bad ends the new one, and the old one was never touched. A worker that has to be alone
+is the exception: its old processes have ended before a new one starts, in either direction.
 
 A timer's run takes the release that is live when it begins, and keeps it to its end.
 """
@@ -29,13 +30,17 @@ from .state import State
 STEADY_SECONDS = 3.0
 
 
-def instances(config: Config, generation: str) -> list[str]:
-    """The units of a generation, by the settings on disk; none where there is no generation."""
+def instances(config: Config, generation: str, alone: bool | None = None) -> list[str]:
+    """The units of a generation, by the settings on disk; none where there is no generation.
+
+    Args:
+        alone: only of workers that are alone, or only of the others.
+    """
     return [
         config.application.worker_unit(worker.name, f"{generation}-{number}")
         for worker in config.workers
         for number in range(1, worker.count + 1)
-        if generation
+        if generation and alone in (None, worker.alone)
     ]
 
 
@@ -74,24 +79,51 @@ def new_generation(service: Service, request: str) -> str:
 def start(service: Service, state: State) -> float:
     """Start the new generation beside the old one. Raises JudgedBadError if one does not come up.
 
+    Who is alone comes last, so that a release whose other workers die interrupts nobody.
+
     Returns when all were up, as `time.monotonic()` counts it.
     """
     config = service.config
-    units = instances(config, state.generation)
-    if units and config.root is not None and state.release is not None:
+    if instances(config, state.generation) and config.root is not None and state.release:
         service.enter(state, "workers")
         for number in range(1, max(worker.count for worker in config.workers) + 1):
             config.slots.mkdir(mode=0o755, parents=True, exist_ok=True)
             slot = config.slots / f"{state.generation}-{number}"
             files.point(slot, config.root / "releases" / state.release)
-        service.systemd.begin("start", *units)
-        end = time.monotonic() + config.start_time_limit
-        for unit in units:
-            while not _is_up(service, unit):
-                if time.monotonic() > end:
-                    raise _bad(service, unit, f"did not start within {config.start_time_limit:g} s")
-                time.sleep(POLL_SECONDS)
+        _start(service, instances(config, state.generation, alone=False))
+        _end_alone(service, state.generation)
+        _start(service, instances(config, state.generation, alone=True))
     return time.monotonic()
+
+
+def _start(service: Service, units: Sequence[str]) -> None:
+    limit = service.config.start_time_limit
+    if units:
+        service.systemd.begin("start", *units)
+    end = time.monotonic() + limit
+    for unit in units:
+        while not _is_up(service, unit):
+            if time.monotonic() > end:
+                raise _bad(service, unit, f"did not start within {limit:g} s")
+            time.sleep(POLL_SECONDS)
+
+
+def _end_alone(service: Service, generation: str) -> None:
+    """Tell processes of other generations to finish, where two may not run, and wait for it.
+
+    Their units say how long that may take.
+    """
+    config, systemd = service.config, service.systemd
+    wanted = instances(config, generation, alone=True)
+    others = [
+        unit
+        for worker in config.workers
+        if worker.alone
+        for unit in systemd.loaded(config.application.worker_unit(worker.name, "*"))
+        if unit not in wanted
+    ]
+    if others:
+        systemd.stop(*others)
 
 
 def judge_again(service: Service, state: State, began: float) -> None:
@@ -129,7 +161,7 @@ def _bad(service: Service, unit: str, fault: str) -> JudgedBadError:
 
 
 def keep(service: Service, generation: str) -> None:
-    """Have that generation run, and tell all others to finish. Waits for nobody."""
+    """Have that generation run, and tell all others to finish. Waits for who is alone only."""
     config, systemd = service.config, service.systemd
     wanted = instances(config, generation)
     others = [unit for unit in systemd.loaded(_workers(config)) if unit not in wanted]
@@ -139,6 +171,7 @@ def keep(service: Service, generation: str) -> None:
         systemd.forgive(*others)
     idle = [unit for unit in wanted if systemd.show(unit).stopped]
     if idle:
+        _end_alone(service, generation)
         systemd.begin("start", *idle)
 
 

@@ -56,7 +56,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
         **REQUIRED,
         "gunicorn_systemd_release_root": "/opt/shop",
         "gunicorn_systemd_background": [
-            {"name": "mail", "command": ["python", "worker.py", WORD, "{instance}"], "count": 2},
+            {
+                "name": "mail",
+                "command": ["python", "worker.py", WORD, "{instance}"],
+                "count": 2,
+                "alone": True,
+            },
             {"name": "index", "command": ["bin/index"], "restart": "on-failure"},
         ],
         "gunicorn_systemd_timers": [
@@ -560,8 +565,8 @@ def test_workers_and_timers_are_told_what_the_variables_say() -> None:
         assert f"{NAME}-handover-boot.service" in job["Unit"]["After"][0].split()
     told = json.loads(written[f"/etc/{NAME}/handover.json"])
     assert told["workers"] == [
-        {"name": "mail", "count": 2, "stop_seconds": 60},
-        {"name": "index", "count": 1, "stop_seconds": 60},
+        {"name": "mail", "count": 2, "stop_seconds": 60, "alone": True},
+        {"name": "index", "count": 1, "stop_seconds": 60, "alone": False},
     ]
     assert told["timers"] == ["nightly", "often"]
     assert told["alert_after_hours"] == {"often": 3}

@@ -210,6 +210,86 @@ def test_the_tree_counts_as_settled_once_it_was_judged(live: World) -> None:
     assert not trees.read(path).pending
 
 
+# Who is alone
+
+SCHEDULER = {"beat": 1, **TWO}
+
+
+@pytest.fixture
+def scheduled(world: World) -> World:
+    """The same with a worker of which two generations never run at once."""
+    world.alone = {"beat"}
+    world.prepare_jobs(SCHEDULER, NIGHTLY)
+    assert world.run("old", "gen0").code == 0
+    world.clock += 1000
+    world.steps.clear()
+    return world
+
+
+def beat(generation: str) -> str:
+    return f"shop-worker-beat@{generation}-1.service"
+
+
+def test_who_is_alone_has_ended_before_the_next_one_starts(scheduled: World) -> None:
+    assert scheduled.run("new", "gen1").code == 0
+    assert scheduled.running("beat") == {beat("gen1"): "new"}
+    order = [step for step in scheduled.steps if "worker" in step and "unlink" not in step]
+    # The others first: were they bad, it would never have been stopped.
+    assert [step.partition("@")[0] for step in order] == [
+        *("start shop-worker-mail", "stop shop-worker-beat", "start shop-worker-beat"),
+        "stop shop-worker-index",
+    ]
+    assert scheduled.together == []
+
+
+def test_who_is_alone_comes_back_when_the_release_is_bad(scheduled: World) -> None:
+    scheduled.behaviour["new"] = lambda age: "answered 500, not 200" if age > 4 else ""
+    assert scheduled.run("new", "gen1").code == 1
+    assert scheduled.running("beat") == {beat("gen0"): "old"}
+    assert beat("gen0") in scheduled.enabled
+    assert scheduled.together == []
+    assert scheduled.run("old").changed is False
+
+
+def test_other_workers_that_are_bad_do_not_stop_who_is_alone(scheduled: World) -> None:
+    before = copy.deepcopy(scheduled.unit(beat("gen0")))
+    scheduled.crashes["new"] = lambda age: 1
+    assert scheduled.run("new", "gen1").code == 1
+    assert scheduled.unit(beat("gen0")) == before
+
+
+def test_a_worker_that_is_to_be_alone_from_now_on_is_so_at_once(live: World) -> None:
+    live.alone = {"index"}
+    live.prepare_jobs(TWO, NIGHTLY)
+    assert live.run(request="gen1").code == 0
+    check(live, "gen1", "old")
+    assert live.together == []
+
+
+@pytest.mark.parametrize("afterwards", ["again", "reboot"])
+def test_wherever_it_is_killed_who_is_alone_is_alone(scheduled: World, afterwards: str) -> None:
+    world = scheduled
+    for at in range(60):
+        world.kill_at = at
+        world.crashes["new"] = lambda age: int(age > 4)
+        world.steps.clear()
+        try:
+            world.run("new", f"gen{at + 1}")
+        except Killed:
+            if afterwards == "reboot":
+                world.reboot()
+            world.kill_at = -1
+            world.run("old", f"gen{at + 1}")
+        else:
+            assert at > 20
+            break
+        assert list(world.running("beat").values()) == ["old"], at
+        assert world.together == [], at
+        world.clock += 1000
+    else:
+        pytest.fail("it never came to its end")
+
+
 HOW = ["release", "settings", "bad worker", "late worker", "kinds"]
 
 

@@ -65,6 +65,8 @@ class World(Systemd):
     runs: int = 0
     # What a worker of a release becomes: seconds -> how often it was started again by then.
     crashes: dict[str, Callable[[float], int]] = field(default_factory=dict)
+    alone: set[str] = field(default_factory=set)  # kinds of workers, which take a while to end
+    together: list[str] = field(default_factory=list)  # those that two generations ran of at once
 
     # The host's files
 
@@ -126,7 +128,10 @@ class World(Systemd):
         self.prepare(
             setting,
             settings=[self.path(path) for path in files],
-            workers=[{"name": kind, "count": count} for kind, count in workers.items()],
+            workers=[
+                {"name": kind, "count": count, "alone": kind in self.alone}
+                for kind, count in workers.items()
+            ],
             timers=list(timers),
         )
 
@@ -174,7 +179,15 @@ class World(Systemd):
         self.look()
 
     def look(self) -> None:
-        """Note who serves clients at this moment."""
+        """Note who serves clients at this moment, and who works beside another generation."""
+        for kind in self.alone:
+            generations = {
+                name.partition("@")[2].rpartition("-")[0]
+                for name in fnmatch.filter(list(self.units), f"shop-worker-{kind}@*")
+                if self.units[name].active in ("active", "activating", "deactivating")
+            }
+            if len(generations) > 1:
+                self.together.append(f"{kind}: {sorted(generations)}")
         if self.unit(SHARED).active != "active":
             return
         accepting = [unit for unit in self.units.values() if unit.accepts]
@@ -261,7 +274,9 @@ class World(Systemd):
     def begin(self, verb: str, *names: str) -> None:
         self.step(f"{verb} {' '.join(names)}")
         for name in names:
-            if verb in ("stop", "restart") and self.unit(name).active != "failed":
+            if verb == "stop" and name.partition("@")[0].removeprefix("shop-worker-") in self.alone:
+                self.unit(name).active, self.unit(name).sub = "deactivating", "stop-sigterm"
+            elif verb in ("stop", "restart") and self.unit(name).active != "failed":
                 self._end(name, "inactive")
             if verb in ("start", "restart"):
                 self.look()
