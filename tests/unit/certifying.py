@@ -62,6 +62,13 @@ Ask for help or search for solutions at https://community.letsencrypt.org.
 """
 
 
+def webroot(directory: Path) -> dict[str, Any]:
+    """The challenge that the web server answers from a directory."""
+    arguments = ["--webroot-path", str(directory)]
+    told = {"authenticator": "webroot", "settings": {}}
+    return {**told, "arguments": arguments, "directory": str(directory)}
+
+
 def write_pair(
     directory: Path,
     domains: list[str],
@@ -178,7 +185,7 @@ class Host:
             ],
             "obtain": True,
             "links_directory": str(self.links),
-            "challenge_directory": str(self.challenges),
+            "challenge": webroot(self.challenges),
             "directory_url": AUTHORITY,
             "email": "ops@example.org",
             "key_type": "ecdsa-p256",

@@ -46,7 +46,7 @@ def test_what_certbot_is_told(host: Host) -> None:
     for part in (
         "certonly --non-interactive --agree-tos",
         f"--server {AUTHORITY} --email ops@example.org --no-eff-email",
-        f"--webroot --webroot-path {host.challenges} "
+        f"--authenticator webroot --webroot-path {host.challenges} "
         f'--webroot-map {{"shop.example.org,www.shop.example.org": "{host.challenges}"}}',
         "--key-type ecdsa --elliptic-curve secp256r1",
         "--cert-name shop --domain shop.example.org --domain www.shop.example.org",
@@ -97,7 +97,7 @@ def test_what_is_merely_due_is_the_timers(host: Host) -> None:
         (
             {"authenticator": "standalone"},
             {},
-            "it would be renewed through standalone, not through the web server",
+            "it would be renewed through standalone, not through webroot",
             True,
         ),
         ({"webroot": "/srv/old"}, {}, "its challenges would go to /srv/old", True),

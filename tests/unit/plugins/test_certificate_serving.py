@@ -16,7 +16,17 @@ from ansible_collections.wsgi.host.plugins.module_utils.certificates import (
     pairs,
     serving,
 )
-from certifying import AUTHORITY, BOTH, DOMAINS, NOW, REFUSED, Host, names_of, write_pair
+from certifying import (
+    AUTHORITY,
+    BOTH,
+    DOMAINS,
+    NOW,
+    REFUSED,
+    Host,
+    names_of,
+    webroot,
+    write_pair,
+)
 
 
 @pytest.fixture
@@ -123,7 +133,7 @@ def test_where_nothing_serves_nobody_is_asked_ahead(host: Host, live: Tls, why: 
     elif why == "nobody to ask":
         options["serving_address"] = ""
     elif why == "other directory":
-        options["challenge_directory"] = str(host.root / "moved")
+        options["challenge"] = webroot(host.root / "moved")
     else:
         # It has not reloaded since the authority issued.
         pairs.make_placeholder(host.root / "p" / "shop", DOMAINS, NOW)

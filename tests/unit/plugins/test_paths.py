@@ -23,6 +23,7 @@ from ansible_collections.wsgi.host.plugins.modules import (
     program,
     release,
 )
+from certifying import webroot
 
 NOBODY = 65534
 
@@ -170,7 +171,9 @@ WRITERS: dict[str, Writer] = {
         certificate, patch, **certificate_options(links_directory=str(path / "links"))
     ),
     "certificate's challenges": lambda path, patch: through_main(
-        certificate, patch, **certificate_options(challenge_directory=str(path / "www"))
+        certificate,
+        patch,
+        **certificate_options(challenge=webroot(path / "www")),
     ),
     "program": lambda path, patch: through_main(
         program, patch, argv=[str(path / "passwd")], stdin="", check_argument="--check"
@@ -184,7 +187,7 @@ def certificate_options(**more: Any) -> dict[str, Any]:
         "obtain": False,
         "configuration_directory": "/etc/letsencrypt",
         "links_directory": "/etc/ssl/sites",
-        "challenge_directory": "/var/lib/challenges",
+        "challenge": webroot(Path("/var/lib/challenges")),
         "reload_marker": "/run/certbot/reload-pending",
         "reload_argv": [],
         **more,

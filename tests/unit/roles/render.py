@@ -133,8 +133,11 @@ def evaluate(role: str, expression: str, family: str, **overrides: Any) -> Any:
 def _templar(role: str, family: str, overrides: dict[str, Any]) -> Templar:
     loader = DataLoader()
     loader.set_basedir(str(ROLES / role))
-    variables: dict[str, Any] = {"ansible_managed": "This file is managed by Ansible."}
     own = ROLES / role
+    variables: dict[str, Any] = {
+        "ansible_managed": "This file is managed by Ansible.",
+        "role_path": str(own),
+    }
     for path in (own / "defaults/main.yml", own / "vars/main.yml", families.file_of(family)):
         if path.exists():
             variables |= loader.load_from_file(str(path), trusted_as_template=True) or {}

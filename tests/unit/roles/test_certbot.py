@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,14 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.wsgi.host.plugins.module_utils.certificates.certbot import certbot_argv
+from ansible_collections.wsgi.host.plugins.module_utils.certificates.lineages import (
+    otherwise_proven,
+)
+from ansible_collections.wsgi.host.plugins.module_utils.certificates.model import Lineage, Wanted
+from conftest import trusted
 
+from . import preflight as preflights
 from .render import FACTS, FAMILIES, ROLES, evaluate, render
 
 TEMPLATES = ROLES / "certbot" / "templates"
@@ -56,6 +64,51 @@ def test_systemd_accepts_the_units(tmp_path: Path, family: str, variant: str) ->
     done = verify(write_units(tmp_path, family, **VARIANTS[variant]))
     assert done.returncode == 0, done.stderr
     assert str(tmp_path) not in done.stderr, done.stderr
+
+
+CHALLENGE = """
+authenticator: dns-invented
+arguments: [--dns-invented-credentials, /etc/invented.ini]
+settings: {dns_invented_credentials: /etc/invented.ini}
+wildcards: true
+"""
+
+
+def test_a_challenge_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else has to hear of one: not the rules, the unit, the module or certbot's command."""
+    monkeypatch.setattr(preflights, "ROLES", tmp_path)
+    shutil.copytree(ROLES / "certbot", tmp_path / "certbot")
+    (tmp_path / "certbot/challenges/dns-invented.yml.j2").write_text(CHALLENGE)
+    chosen = {
+        "role_path": str(tmp_path / "certbot"),
+        "certbot_challenge": "dns-invented",
+        "certbot_certificates": [{"name": "shop", "domains": ["*.shop.dev", "shop.dev"]}],
+    }
+    assert preflights.check("certbot", trusted(chosen)) == ""
+    unit = render("certbot", "certbot.service.j2", "Debian", **chosen)
+    assert re.findall(r"^ReadWritePaths=(.*?) *$", unit, re.MULTILINE) == ["/etc/letsencrypt"]
+    [task] = yaml.safe_load((ROLES / "certbot/tasks/certificate.yml").read_text())
+    expression = task["wsgi.host.certificate"]["challenge"].strip("{} ")
+    told = evaluate("certbot", expression, "Debian", **chosen)
+    assert told == {
+        "directory": "",
+        **{k: v for k, v in yaml.safe_load(CHALLENGE).items() if k != "wildcards"},
+    }
+    settings = {"authenticator": "dns-invented", "dns_invented_credentials": "/etc/invented.ini"}
+    assert otherwise_proven(Lineage(settings=settings), ["shop.dev"], told) == []
+    settings["dns_invented_credentials"] = "/etc/other.ini"
+    assert otherwise_proven(Lineage(settings=settings), ["shop.dev"], told) == [
+        "it would be renewed with dns_invented_credentials = /etc/other.ini, not /etc/invented.ini"
+    ]
+    wanted = Wanted(name="shop", domains=["*.shop.dev"], link=tmp_path / "shop")
+    params = {
+        **{"challenge": told, "certbot": "certbot", "email": "", "key_type": "ecdsa-p256"},
+        **{"configuration_directory": "/etc/letsencrypt", "directory_url": "https://a.dev/d"},
+    }
+    argv = certbot_argv(wanted, "shop", params)
+    at = argv.index("--authenticator")
+    assert argv[at : at + 4] == ["--authenticator", "dns-invented", *told["arguments"]]
+    assert not [word for word in argv if "webroot" in word]
 
 
 def test_a_wrong_calendar_does_not_reach_the_host(tmp_path: Path) -> None:
@@ -292,8 +345,12 @@ GOOD: dict[str, Any] = {
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a wildcard": (
         {"certbot_certificates": [{"name": "shop", "domains": ["*.example.org"]}]},
-        "certbot_certificates has *.example.org, and the challenge over HTTP (HTTP-01) cannot "
-        "prove a wildcard: list each name by itself",
+        "certbot_certificates has *.example.org, and the challenge http-01 cannot prove a "
+        "wildcard: list each name by itself",
+    ),
+    "a challenge that nobody knows": (
+        {"certbot_challenge": "dns-01"},
+        'certbot_challenge ("dns-01") is none of http-01: name one of these',
     ),
     "one name twice": (
         {

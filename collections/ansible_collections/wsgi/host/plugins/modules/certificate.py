@@ -18,9 +18,10 @@ description:
   - Only if no name has a valid certificate is it a self-signed placeholder, so that the web server
     can start and answer the challenge.
   - certbot is run only for a certificate that is missing, has expired, or differs from what is
-    wanted in its names, its authority, its kind of key or the directory of its challenges. What
+    wanted in its names, its authority, its kind of key or its challenge. What
     is merely due is left to the renewal timer.
-  - Before the authority is asked, each name's challenge path is fetched from the host, because an
+  - Before the authority is asked, each name's challenge path is fetched from the host where a web server
+    answers, because an
     authorisation that fails counts against a limit of the authority.
   - A certificate that cannot be obtained leaves each link as it was. The others are still
     obtained; the module fails at the end and says why for each, and what the web server serves for
@@ -43,7 +44,7 @@ options:
       - With O(obtain), obtain only what would otherwise go live without a certificate, before the web
         server is changed. This is a certificate of which certbot has nothing yet, with a name that no valid
         certificate covers, on a host whose web server already serves another of certbot's
-        certificates and answers challenges from O(challenge_directory). Everything else is left
+        certificates and answers challenges from O(challenge.directory). Everything else is left
         for a later call.
       - If it fails, the module changes nothing.
     type: bool
@@ -57,11 +58,29 @@ options:
     description: Directory of the links, one per certificate.
     type: path
     required: true
-  challenge_directory:
-    description: Directory whose C(.well-known/acme-challenge) the web server serves on port 80
-      for every name.
-    type: path
+  challenge:
+    description: How the authority sees that the names are this host's.
+    type: dict
     required: true
+    suboptions:
+      authenticator:
+        description: certbot's plugin, such as C(webroot).
+        type: str
+        required: true
+      arguments:
+        description: What certbot is told besides on its command line.
+        type: list
+        elements: str
+        default: []
+      settings:
+        description: What certbot's settings of a renewal have to say besides, as text.
+        type: dict
+        default: {}
+      directory:
+        description: Directory whose C(.well-known/acme-challenge) the web server serves on port 80
+          for every name. Empty where no web server answers.
+        type: path
+        default: ""
   directory_url:
     description: URL of the authority's ACME directory.
     type: str
@@ -116,7 +135,10 @@ EXAMPLES = r"""
     certificates:
       - {name: shop, domains: [shop.example.com, www.shop.example.com]}
     links_directory: /etc/ssl/sites
-    challenge_directory: /var/www/acme-challenge
+    challenge:
+      authenticator: webroot
+      arguments: [--webroot-path, /var/www/acme-challenge]
+      directory: /var/www/acme-challenge
     directory_url: https://acme-v02.api.letsencrypt.org/directory
   vars:
     ansible_python_interpreter: /opt/certbot/current/bin/python
@@ -217,7 +239,16 @@ def main() -> None:
             "ahead": {"type": "bool", "default": False},
             "serving_address": {"type": "str", "default": "127.0.0.1:443"},
             "links_directory": {"type": "path", "required": True},
-            "challenge_directory": {"type": "path", "required": True},
+            "challenge": {
+                "type": "dict",
+                "required": True,
+                "options": {
+                    "authenticator": {"type": "str", "required": True},
+                    "arguments": {"type": "list", "elements": "str", "default": []},
+                    "settings": {"type": "dict", "default": {}},
+                    "directory": {"type": "path", "default": ""},
+                },
+            },
             "directory_url": {"type": "str", "required": True},
             "email": {"type": "str", "default": ""},
             # Spelled out, or Ansible takes the name for a secret's.
@@ -238,10 +269,12 @@ def main() -> None:
     if not pairs.HAS_CRYPTOGRAPHY and not module.check_mode:
         module.fail_json(msg=missing_required_lib("cryptography"))
     run = Run(module)
-    challenges = run.params["challenge_directory"] + "/.well-known/acme-challenge"
+    own = [str(run.links), str(run.configuration)]
+    if run.params["challenge"]["directory"]:
+        own.append(run.params["challenge"]["directory"] + "/.well-known/acme-challenge")
     try:
         # certbot writes there as root too, and gives what it writes the owner of what is above.
-        for directory in (challenges, str(run.links), str(run.configuration)):
+        for directory in own:
             require_own(directory, itself=True)
         result = work(run)
     except (CertificateError, ForeignPathError) as error:

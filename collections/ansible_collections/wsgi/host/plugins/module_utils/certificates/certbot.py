@@ -39,16 +39,19 @@ def certbot_argv(wanted: Wanted, lineage: str, params: dict[str, Any]) -> list[s
         else ["--register-unsafely-without-email"]
     )
     domains = [part for domain in wanted.domains for part in ("--domain", domain)]
-    # Spelled out for each name: for those whose authorisation the authority still has, certbot
-    # would otherwise keep the directory of last time, and renew through that.
-    webroots = json.dumps({",".join(wanted.domains): params["challenge_directory"]})
+    challenge = params["challenge"]
+    webroots = []
+    if challenge["directory"]:
+        # Spelled out for each name: for those whose authorisation the authority still has, certbot
+        # would otherwise keep the directory of last time, and renew through that.
+        spelled = json.dumps({",".join(wanted.domains): challenge["directory"]})
+        webroots = ["--webroot-map", spelled]
     return [
         *(params["certbot"], "certonly", "--non-interactive", "--agree-tos"),
         *("--config-dir", params["configuration_directory"]),
         *("--max-log-backups", str(LOGS_KEPT)),
         *("--server", params["directory_url"], *account),
-        *("--webroot", "--webroot-path", params["challenge_directory"]),
-        *("--webroot-map", webroots),
+        *("--authenticator", challenge["authenticator"], *challenge["arguments"], *webroots),
         *KEY_OPTIONS[params["key_type"]],
         *("--cert-name", lineage, *domains, "--renew-with-new-domains"),
         "--force-renewal" if wanted.force else "--keep-until-expiring",

@@ -51,7 +51,7 @@ def judged(run: Run, name: str, wanted: Wanted) -> tuple[Source, str]:
         found,
         wanted.domains,
         directory_url=run.params["directory_url"],
-        challenge_directory=run.params["challenge_directory"],
+        challenge=run.params["challenge"],
         wanted_key=run.params["key_type"],
         now=run.now,
     )

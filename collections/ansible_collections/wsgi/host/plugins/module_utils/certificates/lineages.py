@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.model import (
     CertificateError,
@@ -61,12 +62,32 @@ def read_lineage(name: str, configuration: Path) -> Lineage:
     return lineage
 
 
+def otherwise_proven(lineage: Lineage, domains: list[str], challenge: dict[str, Any]) -> list[str]:
+    """How a renewal would prove the names, where that is not as wanted."""
+    wanted = challenge["authenticator"]
+    authenticator = lineage.settings.get("authenticator", "none")
+    if authenticator != wanted:
+        return [f"it would be renewed through {authenticator}, not through {wanted}"]
+    reasons = [
+        f"it would be renewed with {name} = {lineage.settings.get(name, 'nothing')}, not {value}"
+        for name, value in challenge["settings"].items()
+        if lineage.settings.get(name) != value
+    ]
+    if challenge["directory"]:
+        # certbot keeps the entries of names that a certificate no longer has.
+        fallback = lineage.webroots.get("", "no directory")
+        used = {lineage.webroots.get(domain.lower(), fallback) for domain in domains}
+        if used != {challenge["directory"].rstrip("/")}:
+            reasons.append(f"its challenges would go to {', '.join(sorted(used))}")
+    return reasons
+
+
 def reason_to_obtain(
     lineage: Lineage,
     domains: list[str],
     *,
     directory_url: str,
-    challenge_directory: str,
+    challenge: dict[str, Any],
     wanted_key: str,
     now: datetime.datetime,
 ) -> tuple[str, bool]:
@@ -82,19 +103,11 @@ def reason_to_obtain(
         return "there is none yet", False
     reasons = []
     server = lineage.settings.get("server", DEFAULT_DIRECTORY_URL)
-    authenticator = lineage.settings.get("authenticator", "none")
     if server != directory_url:
         reasons.append(f"it is from {server}")
     if certificate.key_type != wanted_key:
         reasons.append(f"its key is {certificate.key_type}, not {wanted_key}")
-    if authenticator != "webroot":
-        reasons.append(f"it would be renewed through {authenticator}, not through the web server")
-    else:
-        # certbot keeps the entries of names that a certificate no longer has.
-        fallback = lineage.webroots.get("", "no directory")
-        used = {lineage.webroots.get(domain.lower(), fallback) for domain in domains}
-        if used != {challenge_directory.rstrip("/")}:
-            reasons.append(f"its challenges would go to {', '.join(sorted(used))}")
+    reasons += otherwise_proven(lineage, domains, challenge)
     if certificate.not_after <= now:
         reasons.append(f"it expired at {certificate.not_after:%Y-%m-%d %H:%M} UTC")
     force = bool(reasons)

@@ -48,8 +48,9 @@ def obtain_all(run: Run, missing: list[Wanted]) -> None:
 def obtain(run: Run, wanted: Wanted) -> None:
     """Gets one certificate from the authority. Raises, with nothing changed, if it cannot."""
     addresses: list[str] = []
-    if run.params["probe"]:
-        addresses = probe_all(wanted.domains, run.params["challenge_directory"])
+    directory = run.params["challenge"]["directory"]
+    if run.params["probe"] and directory:
+        addresses = probe_all(wanted.domains, directory)
     before = run.marker.exists()
     # No web server reads a link that is not there yet.
     if wanted.link.is_symlink():
@@ -113,7 +114,7 @@ def unproven(run: Run, wanted: Wanted) -> bool:
         return False
     if (run.configuration / "live" / wanted.name).exists() or not run.params["serving_address"]:
         return False
-    challenges = run.params["challenge_directory"].rstrip("/")
+    challenges = run.params["challenge"]["directory"].rstrip("/")
     live = run.configuration / "live"
     targets = link_targets(run.links).values()
     lineages = [
