@@ -230,6 +230,12 @@ def test_a_typing_error_in_a_short_name(preflight: Preflight, name: str) -> None
     assert preflight.problems({name: 1, "release": 2}, short_names=["release"]) == []
 
 
+def test_the_prefix_alone_makes_no_two_names_alike(preflight: Preflight) -> None:
+    """It was taken for web_mail, as toll_app_domains was for toll_app_demo."""
+    [problem] = preflight.problems({"web_kind": 1})
+    assert "did you mean" not in problem
+
+
 def test_an_unknown_variable_that_is_like_none(preflight: Preflight) -> None:
     assert preflight.problems({"web_qqqqqqqqqqqqqqqqqqq": 1}) == [
         "web_qqqqqqqqqqqqqqqqqqq is not a variable of role web; the variables of role web are in "

@@ -424,6 +424,7 @@ class Checker:
                             name,
                             self.spec,
                             f"the variables of role {self.role} are in its README",
+                            prefix,
                         ),
                     )
             elif name.startswith(foreign):
@@ -470,10 +471,12 @@ def _alike(name: str, known: str) -> bool:
     return distance(name, known) <= NEAR
 
 
-def _suggestion(name: str, known: Iterable[str], otherwise: str) -> str:
-    near = nearest(name, known)
+def _suggestion(name: str, known: Iterable[str], otherwise: str, prefix: str = "") -> str:
+    # What all of them begin with would make any two alike.
+    short = {one.removeprefix(prefix): one for one in known}
+    near = nearest(name.removeprefix(prefix), short)
     if near:
-        return f"did you mean {near}? Rename it, or remove it"
+        return f"did you mean {short[near]}? Rename it, or remove it"
     return f"{otherwise}: rename it, or remove it"
 
 
