@@ -121,4 +121,14 @@ def test_what_was_not_deployed_is_the_last_word_and_said_once() -> None:
         if "__application_not_deployed" in path.read_text()
     ]
     assert said == ["closing.yml"]
-    assert LAST[-1]["ansible.builtin.debug"]["msg"] == "{{ __application_not_deployed }}"
+    message = LAST[-1]["ansible.builtin.debug"]["msg"]
+    assert message == "{{ __application_forgotten + __application_not_deployed }}"
+
+
+def test_an_application_that_left_the_inventory_is_named() -> None:
+    """It goes on working on its host, and nobody is told of it any more."""
+    trees = ["nginx", "toll-app", "toll-app-description", "blog", "blog-description"]
+    given = {**trusted(toll_app()), "wsgi_host": {"trees": trees}, "inventory_hostname": "web1"}
+    [line] = evaluate("application", "__application_forgotten", "Debian", **given)
+    assert line.startswith("blog IS NOT DESCRIBED ANY MORE: its site is gone, its processes, ")
+    assert "playbooks/remove.yml -e application=blog --limit web1." in line

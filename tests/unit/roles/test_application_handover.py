@@ -89,7 +89,7 @@ def server(certificate: Path) -> Iterator[http.server.HTTPServer]:
 TASKS = ROLES / "application" / "tasks"
 # Of site.yml alone.
 REMEMBER = yaml.safe_load((TASKS / "provision.yml").read_text())[0]["block"][-1]
-NOT_DEPLOYED = yaml.safe_load((TASKS / "closing.yml").read_text())[-1]
+LAST_WORDS = yaml.safe_load((TASKS / "closing.yml").read_text())[-1]
 
 
 class Fleet:
@@ -213,13 +213,14 @@ class Fleet:
                         ],
                         "always": [stage("unlock")],
                     },
-                    *([NOT_DEPLOYED] if way == "main" else []),
+                    *([LAST_WORDS] if way == "main" else []),
                 ],
             }
         ]
         told = {
             "applications": {name: {} for name in names},
             "__application_descriptions": self.described,
+            "__application_forgotten": [],
             **self.variables,
             **variables,
         }
