@@ -10,11 +10,12 @@ from __future__ import annotations
 import errno
 import http.client
 import io
+import json
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,27 @@ class Answer:
     @property
     def text(self) -> str:
         return self.body.decode(errors="replace")
+
+    def fault(self, status: int, members: Mapping[str, Any]) -> str:
+        """What is wrong with it, as a predicate; empty if nothing is.
+
+        Args:
+            members: that its JSON object has to have, with their values.
+        """
+        if self.status != status:
+            return f"answered {self.status}, not {status}"
+        if not members:
+            return ""
+        try:
+            found = json.loads(self.text)
+        except ValueError:
+            return "did not answer with JSON"
+        if not isinstance(found, dict):
+            return "did not answer with a JSON object"
+        for key, value in members.items():
+            if found.get(key) != value:
+                return f"answered with {key} {found.get(key)!r}, not {value!r}"
+        return ""
 
 
 def get(

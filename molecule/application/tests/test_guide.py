@@ -112,7 +112,7 @@ def test_a_second_application_moves_in_beside_it(
     assert ask(web, "blog.example.com") == (200, "blog.example.com")
     assert ask(web, SHOP)[0] == 200
     before = as_root("systemctl show -P InvocationID shop.service")
-    output = workplace.type(site)
+    output = workplace.type(f"{site} -e application_seal_hours=0")
     assert re.search(r"changed=0 ", output), output[-600:]
     assert as_root("systemctl show -P InvocationID shop.service") == before
     assert host.user("blog").uid != host.user("shop").uid
@@ -120,6 +120,36 @@ def test_a_second_application_moves_in_beside_it(
     for one, other in (("blog", "shop"), ("shop", "blog")):
         assert host.run(f"sudo -u {one} ls /var/lib/{other}").rc != 0
         assert host.run(f"sudo {one} exec python -c 'open(\"/etc/{other}/environment\")'").rc != 0
+
+
+def test_a_run_that_has_nothing_to_do_looks_once(workplace: Workplace, as_root: Any) -> None:
+    """One trip and one message. What somebody has done by hand meanwhile is seen and mended."""
+    site = ".venv/bin/ansible-playbook -i inventory/production site.yml"
+    nothing = re.compile(r"web1 +: ok=2 +changed=0 ")
+    output = workplace.type(site)
+    assert nothing.search(output), output[-600:]
+    assert "Nothing has changed since the last whole run, " in output
+    assert "shop: https://shop.example.com/ (release " in output
+    for done, undone in (
+        ("systemctl stop shop-health.timer", "systemctl is-active shop-health.timer"),
+        ("systemctl disable nginx", "systemctl is-enabled nginx"),
+        ("chmod 666 /etc/shop/environment", "stat -c %a /etc/shop/environment | grep -v 666"),
+        ("rm /etc/nginx/sites/shop.conf", "test -e /etc/nginx/sites/shop.conf"),
+    ):
+        as_root(done)
+        output = workplace.type(site)
+        assert not re.search(r"changed=0 ", output), f"{done}\n{output[-600:]}"
+        as_root(undone)
+    assert nothing.search(workplace.type(site))
+    # What was given counts as well as what is there.
+    application = workplace.project.parent / "shop" / "app.py"
+    good = application.read_text()
+    application.write_text(f"{good}# changed\n")
+    try:
+        assert not nothing.search(workplace.type(f"{site} --check"))
+    finally:
+        application.write_text(good)
+    assert nothing.search(workplace.type(site))
 
 
 def test_where_there_are_several_one_has_to_be_named(workplace: Workplace) -> None:

@@ -97,7 +97,7 @@ def speakers(hosts: dict[str, dict[str, Any]]) -> list[str]:
         name
         for name, each in told["hostvars"].items()
         if all(
-            evaluate("application", when, "Debian", **{**each, **told}) for when in LAST[0]["when"]
+            evaluate("application", when, "Debian", **{**each, **told}) for when in LAST[-2]["when"]
         )
     ]
 

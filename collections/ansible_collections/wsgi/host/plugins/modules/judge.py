@@ -92,7 +92,6 @@ seconds:
   returned: always
 """
 
-import json
 import time
 from typing import Any
 
@@ -106,24 +105,6 @@ from ansible_collections.wsgi.host.plugins.module_utils.apphost.http import (
 
 ANSWER_TIMEOUT = 10.0  # seconds that one answer may take before it counts as bad
 BODY_LIMIT = 2000  # characters of an answer that are shown
-
-
-def fault(status: int, body: str, wanted_status: int, wanted: dict[str, Any]) -> str | None:
-    """What is wrong with an answer, or None."""
-    if status != wanted_status:
-        return f"answered {status}, not {wanted_status}"
-    if not wanted:
-        return None
-    try:
-        found = json.loads(body)
-    except ValueError:
-        return "did not answer with JSON"
-    if not isinstance(found, dict):
-        return "did not answer with a JSON object"
-    for key, value in wanted.items():
-        if found.get(key) != value:
-            return f"answered with {key} {found.get(key)!r}, not {value!r}"
-    return None
 
 
 def judge(params: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +125,7 @@ def judge(params: dict[str, Any]) -> dict[str, Any]:
                 agent="judge",
             )
             status, body = answer.status, answer.text
-            wrong = fault(status, body, params["status"], params["json"]) or ""
+            wrong = answer.fault(params["status"], params["json"])
         except NoAnswerError as error:
             # A question that the time limit cut off says less than the answer before it.
             cut_off = isinstance(error, LateError) and left < ANSWER_TIMEOUT

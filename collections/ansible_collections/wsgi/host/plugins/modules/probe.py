@@ -13,7 +13,20 @@ description:
   - Roles do not call this. M(wsgi.host.preflight) does, once in a play.
   - Run it as root. Another user does not see which program holds a port.
   - Never changes anything, in check mode or out of it.
-options: {}
+options:
+  seal:
+    description:
+      - What is to be done about the seal, the note of how the last whole run left the host, which
+        M(wsgi.host.seal) looks at and writes. Empty for nothing.
+    type: dict
+    default: {}
+    suboptions:
+      hours:
+        description: Look whether the host is as noted, if that is not longer ago.
+        type: float
+      told:
+        description: Note how the host is, with this.
+        type: dict
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}
@@ -122,11 +135,17 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment, installation
+from ansible_collections.wsgi.host.plugins.module_utils.apphost import (
+    environment,
+    installation,
+    seal,
+)
 
 # Of config_tree, about what it has put in place.
 RECORDS = "/var/lib/config-tree"
@@ -507,8 +526,23 @@ def probe() -> dict[str, Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
-    module.exit_json(changed=False, ansible_facts={"wsgi_host": probe()})
+    options = {"hours": {"type": "float"}, "told": {"type": "dict"}}
+    module = AnsibleModule(
+        argument_spec={"seal": {"type": "dict", "default": {}, "options": options}},
+        supports_check_mode=True,
+    )
+    wanted = module.params["seal"]
+    seen = probe()
+    result: dict[str, Any] = {}
+    if wanted.get("told") is not None:
+        if not module.check_mode:
+            seal.write(Path("/"), seen, wanted["told"], time.time())
+    elif wanted.get("hours") is not None:
+        found = seal.read(Path("/"))
+        why = seal.broken(Path("/"), found, seen, wanted["hours"], time.time())
+        kept = {name: found[name] for name in ("at", "inputs", "sources", "said") if found}
+        result["seal"] = {**kept, "broken": why}
+    module.exit_json(changed=False, ansible_facts={"wsgi_host": seen}, **result)
 
 
 if __name__ == "__main__":

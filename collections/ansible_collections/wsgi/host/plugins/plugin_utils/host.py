@@ -43,9 +43,9 @@ def looked_at(
     return {**result["ansible_facts"][FACT], "play": play_of(action)}, {}
 
 
-def probed(action: ActionBase, task_vars: dict[str, Any]) -> dict[str, Any]:
+def probed(action: ActionBase, task_vars: dict[str, Any], **options: Any) -> dict[str, Any]:
     """What the probe returns, with the family that the host belongs to."""
-    result = run_module(action, "wsgi.host.probe", task_vars, {})
+    result = run_module(action, "wsgi.host.probe", task_vars, options)
     if result.get("failed") or result.get("unreachable"):
         return result
     host = result["ansible_facts"][FACT]

@@ -1,0 +1,83 @@
+#!/usr/bin/python
+"""Tells whether a run has anything to do on a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: seal
+short_description: Tell whether a run has anything to do on a host
+version_added: "1.0.0"
+description:
+  - At the end of a whole run it notes, for root of the host alone, how everything is that the run looked at or relied on, together
+    with a hash of what the run was given. This note is the seal.
+  - At the beginning of the next run it compares. Where nothing is different and the applications answer through the web server, that
+    run would change nothing.
+  - It takes the place of the first look at the host (M(wsgi.host.probe)), so it costs no trip of its own at the beginning.
+  - A run for some hosts or some tags neither trusts a seal nor makes one.
+options:
+  state:
+    description:
+      - V(kept) compares, and returns RV(kept).
+      - V(set) makes the note. In check mode nothing is noted.
+    type: str
+    choices: [kept, set]
+    default: kept
+  hours:
+    description:
+      - Hours after which a seal is not believed, since some of what a run looks after depends on the time, such as a certificate.
+        0 means never to believe one.
+    type: float
+    default: 24
+  inputs:
+    description: RV(inputs) as it was at the beginning of the run. Without it nothing is noted.
+    type: str
+    default: ""
+  applications:
+    description:
+      - The applications, each with C(name), C(directory) and C(lock) of its source on the control node, C(content), the hash of what
+        was built of them, and C(question), what is asked through the web server (C(connect), C(name), C(path), C(status),
+        C(json)).
+      - If what one is made of cannot be told again, as with a repository or build steps, nothing is noted.
+    type: list
+    elements: dict
+    default: []
+  said:
+    description: Lines that the next run says again if it has nothing to do.
+    type: list
+    elements: str
+    default: []
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: none}
+author: [toll-app maintainers]
+"""
+
+EXAMPLES = r"""
+- name: seal | Look whether there is anything to do
+  wsgi.host.seal:
+    hours: 24
+  register: seal
+"""
+
+RETURN = r"""
+kept:
+  description: Whether nothing has changed since the last whole run.
+  type: bool
+  returned: with O(state=kept)
+why:
+  description: Why that is not so; empty if it is.
+  type: str
+  returned: with O(state=kept)
+inputs:
+  description: A hash of all that this run was given, but for the sources of applications.
+  type: str
+  returned: with O(state=kept)
+at:
+  description: When the seal was made.
+  type: str
+  returned: with O(state=kept)
+said:
+  description: The lines of then.
+  type: list
+  returned: with O(state=kept)
+"""

@@ -1,0 +1,233 @@
+"""The seal: what of a host a run rests on, and that a change of any of it is seen."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apphost import http, seal
+
+SEEN: dict[str, Any] = {
+    "packages": {"nginx": "1.22"},
+    "apphost": "0a1b2c3d4e5f",
+    "memory_mib": 2048,
+    "units": {
+        "nginx.service": {"enabled": True, "active": True},
+        "certbot.timer": {"enabled": True, "active": True},
+        # Started by its timer, now and then.
+        "shop-health.service": {"enabled": False, "active": True},
+    },
+    "mounts": {"/": 9000},
+}
+QUESTION = {
+    **{"connect": "127.0.0.1:443", "name": "shop.example.com", "path": "/ready"},
+    **{"status": 200, "json": {"release": "new"}},
+}
+TOLD = {"inputs": "abc", "sources": [], "questions": [QUESTION], "said": ["shop: served"]}
+NOW = 1_800_000_000.0
+
+
+def put(host: Path, name: str, text: str, mode: int = 0o644) -> Path:
+    path = host / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def point(link: Path, target: str) -> None:
+    link.unlink()
+    link.symlink_to(target)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host with one application, sealed."""
+    units = "etc/systemd/system"
+    trees = {
+        "nginx": ["etc/nginx/nginx.conf", "etc/nginx/sites-enabled/shop.conf"],
+        "shop": [f"{units}/shop.service", "etc/shop/environment"],
+        "shop-description": ["etc/shop/application.json"],
+    }
+    for name, files in trees.items():
+        for file in files:
+            put(tmp_path, file, json.dumps({"database": {"files": ["shop.db"]}}))
+        record = {"files": {f"/{file}": "a hash" for file in files}}
+        put(tmp_path, f"var/lib/config-tree/{name}.json", json.dumps(record), 0o600)
+    put(tmp_path, "etc/passwd", "root:x:0:0::/root:/bin/sh\n")
+    put(tmp_path, "etc/shop/credentials/secret_key", "s3cret", 0o400)
+    put(tmp_path, "opt/shop/releases/new/manifest.json", "{}")
+    (tmp_path / "opt/shop/current").symlink_to("releases/new")
+    put(tmp_path, "opt/shop/state/releases/new.json", "{}")
+    put(tmp_path, "var/lib/gunicorn-handover/shop/healthy.json", "{}")
+    put(tmp_path, "var/lib/shop/shop.db", "rows")
+    for part in ("fullchain.pem", "privkey.pem"):
+        put(tmp_path, f"etc/letsencrypt/live/shop/{part}", part)
+    (tmp_path / "etc/ssl/sites").mkdir(parents=True)
+    (tmp_path / "etc/ssl/sites/shop").symlink_to("../../letsencrypt/live/shop")
+    monkeypatch.setattr(seal, "get", answered({"release": "new"}))
+    seal.write(tmp_path, SEEN, TOLD, NOW)
+    return tmp_path
+
+
+def answered(document: Any, status: int = 200) -> Callable[..., http.Answer]:
+    body = json.dumps(document).encode()
+    return lambda *_, **__: http.Answer(status, body, False, {})
+
+
+def broken(host: Path, seen: dict[str, Any] | None = None, later: float = 60) -> str:
+    return seal.broken(host, seal.read(host), seen or SEEN, 24, NOW + later)
+
+
+def test_a_host_that_nothing_has_happened_to_keeps_its_seal(host: Path) -> None:
+    assert broken(host) == ""
+    assert (host / seal.SEAL).stat().st_mode & 0o777 == 0o600
+    assert {name: seal.read(host)[name] for name in TOLD} == TOLD
+
+
+def test_what_goes_on_all_the_time_does_not_break_it(host: Path) -> None:
+    put(host, "var/lib/shop/shop.db", "more rows")
+    put(host, "var/lib/shop/shop.db-wal", "still more")
+    put(host, "opt/shop/state/history.jsonl", "{}")
+    put(host, "var/log/nginx/access.log", "GET /")
+    seen = copy.deepcopy(SEEN)
+    seen["mounts"]["/"] = 8000
+    seen["units"]["shop-health.service"]["active"] = False
+    assert broken(host, seen) == ""
+
+
+CHANGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a file was edited": (
+        lambda host: put(host, "etc/nginx/nginx.conf", "#"),
+        "etc/nginx/nginx.conf",
+    ),
+    "a file is gone": (
+        lambda host: (host / "etc/shop/environment").unlink(),
+        "etc/shop/environment",
+    ),
+    "a mode": (
+        lambda host: (host / "etc/systemd/system/shop.service").chmod(0o666),
+        "etc/systemd/system/shop.service",
+    ),
+    "an owner": (
+        lambda host: os.chown(host / "etc/shop/credentials/secret_key", 33, 33),
+        "etc/shop/credentials/secret_key",
+    ),
+    "a secret": (
+        lambda host: put(host, "etc/shop/credentials/secret_key", "other", 0o400),
+        "etc/shop/credentials/secret_key",
+    ),
+    "a file of somebody else": (
+        lambda host: put(host, "etc/nginx/sites-enabled/other.conf", "server {}"),
+        "etc/nginx/sites-enabled",
+    ),
+    "a directory that others may write to": (
+        lambda host: (host / "var/lib/shop").chmod(0o777),
+        "var/lib/shop",
+    ),
+    "the database": (lambda host: (host / "var/lib/shop/shop.db").unlink(), "var/lib/shop/shop.db"),
+    "another release": (
+        lambda host: point(host / "opt/shop/current", "releases/old"),
+        "opt/shop/current",
+    ),
+    "the release is away": (
+        lambda host: (host / "opt/shop/releases/new").rename(host / "opt/shop/releases/moved"),
+        "opt/shop/releases/new",
+    ),
+    "a verdict": (
+        lambda host: put(host, "opt/shop/state/releases/new.json", '{"left_at": "now"}'),
+        "opt/shop/state/releases/new.json",
+    ),
+    "a handover that was interrupted": (
+        lambda host: put(host, "opt/shop/state/handover.json", "{}"),
+        "opt/shop/state/handover.json",
+    ),
+    "a certificate was renewed": (
+        lambda host: put(host, "etc/letsencrypt/live/shop/fullchain.pem", "newer"),
+        "etc/letsencrypt/live/shop/fullchain.pem",
+    ),
+    "a link to another certificate": (
+        lambda host: point(host / "etc/ssl/sites/shop", "/nowhere"),
+        "etc/ssl/sites/shop",
+    ),
+    "a user": (lambda host: put(host, "etc/passwd", "root:x:0:0::/root:/bin/zsh\n"), "etc/passwd"),
+    "a link in place of a file": (
+        lambda host: point(host / "etc/nginx/nginx.conf", "/etc/passwd"),
+        "etc/nginx/nginx.conf",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_breaks_it(host: Path, change: str) -> None:
+    do, name = CHANGES[change]
+    do(host)
+    was, is_now = seal.read(host)["noted"], seal.noted(host, SEEN)
+    differing = {each.split()[-1] for each in {*was, *is_now} if was.get(each) != is_now.get(each)}
+    assert f"{host}/{name}" in differing
+    assert " is not as it was" in broken(host)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"packages": {"nginx": "1.23"}}, "fact packages"),
+        ({"apphost": ""}, "fact apphost"),
+        ({"memory_mib": 4096}, "fact memory_mib"),
+        (
+            {"units": {**SEEN["units"], "nginx.service": {"enabled": True, "active": False}}},
+            "unit nginx.service",
+        ),
+        (
+            {"units": {**SEEN["units"], "certbot.timer": {"enabled": False, "active": True}}},
+            "unit certbot.timer",
+        ),
+    ],
+)
+def test_what_the_probe_sees_breaks_it(host: Path, change: dict[str, Any], words: str) -> None:
+    assert broken(host, {**SEEN, **change}) == f"{words} is not as it was"
+
+
+def test_it_is_not_believed_for_ever(host: Path) -> None:
+    """A certificate may have expired since, and the clock may have been set back."""
+    assert broken(host, later=23 * 3600) == ""
+    assert broken(host, later=25 * 3600) == "the last whole run is more than 24 hours ago"
+    assert broken(host, later=-60) == "the last whole run is more than 24 hours ago"
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"version": 0}', None])
+def test_a_seal_that_cannot_be_read_is_none(host: Path, text: str | None) -> None:
+    path = host / seal.SEAL
+    path.unlink() if text is None else path.write_text(text)
+    assert broken(host) == "no whole run has ended well on this host yet"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (answered({"release": "old"}), "answered with release 'old', not 'new'"),
+        (answered({}, 503), "answered 503, not 200"),
+    ],
+)
+def test_the_application_has_to_answer(
+    host: Path, monkeypatch: pytest.MonkeyPatch, answer: Callable[..., Any], words: str
+) -> None:
+    monkeypatch.setattr(seal, "get", answer)
+    assert broken(host) == f"shop.example.com/ready {words}"
+
+
+def test_who_does_not_answer_is_named(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise http.NoAnswerError("Connection refused")
+
+    monkeypatch.setattr(seal, "get", refuse)
+    assert broken(host) == "shop.example.com/ready could not be asked: Connection refused"
+
+
+def test_it_holds_no_secret(host: Path) -> None:
+    assert "s3cret" not in (host / seal.SEAL).read_text()

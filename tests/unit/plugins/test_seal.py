@@ -1,0 +1,234 @@
+"""`wsgi.host.seal`: what a run was given is told from what another was given."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible import context
+from ansible.parsing.dataloader import DataLoader
+from ansible.utils.context_objects import CLIArgs
+from ansible_collections.wsgi.host.plugins.action import seal
+from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import application_files, content_id
+from conftest import action_of, trusted
+
+QUESTION = {"connect": "127.0.0.1:443", "name": "a", "path": "/", "status": 200, "json": {}}
+
+
+class Variables(dict[str, Any]):
+    """Ansible's hostvars, as far as the action reads them."""
+
+    def raw_get(self, name: str) -> Any:
+        return self[name]
+
+
+class Project:
+    """A control node's project with one host, whose seal is kept here in place of on it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.arguments: dict[str, Any] = {"inventory": [str(folder / "inventory")]}
+        self.variables: dict[str, Any] = {"application_journal_size": "1G", "applications": {}}
+        self.seal: dict[str, Any] = {}
+        self.broken = ""
+        self.asked: list[dict[str, Any]] = []
+        self.check_mode = False
+        self.groups = {"all": ["web1"], "web": ["web1"]}
+        self.put("roles/application/tasks/main.yml", "[]\n")
+        self.put("inventory/hosts.yml", "web:\n")
+        self.put("inventory/group_vars/web/vault.yml", "$ANSIBLE_VAULT;1.1;AES256\n6162\n")
+        self.put("site.yml", "[]\n")
+        self.put("app/app.py", "app = 1\n")
+        self.put("app/requirements.txt", "flask==3.0.0 --hash=sha256:00\n")
+        monkeypatch.setattr(seal, "COLLECTION", folder / "collection")
+        self.put("collection/plugins/action/one.py", "")
+        self._monkeypatch = monkeypatch
+
+    def put(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def source(self) -> dict[str, Any]:
+        app = self.folder / "app"
+        files = application_files(app, seal.EXCLUDE)
+        lock = app / "requirements.txt"
+        return {
+            **{"name": "shop", "directory": str(app), "lock": "", "question": QUESTION},
+            "content": content_id(lock.read_bytes(), files),
+        }
+
+    def act(self, **arguments: Any) -> dict[str, Any]:
+        self._monkeypatch.setattr(context, "CLIARGS", CLIArgs(self.arguments))
+        told = trusted(self.variables)
+        task_vars = {
+            **told,
+            "hostvars": Variables(web1=told),
+            "groups": self.groups,
+            "inventory_hostname": "web1",
+            "playbook_dir": str(self.folder),
+            "role_path": str(self.folder / "roles/application"),
+        }
+        action = action_of(
+            seal.ActionModule, arguments, told, DataLoader(), check_mode=self.check_mode
+        )
+
+        def module(**call: Any) -> dict[str, Any]:
+            wanted = call["module_args"]["seal"]
+            self.asked.append(wanted)
+            host = {"distribution": "debian", "distribution_like": []}
+            if "told" in wanted:
+                self.seal = wanted["told"]
+                return {"ansible_facts": {"wsgi_host": host}}
+            broken = self.broken or ("" if self.seal else "there is none")
+            return {
+                "ansible_facts": {"wsgi_host": host},
+                "seal": {"at": 1_800_000_000, **self.seal, "broken": broken},
+            }
+
+        action._execute_module = module
+        result: dict[str, Any] = action.run(task_vars=task_vars)
+        return result
+
+    def whole_run(self, **more: Any) -> dict[str, Any]:
+        """The first look and the last."""
+        inputs = self.act()["inputs"]
+        said = {"applications": [self.source() | more], "said": ["shop: served"]}
+        return self.act(state="set", inputs=inputs, **said)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    yield Project(tmp_path / "one", monkeypatch)
+
+
+def test_the_second_run_has_nothing_to_do(project: Project) -> None:
+    first = project.act()
+    assert (first["kept"], first["why"]) == (False, "there is none")
+    project.whole_run()
+    second = project.act()
+    assert (second["kept"], second["why"], second["said"]) == (True, "", ["shop: served"])
+    assert second["at"] == "2027-01-15 08:00 UTC"
+    assert second["ansible_facts"]["wsgi_host"]["family"] == "Debian"
+    # One trip for the first look, which roles need anyway, and one to make the seal.
+    assert [list(each) for each in project.asked] == [["hours"], ["hours"], ["told"], ["hours"]]
+
+
+def test_another_clone_of_the_project_knows_it_too(project: Project, tmp_path: Path) -> None:
+    project.whole_run()
+    shutil.copytree(project.folder, tmp_path / "two")
+    project.folder = tmp_path / "two"
+    project.arguments = {"inventory": [str(tmp_path / "two/inventory")]}
+    assert project.act()["kept"]
+
+
+CHANGES = {
+    "a variable": lambda project: project.variables.update(application_journal_size="2G"),
+    "a new variable": lambda project: project.variables.update(nginx_http_port=8080),
+    "a role": lambda project: project.put("roles/application/tasks/main.yml", "# new\n"),
+    "a new role": lambda project: project.put("roles/other/tasks/main.yml", ""),
+    "a plugin": lambda project: project.put("collection/plugins/action/one.py", "#"),
+    "a playbook": lambda project: project.put("site.yml", "# new\n"),
+    "the inventory": lambda project: project.put("inventory/hosts.yml", "web: # new\n"),
+    "a vault": lambda project: project.put(
+        "inventory/group_vars/web/vault.yml", "$ANSIBLE_VAULT;1.1;AES256\n6163\n"
+    ),
+    "a host": lambda project: project.groups.update(all=["web1", "web2"], web=["web1", "web2"]),
+    "an address": lambda project: project.variables.update(ansible_host="192.0.2.7"),
+    "the source": lambda project: project.put("app/app.py", "app = 2\n"),
+    "a new file": lambda project: project.put("app/new.py", ""),
+    "the lock": lambda project: project.put("app/requirements.txt", "flask==3.0.1\n"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_a_run_is_given_counts(project: Project, change: str) -> None:
+    project.whole_run()
+    assert project.act()["kept"]
+    CHANGES[change](project)
+    result = project.act()
+    assert not result["kept"]
+    assert "has changed" in result["why"]
+
+
+def test_a_file_that_a_variable_names_counts(project: Project) -> None:
+    project.put("ca.pem", "one")
+    project.variables["certbot_ca_file"] = str(project.folder / "ca.pem")
+    project.whole_run()
+    assert project.act()["kept"]
+    project.put("ca.pem", "two")
+    assert not project.act()["kept"]
+
+
+def test_what_a_lookup_gives_counts(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIZE", "one")
+    project.variables["size"] = "{{ lookup('ansible.builtin.env', 'SIZE') }}"
+    project.whole_run()
+    assert project.act()["kept"]
+    monkeypatch.setenv("SIZE", "two")
+    assert not project.act()["kept"]
+
+
+def test_what_ansible_makes_anew_does_not_count(project: Project) -> None:
+    project.whole_run()
+    project.variables |= {"ansible_facts": {"x": 1}, "__private": 2, "omit": object()}
+    assert project.act()["kept"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"tags": ["nginx"]}, "for some tags"),
+        ({"skip_tags": ["nginx"]}, "for some tags"),
+        ({"subset": "web1"}, "for some hosts"),
+        ({"start_at_task": "x"}, "step by step"),
+    ],
+)
+def test_a_part_neither_believes_it_nor_makes_one(
+    project: Project, arguments: dict[str, Any], words: str
+) -> None:
+    project.whole_run()
+    project.arguments |= arguments
+    project.asked.clear()
+    result = project.act()
+    assert (result["kept"], result["inputs"]) == (False, "")
+    assert words in result["why"]
+    project.whole_run()
+    assert project.asked == []
+
+
+def test_no_hours_means_never(project: Project) -> None:
+    project.whole_run()
+    project.asked.clear()
+    assert project.act(hours=0)["why"] == "application_seal_hours is 0"
+    assert project.asked == []
+
+
+def test_what_the_host_says_goes_first(project: Project) -> None:
+    project.whole_run()
+    project.broken = "unit nginx.service is not as it was"
+    assert project.act()["why"] == "unit nginx.service is not as it was"
+
+
+@pytest.mark.parametrize("content", ["", "another"])
+def test_what_cannot_be_told_again_is_not_sealed(project: Project, content: str) -> None:
+    """Of a repository or after build steps; or the files have changed since the build."""
+    assert "cannot be told again" in project.whole_run(content=content)["msg"]
+    assert project.seal == {}
+
+
+def test_check_mode_seals_nothing(project: Project) -> None:
+    project.check_mode = True
+    project.whole_run()
+    assert project.seal == {}
+
+
+def test_a_host_does_not_say_where_to_look(project: Project) -> None:
+    """It would have the control node read whatever there is."""
+    project.whole_run()
+    project.seal["sources"][0]["directory"] = "/"
+    result = project.act()
+    assert (result["kept"], result["why"]) == (False, "the source of shop is not where it was")
