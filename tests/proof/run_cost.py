@@ -6,7 +6,8 @@ Two ratios, each from runs that alternate, so that a machine whose speed drifts 
 
 - the first run of site.yml on a bare host, next to the same packages installed by hand with apt-get
   and the same two archives copied and unpacked;
-- a run that changes nothing, next to `ansible -m ping`.
+- a run that changes nothing, next to `ansible -m ping`, as it is and where it looks at everything;
+- the same with more hosts, next to as many times `ssh HOST true` side by side.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ import yaml
 PROJECT = Path(__file__).parents[2]
 REPORT = PROJECT / "docs" / "proof" / "run-cost.md"
 PACKAGES = ("nginx", "logrotate")
+FLEETS = (1, 2, 4, 8)
+EVERYTHING = ("-e", "application_seal_hours=0")
 SSH = (
     "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o IdentitiesOnly=yes "
     "-o LogLevel=ERROR"
@@ -43,18 +46,27 @@ def fresh(name: str, scope: str, folder: Path) -> tuple[dict[str, Any], Path]:
     """A bare host and an inventory for it."""
     found = hosts("up", name, "--image", "debian13", "--scope", scope)
     host = found[0] if isinstance(found, list) else found
-    variables = {
+    return host, write_inventory(name, {name: host}, folder)
+
+
+def write_inventory(name: str, members: dict[str, dict[str, Any]], folder: Path) -> Path:
+    """An inventory of hosts, each with a site of its own."""
+    told = {each: variables_of(each, host) for each, host in members.items()}
+    inventory = folder / f"{name}.yml"
+    inventory.write_text(yaml.safe_dump({"web": {"hosts": told}}))
+    return inventory
+
+
+def variables_of(name: str, host: dict[str, Any]) -> dict[str, Any]:
+    return {
         "ansible_host": host["address"],
         "ansible_port": host["port"],
         "ansible_user": host["user"],
         "ansible_ssh_private_key_file": host["identity_file"],
         "ansible_ssh_common_args": SSH,
-        "applications": {"toll-app": {"role": "toll_app", "domains": ["cost.toll.test"]}},
+        "applications": {"toll-app": {"role": "toll_app", "domains": [f"{name}.toll.test"]}},
         "certbot_obtain": False,
     }
-    inventory = folder / f"{name}.yml"
-    inventory.write_text(yaml.safe_dump({"web": {"hosts": {name: variables}}}))
-    return host, inventory
 
 
 def newest(name: str) -> Path:
@@ -106,6 +118,30 @@ def by_hand(host: dict[str, Any], archives: list[Path]) -> Callable[[], None]:
     return run
 
 
+def each_by_ssh(members: dict[str, dict[str, Any]]) -> Callable[[], None]:
+    """`ssh HOST true` for all of them side by side, each with a connection of its own."""
+    commands = [
+        [
+            *("ssh", *SSH.split(), "-p", str(host["port"]), "-i", host["identity_file"]),
+            *(f"{host['user']}@{host['address']}", "true"),
+        ]
+        for host in members.values()
+    ]
+
+    def run() -> None:
+        for process in [subprocess.Popen(command) for command in commands]:
+            if process.wait():
+                raise SystemExit("ssh failed")
+
+    return run
+
+
+def fit(seconds: Mapping[int, Sequence[float]]) -> float:
+    """Seconds that each host more takes, by the line of least squares through the medians."""
+    medians = [statistics.median(each) for each in seconds.values()]
+    return statistics.linear_regression(list(seconds), medians).slope
+
+
 def row(name: str, first: list[float], second: list[float]) -> str:
     ratios = [a / b for a, b in zip(first, second, strict=True)]
     cells = [
@@ -132,6 +168,9 @@ def main() -> None:
     raw: list[float] = []
     nothing: list[float] = []
     ping: list[float] = []
+    everything: list[float] = []
+    grown: dict[int, list[float]] = {}
+    by_ssh: dict[int, list[float]] = {}
     try:
         # Builds the bundles, which happens once for all hosts, and warms the control node's caches.
         _, warm = fresh("warm", scope, folder)
@@ -145,9 +184,20 @@ def main() -> None:
         for _ in range(max(rounds, 5)):
             nothing.append(timed(ansible("ansible-playbook", warm, "site.yml")))
             ping.append(timed(ansible("ansible", warm, "all", "-m", "ping")))
+            everything.append(timed(ansible("ansible-playbook", warm, "site.yml", *EVERYTHING)))
+        for size in FLEETS:
+            names = [f"fleet{number}" for number in range(size)]
+            members = {name: fresh(name, scope, folder)[0] for name in names}
+            inventory = write_inventory(f"fleet-of-{size}", members, folder)
+            ansible("ansible-playbook", inventory, "site.yml")()
+            for _ in range(rounds):
+                grown.setdefault(size, []).append(
+                    timed(ansible("ansible-playbook", inventory, "site.yml"))
+                )
+                by_ssh.setdefault(size, []).append(timed(each_by_ssh(members)))
     finally:
         hosts("down", "--scope", scope)
-    size = sum(path.stat().st_size for path in archives) / 1e6
+    megabytes = sum(path.stat().st_size for path in archives) / 1e6
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(
         "# What a run costs\n\n"
@@ -158,8 +208,19 @@ def main() -> None:
         + row("first run on a bare host, next to apt-get and tar by hand", first, raw)
         + "\n"
         + row("a run that changes nothing, next to `ansible -m ping`", nothing, ping)
+        + "\n"
+        + row("the same with `-e application_seal_hours=0`, next to it", everything, ping)
+        + "\n"
+        + "".join(
+            row(f"changes nothing, hosts: {size}; next to `ssh HOST true` side by side", *pair)
+            + "\n"
+            for size in FLEETS
+            for pair in [(grown[size], by_ssh[size])]
+        )
+        + f"\nEach host more takes {fit(grown):.2f} s in a run that changes nothing, and "
+        f"{fit(by_ssh):.2f} s by SSH, by the line through the medians."
         + f"\n\nBy hand: `apt-get install {' '.join(PACKAGES)}` and {len(archives)} archives, "
-        f"{size:.1f} MB together, copied and unpacked.\n"
+        f"{megabytes:.1f} MB together, copied and unpacked.\n"
         f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, "
         f"Linux {platform.release().split('-')[0]}, Python {platform.python_version()}.\n"
     )
