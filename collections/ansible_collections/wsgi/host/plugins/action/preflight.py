@@ -30,6 +30,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.roles import (
     role_directory,
 )
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import (
+    UNPREDICTABLE,
     Checker,
     covers,
     is_secret,
@@ -39,10 +40,6 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.variables import (
 
 # Templated here and not by Ansible, whose own error would come before the one that explains it.
 LATE = frozenset({"rules", "each", "free_disk", "executable", "modules", "ports"})
-# What a template reads through these may be another thing each time.
-UNPREDICTABLE = re.compile(
-    r"\b(hostvars|vars|lookup|query|q|now)\s*[\[(.]|\|\s*(ansible\.builtin\.)?(random|shuffle)\b"
-)
 # What stays as it is during a play, or is the host itself.
 FIXED = frozenset({FACT, "ansible_facts", "groups", "group_names", "play_hosts", "role_path"})
 

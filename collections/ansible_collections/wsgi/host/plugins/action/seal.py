@@ -26,14 +26,13 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import (
 from ansible_collections.wsgi.host.plugins.plugin_utils.host import FACT, play_of, probed
 from ansible_collections.wsgi.host.plugins.plugin_utils.locks import BundleError, lock_in
 from ansible_collections.wsgi.host.plugins.plugin_utils.roles import role_directory
+from ansible_collections.wsgi.host.plugins.plugin_utils.variables import UNPREDICTABLE
 
 COLLECTION = Path(__file__).parents[2]
-# What a template reads through these may be another thing each time.
-UNPREDICTABLE = re.compile(
-    r"\b(hostvars|vars|lookup|query|q|now)\s*[\[(.]|\|\s*(ansible\.builtin\.)?(random|shuffle)\b"
-)
 # Of Ansible's own variables, those that change what is done.
-CONNECTION = re.compile(r"ansible_(host|port|user|connection|python_interpreter|become\w*|ssh_\w+)$")
+CONNECTION = re.compile(
+    r"ansible_(host|port|user|connection|python_interpreter|become\w*|ssh_\w+)$"
+)
 # Ansible's own without the prefix, and what it makes anew in each run.
 MAGIC = frozenset(
     {
@@ -126,7 +125,7 @@ class ActionModule(ActionBase):
         return quiet
 
     def _sources(self, sources: Iterable[Mapping[str, str]], task_vars: dict[str, Any]) -> str:
-        """Why an application is not made of what it was. Looks nowhere else because a host says so."""
+        """Why an application is not made of what it was. No host says where to look."""
         base = Path(str(task_vars.get("playbook_dir") or "."))
         own = task_vars["hostvars"].raw_get(task_vars["inventory_hostname"])
         told = {(base / os.path.expanduser(text)).resolve() for text in _paths(own)}
@@ -155,7 +154,8 @@ class ActionModule(ActionBase):
         yield repr(sorted((name, list(hosts)) for name, hosts in task_vars["groups"].items()))
         own = task_vars["hostvars"].raw_get(task_vars["inventory_hostname"])
         for name in sorted(own):
-            if name in MAGIC or name.startswith(("_", "ansible_")) and not CONNECTION.match(name):
+            private = name.startswith(("_", "ansible_")) and not CONNECTION.match(name)
+            if name in MAGIC or private:
                 continue
             value = own[name]
             text = repr(value)
@@ -185,7 +185,7 @@ def _only_a_part() -> str:
 
 
 def _moment(seconds: float) -> str:
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 

@@ -19,6 +19,10 @@ from ansible.module_utils.common.validation import check_type_bits, check_type_b
 from .formats import FORMATS, Check, Range
 
 SHOWN = 80  # characters of a value that a message quotes
+# What a template reads through these may be another thing each time.
+UNPREDICTABLE = re.compile(
+    r"\b(hostvars|vars|lookup|query|q|now)\s*[\[(.]|\|\s*(ansible\.builtin\.)?(random|shuffle)\b"
+)
 NEAR = 2  # typing errors in a whole name that still let it be recognised
 SHORTEST = 8  # characters that a name needs to be recognised by its likeness
 
