@@ -202,7 +202,7 @@ def test_a_part_neither_believes_it_nor_makes_one(
 def test_no_hours_means_never(project: Project) -> None:
     project.whole_run()
     project.asked.clear()
-    assert project.act(hours=0)["why"] == "application_seal_hours is 0"
+    assert project.act(hours=0)["why"] == "it is to look at everything"
     assert project.asked == []
 
 
