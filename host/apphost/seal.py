@@ -139,18 +139,31 @@ def read(host: Path) -> dict[str, Any]:
     return found if found.get("version") == VERSION else {}
 
 
+def remove(host: Path) -> None:
+    """Have the next run look at everything."""
+    files.remove(host / SEAL)
+
+
 def broken(
-    host: Path, seal: Mapping[str, Any], seen: Mapping[str, Any], hours: float, now: float
+    host: Path,
+    seal: Mapping[str, Any],
+    seen: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    now: float,
 ) -> str:
     """Why another run is needed, as far as the host can tell; empty if there is no reason.
 
     Args:
-        hours: after which a seal is not believed.
+        wanted: `hours` after which a seal is not believed, and `inputs`, a hash of what the run is
+            given.
     """
+    hours = wanted["hours"]
     if not seal:
         return "no whole run has ended well on this host yet"
     if not 0 <= now - seal["at"] < hours * 3600:
         return f"the last whole run is more than {hours:g} hours ago"
+    if seal["inputs"] != wanted["inputs"]:
+        return "variables, the inventory, a role or a program has changed"
     was, is_now = seal["noted"], noted(host, seen)
     changed = sorted(name for name in {*was, *is_now} if was.get(name) != is_now.get(name))
     if changed:

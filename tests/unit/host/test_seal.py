@@ -81,7 +81,8 @@ def answered(document: Any, status: int = 200) -> Callable[..., http.Answer]:
 
 
 def broken(host: Path, seen: dict[str, Any] | None = None, later: float = 60) -> str:
-    return seal.broken(host, seal.read(host), seen or SEEN, 24, NOW + later)
+    wanted = {"hours": 24, "inputs": "abc"}
+    return seal.broken(host, seal.read(host), seen or SEEN, wanted, NOW + later)
 
 
 def test_a_host_that_nothing_has_happened_to_keeps_its_seal(host: Path) -> None:
@@ -227,6 +228,18 @@ def test_who_does_not_answer_is_named(host: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(seal, "get", refuse)
     assert broken(host) == "shop.example.com/ready could not be asked: Connection refused"
+
+
+def test_other_inputs_break_it(host: Path) -> None:
+    wanted = {"hours": 24, "inputs": "another"}
+    words = "variables, the inventory, a role or a program has changed"
+    assert seal.broken(host, seal.read(host), SEEN, wanted, NOW) == words
+
+
+def test_it_can_be_removed_twice(host: Path) -> None:
+    seal.remove(host)
+    seal.remove(host)
+    assert broken(host) == "no whole run has ended well on this host yet"
 
 
 def test_it_holds_no_secret(host: Path) -> None:

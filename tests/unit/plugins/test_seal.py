@@ -83,6 +83,8 @@ class Project:
                 self.seal = wanted["told"]
                 return {"ansible_facts": {"wsgi_host": host}}
             broken = self.broken or ("" if self.seal else "there is none")
+            if self.seal.get("inputs", wanted["inputs"]) != wanted["inputs"]:
+                broken = "what was given has changed"
             return {
                 "ansible_facts": {"wsgi_host": host},
                 "seal": {"at": 1_800_000_000, **self.seal, "broken": broken},
@@ -113,7 +115,10 @@ def test_the_second_run_has_nothing_to_do(project: Project) -> None:
     assert second["at"] == "2027-01-15 08:00 UTC"
     assert second["ansible_facts"]["wsgi_host"]["family"] == "Debian"
     # One trip for the first look, which roles need anyway, and one to make the seal.
-    assert [list(each) for each in project.asked] == [["hours"], ["hours"], ["told"], ["hours"]]
+    assert [list(each) for each in project.asked] == [
+        *([["hours", "inputs"]] * 2),
+        *(["told"], ["hours", "inputs"]),
+    ]
 
 
 def test_another_clone_of_the_project_knows_it_too(project: Project, tmp_path: Path) -> None:

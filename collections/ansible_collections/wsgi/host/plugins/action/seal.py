@@ -79,13 +79,11 @@ class ActionModule(ActionBase):
                 why = f"what it was given cannot be told ({str(error).splitlines()[0]})"
         if why:
             return {"changed": False, "kept": False, "why": why, "inputs": ""}
-        result = probed(self, task_vars, seal={"hours": hours})
+        result = probed(self, task_vars, seal={"hours": hours, "inputs": inputs})
         if result.get("failed") or result.get("unreachable"):
             return result
         seal = result["seal"]
         why = seal["broken"]
-        if not why and seal["inputs"] != inputs:
-            why = "variables, the inventory, a role or a program has changed"
         if not why:
             why = self._sources(seal["sources"], task_vars)
         host = {**result["ansible_facts"][FACT], "play": play_of(self)}

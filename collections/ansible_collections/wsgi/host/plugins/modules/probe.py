@@ -22,8 +22,12 @@ options:
     default: {}
     suboptions:
       hours:
-        description: Look whether the host is as noted, if that is not longer ago.
+        description: Look whether the host is as noted, if that is not longer ago. A note of something else is removed.
         type: float
+      inputs:
+        description: The hash of what the run is given.
+        type: str
+        default: ""
       told:
         description: Note how the host is, with this.
         type: dict
@@ -526,7 +530,11 @@ def probe() -> dict[str, Any]:
 
 
 def main() -> None:
-    options = {"hours": {"type": "float"}, "told": {"type": "dict"}}
+    options = {
+        "hours": {"type": "float"},
+        "inputs": {"type": "str", "default": ""},
+        "told": {"type": "dict"},
+    }
     module = AnsibleModule(
         argument_spec={"seal": {"type": "dict", "default": {}, "options": options}},
         supports_check_mode=True,
@@ -539,9 +547,12 @@ def main() -> None:
             seal.write(Path("/"), seen, wanted["told"], time.time())
     elif wanted.get("hours") is not None:
         found = seal.read(Path("/"))
-        why = seal.broken(Path("/"), found, seen, wanted["hours"], time.time())
-        kept = {name: found[name] for name in ("at", "inputs", "sources", "said") if found}
+        why = seal.broken(Path("/"), found, seen, wanted, time.time())
+        kept = {name: found[name] for name in ("at", "sources", "said") if found}
         result["seal"] = {**kept, "broken": why}
+        if why and not module.check_mode:
+            # The run that begins may fail half way.
+            seal.remove(Path("/"))
     module.exit_json(changed=False, ansible_facts={"wsgi_host": seen}, **result)
 
 
