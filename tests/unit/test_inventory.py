@@ -80,7 +80,7 @@ def test_the_second_application_is_one_comment_away(inventory: Path) -> None:
     for host in json.loads(told.stdout)["_meta"]["hostvars"].values():
         shop = host["applications"]["shop"]
         assert set(host["applications"]) == {"toll-app", "shop"}
-        assert shop == {"source": "../shop", "wsgi": "shop:app", "domains": ["shop.example.com"]}
+        assert shop == {"source": "../shop", "domains": ["shop.example.com"]}
 
 
 def test_without_it_a_run_says_what_the_guide_says(inventory: Path) -> None:

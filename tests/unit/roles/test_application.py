@@ -145,6 +145,14 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         shop(data={"commands": {"migrate": "python manage.py migrate"}}),
         "applications.shop.data.commands has migrate without a list of words",
     ),
+    "migrations that nobody can ask for": (
+        shop(data={"commands": {"migrate": ["python", "manage.py", "migrate"]}}),
+        "applications.shop.data.commands has migrate and no schema, which says whether a migration",
+    ),
+    "a move of data that nothing carries": (
+        {**shop(data={"sqlite": "shop.db"}), "application_move": True},
+        "applications.shop.data.commands has no export and import, by which playbooks/",
+    ),
     "a network beside the network": (
         shop(web={"network": "any"}),
         "applications.shop.web has network, which no variable",

@@ -63,7 +63,8 @@ def application_files(source: Path, exclude: list[str]) -> dict[str, Path]:
             if path.is_symlink():
                 raise BundleError(
                     f"source: {path} is a symbolic link, which a release cannot hold. "
-                    f"Put the file itself there, or name it in exclude"
+                    f"Put the file itself there, or move it out of the source; a virtual "
+                    f"environment is left out if its name begins with a dot, as .venv does"
                 )
             if name not in directories:
                 files[path.relative_to(source).as_posix()] = path
