@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from . import environment
+from . import environment, seal
 from .answer import Answer
 from .application import Application
 from .errors import DONE, USAGE, HostError
@@ -44,6 +44,10 @@ HIDDEN = {
     "metrics": ("metrics", "what it measures, for node_exporter"),
     "stop": ("stop", "stop all that writes"),
 }
+# After these the next run of the playbook looks at everything.
+CHANGING = frozenset({"handover", "rollback", "migrate", "restore", "stop"})
+# With one of these a verb changes nothing, or what it changes is noted anyway.
+LOOKING = ("check", "preview", "preview_new_database", "boot")
 
 
 def overview(name: str) -> str:
@@ -107,6 +111,9 @@ def main(name: str, words: Sequence[str], host: Path = Path("/")) -> int:
             return int(module.pass_on(application, verb, rest))
         options = parser_of(application, verb, module).parse_intermixed_args(rest)
         as_json = options.json
+        if verb in CHANGING and not any(vars(options).get(each) for each in LOOKING):
+            # A run of the playbook that fails here must not leave the note of the one before.
+            seal.remove(application.host)
         answer: Answer = module.run(application, options)
     except (HostError, OSError) as error:
         code = error.code if isinstance(error, HostError) else HostError.code

@@ -16,8 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import files
+from . import files, trees
 from .application import Application
+from .backup import settings
+from .errors import HostError
 from .http import NoAnswerError, get
 
 SEAL = "var/lib/application-seal/seal.json"
@@ -34,8 +36,15 @@ FACTS = (
     *("foreign_files", "ipv6", "journal_limits", "logins", "memory_mib", "packages"),
     *("python", "renewals", "root", "selinux", "systemd"),
 )
+# Where programs and data are. Units have file systems of their own below /run, which come and go.
+OURS = re.compile(r"/$|/(opt|usr|var|home|srv)\b")
 # Outside of trees.
-MORE = ("etc/passwd", "etc/group", "opt/certbot/current", "etc/letsencrypt/renewal")
+MORE = (
+    *("etc/passwd", "etc/group", "etc/letsencrypt/renewal", "etc/selinux/targeted/active"),
+    *("opt/certbot/current", "opt/certbot/current/manifest.json", "opt/certbot/current/bin/python"),
+)
+# A unit in between comes to a rest soon, one way or the other.
+UNSETTLED = ("activating", "deactivating", "reloading", "failed")
 
 
 def noted(host: Path, seen: Mapping[str, Any]) -> dict[str, str]:
@@ -46,11 +55,13 @@ def noted(host: Path, seen: Mapping[str, Any]) -> dict[str, str]:
         seen: what the probe returns.
     """
     found = {f"fact {name}": _digest(repr(seen[name])) for name in FACTS if name in seen}
+    found["noexec"] = " ".join(sorted(filter(OURS.match, seen.get("noexec", []))))
     for name, unit in seen["units"].items():
         if unit["enabled"]:
-            found[f"unit {name}"] = "active" if unit["active"] else "stopped"
-    for path in _databases(host):
-        found[f"data {path}"] = "there" if os.path.lexists(path) else "absent"
+            found[f"unit {name}"] = unit["state"]
+    for application in _applications(host):
+        found.update(_data(application))
+        found[f"files in {application.root}/static"] = _digest(repr(_sizes(application)))
     for path in sorted(set(_paths(host))):
         found[str(path)] = _state(path, listed=bool(LISTED.match(os.path.relpath(path, host))))
     return found
@@ -62,23 +73,69 @@ def _applications(host: Path) -> list[Application]:
     return [Application(record.stem[: -len(end)], host) for record in records]
 
 
-def _databases(host: Path) -> Iterator[Path]:
-    """Files that change all the time, of which it only matters that they are there."""
-    for application in _applications(host):
-        yield from (application.data / name for name in application.database.files)
+def _data(application: Application) -> dict[str, str]:
+    """What changes all the time, of which it only matters that it is there."""
+    found = {}
+    try:
+        names = application.database.files
+    except (HostError, AttributeError, TypeError, ValueError):
+        # The description is not as it was, which its file says.
+        names = ()
+    for name in names:
+        path = application.data / name
+        try:
+            # The application can change everything there: nothing is opened, and no link followed.
+            shown = os.lstat(path)
+            filled = "filled" if shown.st_size else "empty"
+            found[f"data {path}"] = f"{filled} {shown.st_dev}:{shown.st_ino}"
+        except OSError:
+            found[f"data {path}"] = "absent"
+    try:
+        backup = settings.read(application)
+    except HostError:
+        return found
+    for mount in backup.mounts:
+        found[f"mount {mount}"] = str(os.path.ismount(mount))
+    try:
+        with os.scandir(backup.directory) as entries:
+            found[f"copies in {backup.directory}"] = "some" if any(entries) else "none"
+    except OSError:
+        found[f"copies in {backup.directory}"] = "absent"
+    return found
+
+
+def _sizes(application: Application) -> list[tuple[str, int]]:
+    """What the web server serves by itself: names that have a hash in them, as a rule."""
+    found = []
+    for folder, _, names in os.walk(application.root / "static"):
+        found += [(f"{folder}/{name}", os.lstat(f"{folder}/{name}").st_size) for name in names]
+    return sorted(found)
 
 
 def _paths(host: Path) -> Iterator[Path]:
     yield from (host / path for path in MORE)
+    yield from sorted((host / "etc/letsencrypt/renewal").glob("*.conf"))
     for record in sorted((host / RECORDS).glob("*.json")):
         yield record
-        for name in files.read_json_if_possible(record).get("files") or {}:
+        told = files.read_json_if_possible(record)
+        for name in _names(told.get("files")):
             path = host / name.lstrip("/")
             yield from (path, path.parent)
+            # What somebody adds to a unit.
+            yield from sorted(path.parent.glob(f"{path.name}.d"))
+            yield from sorted(path.parent.glob(f"{path.name}.d/*"))
+        yield from (host / name.lstrip("/") for name in _names(told.get("directories")))
     for application in _applications(host):
         yield from _of(application)
     for link in sorted((host / "etc/ssl/sites").glob("*")):
-        yield from (link, *(link.resolve() / part for part in ("fullchain.pem", "privkey.pem")))
+        for part in ("fullchain.pem", "privkey.pem"):
+            # certbot's are links to links.
+            yield from (link, link.resolve() / part, (link / part).resolve())
+
+
+def _names(found: Any) -> list[str]:
+    """Paths in a record, also in one that is damaged."""
+    return [str(name) for name in found] if isinstance(found, (dict, list)) else []
 
 
 def _of(application: Application) -> Iterator[Path]:
@@ -91,57 +148,85 @@ def _of(application: Application) -> Iterator[Path]:
     yield from sorted((application.state / "workers").glob("*"))
     if application.current.is_symlink():
         release = os.path.basename(os.readlink(application.current))
-        yield from (application.releases / release, application.state / f"releases/{release}.json")
+        place = application.releases / release
+        yield from (place, application.state / f"releases/{release}.json")
+        yield from (place / "manifest.json", place / "bin/python", (place / "bin/python").resolve())
 
 
 def _state(path: Path, listed: bool = False) -> str:
     """One line on how a path is. Follows no link."""
     try:
         found = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
+        owner = f"{found.st_uid}:{found.st_gid}"
+        if stat.S_ISLNK(found.st_mode):
+            return f"link to {os.readlink(path)} {owner}"
+        said = f"{stat.S_IMODE(found.st_mode):o} {owner}"
+        if stat.S_ISDIR(found.st_mode):
+            inside = f" {_digest(repr(sorted(os.listdir(path))))}" if listed else ""
+            return f"directory {said}{inside}"
+        if not stat.S_ISREG(found.st_mode):
+            return f"other {said}"
+        if found.st_size > HASHED_BYTES:
+            return f"file {said} {found.st_size} {found.st_mtime_ns}"
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open(descriptor, "rb") as stream:
+            return f"file {said} {hashlib.sha256(stream.read()).hexdigest()}"
+    except OSError:
+        # It is not there, or has just gone.
         return "absent"
-    owner = f"{found.st_uid}:{found.st_gid}"
-    if stat.S_ISLNK(found.st_mode):
-        return f"link to {os.readlink(path)} {owner}"
-    said = f"{stat.S_IMODE(found.st_mode):o} {owner}"
-    if stat.S_ISDIR(found.st_mode):
-        inside = f" {_digest(repr(sorted(os.listdir(path))))}" if listed else ""
-        return f"directory {said}{inside}"
-    if not stat.S_ISREG(found.st_mode):
-        return f"other {said}"
-    if found.st_size > HASHED_BYTES:
-        return f"file {said} {found.st_size} {found.st_mtime_ns}"
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with open(descriptor, "rb") as stream:
-        return f"file {said} {hashlib.sha256(stream.read()).hexdigest()}"
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write(host: Path, seen: Mapping[str, Any], told: Mapping[str, Any], now: float) -> None:
-    """Seal the host as it is.
+def write(host: Path, seen: Mapping[str, Any], told: Mapping[str, Any], now: float) -> str:
+    """Seal the host as it is. Returns why not, empty if it is sealed.
 
     Args:
-        told: what the next run is to know again: `inputs`, `sources`, `questions`, `said`.
+        told: what the next run is to know again: `inputs`, `sources`, `questions`, `said`; and
+            `releases`, the live one by application.
         now: seconds since the epoch.
     """
+    why = _unfit(host, seen, told)
+    if why:
+        remove(host)
+        return why
     path = host / SEAL
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     seal = {"version": VERSION, "at": now, "noted": noted(host, seen), **told}
     files.write_json(path, seal, 0o600)
+    return ""
+
+
+def _unfit(host: Path, seen: Mapping[str, Any], told: Mapping[str, Any]) -> str:
+    """Why a host is not as the run that ends wanted it."""
+    for record in sorted((host / RECORDS).glob("*.json")):
+        try:
+            if trees.read(record).pending or not trees.is_there(record, host):
+                return f"the files of {record.stem} are not what was written"
+        except (HostError, OSError, TypeError, ValueError, AttributeError) as error:
+            return str(error)
+    for name, release in told["releases"].items():
+        current = Application(name, host).current
+        if not current.is_symlink() or os.path.basename(os.readlink(current)) != release:
+            return f"{name} has another release than {release} by now"
+        for unit, shown in seen["units"].items():
+            own = unit.startswith((f"{name}.", f"{name}-"))
+            if own and shown["enabled"] and shown["state"] in UNSETTLED:
+                return f"{unit} is {shown['state']}"
+    return next(_unanswered(told["questions"]), "")
+
+
+def remove(host: Path) -> None:
+    """Have the next run look at everything."""
+    files.remove(host / SEAL)
 
 
 def read(host: Path) -> dict[str, Any]:
     """The seal; empty where there is none that can be used."""
     found = files.read_json_if_possible(host / SEAL)
     return found if found.get("version") == VERSION else {}
-
-
-def remove(host: Path) -> None:
-    """Have the next run look at everything."""
-    files.remove(host / SEAL)
 
 
 def broken(

@@ -23,7 +23,8 @@ class Record:
 
     `files` maps each path to the SHA-256 of what was written there, `written` to what a run that
     was interrupted may have written, `settled` to what the service ran with last, which may have
-    been put back; `secret` lists the paths that no diff may show.
+    been put back; `secret` lists the paths that no diff may show, `directories` those that the tree
+    has besides.
     """
 
     files: dict[str, str] = field(default_factory=dict)
@@ -32,6 +33,7 @@ class Record:
     pending: bool = False
     secret: list[str] = field(default_factory=list)
     settled: dict[str, str] = field(default_factory=dict)
+    directories: list[str] = field(default_factory=list)
 
     def knows(self, dest: str, digest: str) -> bool:
         """Whether content of that SHA-256 was written at a path."""

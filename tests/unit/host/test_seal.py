@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apphost import http, seal
+from apphost import files as files_
+from apphost import cli, http, seal
 
 SEEN: dict[str, Any] = {
     "packages": {"nginx": "1.22"},
     "apphost": "0a1b2c3d4e5f",
     "memory_mib": 2048,
     "units": {
-        "nginx.service": {"enabled": True, "active": True},
-        "certbot.timer": {"enabled": True, "active": True},
+        "nginx.service": {"enabled": True, "state": "active"},
+        "certbot.timer": {"enabled": True, "state": "active"},
         # Started by its timer, now and then.
-        "shop-health.service": {"enabled": False, "active": True},
+        "shop-health.service": {"enabled": False, "state": "active"},
     },
     "mounts": {"/": 9000},
 }
@@ -28,7 +29,10 @@ QUESTION = {
     **{"connect": "127.0.0.1:443", "name": "shop.example.com", "path": "/ready"},
     **{"status": 200, "json": {"release": "new"}},
 }
-TOLD = {"inputs": "abc", "sources": [], "questions": [QUESTION], "said": ["shop: served"]}
+TOLD = {
+    **{"inputs": "abc", "sources": {"shop": "c"}, "releases": {"shop": "new"}},
+    **{"questions": [QUESTION], "said": ["shop: served"]},
+}
 NOW = 1_800_000_000.0
 
 
@@ -57,8 +61,15 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, files in trees.items():
         for file in files:
             put(tmp_path, file, json.dumps({"database": {"files": ["shop.db"]}}))
-        record = {"files": {f"/{file}": "a hash" for file in files}}
+        written = {f"/{file}": files_.digest(tmp_path / file) for file in files}
+        record = {"files": written, "directories": ["/var/www/acme-challenge"]}
         put(tmp_path, f"var/lib/config-tree/{name}.json", json.dumps(record), 0o600)
+    (tmp_path / "var/www/acme-challenge").mkdir(parents=True)
+    backup = {"directory": str(tmp_path / "var/backups/shop"), "mounts": [str(tmp_path)]}
+    put(tmp_path, "etc/shop/backup.json", json.dumps(backup))
+    put(tmp_path, "var/backups/shop/20261125.tar", "a copy")
+    put(tmp_path, "opt/shop/static/app-7f3a.css", "body {}")
+    put(tmp_path, "opt/shop/releases/new/bin/python", "", 0o755)
     put(tmp_path, "etc/passwd", "root:x:0:0::/root:/bin/sh\n")
     put(tmp_path, "etc/shop/credentials/secret_key", "s3cret", 0o400)
     put(tmp_path, "opt/shop/releases/new/manifest.json", "{}")
@@ -66,12 +77,16 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     put(tmp_path, "opt/shop/state/releases/new.json", "{}")
     put(tmp_path, "var/lib/gunicorn-handover/shop/healthy.json", "{}")
     put(tmp_path, "var/lib/shop/shop.db", "rows")
-    for part in ("fullchain.pem", "privkey.pem"):
-        put(tmp_path, f"etc/letsencrypt/live/shop/{part}", part)
+    put(tmp_path, "etc/letsencrypt/renewal/shop.conf", "authenticator = webroot")
+    for part in ("fullchain", "privkey"):
+        put(tmp_path, f"etc/letsencrypt/archive/shop/{part}1.pem", part)
+        link = tmp_path / f"etc/letsencrypt/live/shop/{part}.pem"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(f"../../archive/shop/{part}1.pem")
     (tmp_path / "etc/ssl/sites").mkdir(parents=True)
     (tmp_path / "etc/ssl/sites/shop").symlink_to("../../letsencrypt/live/shop")
     monkeypatch.setattr(seal, "get", answered({"release": "new"}))
-    seal.write(tmp_path, SEEN, TOLD, NOW)
+    assert seal.write(tmp_path, SEEN, TOLD, NOW) == ""
     return tmp_path
 
 
@@ -98,7 +113,8 @@ def test_what_goes_on_all_the_time_does_not_break_it(host: Path) -> None:
     put(host, "var/log/nginx/access.log", "GET /")
     seen = copy.deepcopy(SEEN)
     seen["mounts"]["/"] = 8000
-    seen["units"]["shop-health.service"]["active"] = False
+    seen["units"]["shop-health.service"]["state"] = "inactive"
+    seen["noexec"] = ["/run/credentials/shop.service"]
     assert broken(host, seen) == ""
 
 
@@ -149,8 +165,54 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "opt/shop/state/handover.json",
     ),
     "a certificate was renewed": (
-        lambda host: put(host, "etc/letsencrypt/live/shop/fullchain.pem", "newer"),
+        lambda host: point(
+            host / "etc/letsencrypt/live/shop/fullchain.pem", "../../archive/shop/fullchain2.pem"
+        ),
         "etc/letsencrypt/live/shop/fullchain.pem",
+    ),
+    "a key is gone": (
+        lambda host: (host / "etc/letsencrypt/archive/shop/privkey1.pem").unlink(),
+        "etc/letsencrypt/archive/shop/privkey1.pem",
+    ),
+    "a renewal that goes another way": (
+        lambda host: put(host, "etc/letsencrypt/renewal/shop.conf", "authenticator = manual"),
+        "etc/letsencrypt/renewal/shop.conf",
+    ),
+    "an empty database": (
+        lambda host: put(host, "var/lib/shop/shop.db", ""),
+        "var/lib/shop/shop.db",
+    ),
+    "no copies any more": (
+        lambda host: (host / "var/backups/shop/20261125.tar").unlink(),
+        "var/backups/shop",
+    ),
+    "a directory of a tree": (
+        lambda host: (host / "var/www/acme-challenge").rmdir(),
+        "var/www/acme-challenge",
+    ),
+    "static files": (
+        lambda host: (host / "opt/shop/static/app-7f3a.css").unlink(),
+        "opt/shop/static",
+    ),
+    "the interpreter": (
+        lambda host: (host / "opt/shop/releases/new/bin/python").unlink(),
+        "opt/shop/releases/new/bin/python",
+    ),
+    "what somebody adds to a unit": (
+        lambda host: put(host, "etc/systemd/system/shop.service.d/x.conf", "[Service]\n"),
+        "etc/systemd/system/shop.service.d",
+    ),
+    "a description that is gone": (
+        lambda host: (host / "etc/shop/application.json").unlink(),
+        "etc/shop/application.json",
+    ),
+    "a description that is damaged": (
+        lambda host: put(host, "etc/shop/application.json", '{"database": null}'),
+        "etc/shop/application.json",
+    ),
+    "a record that is damaged": (
+        lambda host: put(host, "var/lib/config-tree/nginx.json", '{"files": []}', 0o600),
+        "var/lib/config-tree/nginx.json",
     ),
     "a link to another certificate": (
         lambda host: point(host / "etc/ssl/sites/shop", "/nowhere"),
@@ -181,17 +243,67 @@ def test_a_change_breaks_it(host: Path, change: str) -> None:
         ({"apphost": ""}, "fact apphost"),
         ({"memory_mib": 4096}, "fact memory_mib"),
         (
-            {"units": {**SEEN["units"], "nginx.service": {"enabled": True, "active": False}}},
+            {"units": {**SEEN["units"], "nginx.service": {"enabled": True, "state": "inactive"}}},
             "unit nginx.service",
         ),
         (
-            {"units": {**SEEN["units"], "certbot.timer": {"enabled": False, "active": True}}},
+            {"units": {**SEEN["units"], "certbot.timer": {"enabled": False, "state": "active"}}},
             "unit certbot.timer",
         ),
     ],
 )
 def test_what_the_probe_sees_breaks_it(host: Path, change: dict[str, Any], words: str) -> None:
     assert broken(host, {**SEEN, **change}) == f"{words} is not as it was"
+
+
+def test_programs_that_cannot_be_run_any_more_break_it(host: Path) -> None:
+    assert broken(host, {**SEEN, "noexec": ["/opt"]}) == "noexec is not as it was"
+
+
+UNFIT: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "edited meanwhile": (
+        lambda host: put(host, "etc/nginx/nginx.conf", "#"),
+        "the files of nginx are not what was written",
+    ),
+    "pending": (
+        lambda host: put(host, "var/lib/config-tree/nginx.json", '{"pending": true}', 0o600),
+        "the files of nginx are not what was written",
+    ),
+    "another deploy": (
+        lambda host: point(host / "opt/shop/current", "releases/other"),
+        "shop has another release than new by now",
+    ),
+    "a record that nobody can read": (
+        lambda host: put(host, "var/lib/config-tree/nginx.json", "{", 0o600),
+        "nginx.json cannot be read",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_a_host_that_is_not_as_wanted_is_not_sealed(host: Path, case: str) -> None:
+    """And what was noted before is gone."""
+    do, words = UNFIT[case]
+    do(host)
+    assert words in seal.write(host, SEEN, TOLD, NOW)
+    assert seal.read(host) == {}
+
+
+def test_a_worker_that_does_not_stay_up_is_not_sealed(host: Path) -> None:
+    units = {"shop-worker-mail@a-1.service": {"enabled": True, "state": "activating"}}
+    why = seal.write(host, {**SEEN, "units": units}, TOLD, NOW)
+    assert why == "shop-worker-mail@a-1.service is activating"
+
+
+def test_what_does_not_answer_is_not_sealed(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seal, "get", answered({}, 503))
+    assert seal.write(host, SEEN, TOLD, NOW) == "shop.example.com/ready answered 503, not 200"
+
+
+def test_an_application_that_is_half_away_stops_nobody(host: Path) -> None:
+    put(host, "var/lib/config-tree/old-description.json", '{"files": {}}', 0o600)
+    assert seal.write(host, SEEN, TOLD, NOW) == ""
+    assert broken(host) == ""
 
 
 def test_it_is_not_believed_for_ever(host: Path) -> None:
@@ -240,6 +352,28 @@ def test_it_can_be_removed_twice(host: Path) -> None:
     seal.remove(host)
     seal.remove(host)
     assert broken(host) == "no whole run has ended well on this host yet"
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["migrate"], False),
+        (["rollback"], False),
+        (["stop"], False),
+        (["restore", "latest"], False),
+        (["migrate", "--check"], True),
+        (["rollback", "--check"], True),
+        (["handover", "--preview", "new"], True),
+        (["status"], True),
+        (["backup"], True),
+    ],
+)
+def test_what_changes_a_release_or_its_data_removes_it(
+    host: Path, words: list[str], kept: bool
+) -> None:
+    """Also where it fails, which is when it matters."""
+    cli.main("shop", words, host)
+    assert bool(seal.read(host)) is kept
 
 
 def test_it_holds_no_secret(host: Path) -> None:

@@ -59,11 +59,11 @@ gone.service not-found inactive dead gone.service
 busy.service loaded reloading reload Busy
 """
     assert probe.unit_states(listed, {"nginx.service", "certbot.timer"}) == {
-        "nginx.service": {"active": True, "enabled": True},
-        "cron.service": {"active": False, "enabled": False},
-        "broken.service": {"active": False, "enabled": False},
-        "busy.service": {"active": True, "enabled": False},
-        "certbot.timer": {"active": False, "enabled": True},
+        "nginx.service": {"active": True, "enabled": True, "state": "active"},
+        "cron.service": {"active": False, "enabled": False, "state": "inactive"},
+        "broken.service": {"active": False, "enabled": False, "state": "failed"},
+        "busy.service": {"active": True, "enabled": False, "state": "reloading"},
+        "certbot.timer": {"active": False, "enabled": True, "state": "inactive"},
     }
 
 

@@ -11,9 +11,17 @@ from ansible import context
 from ansible.parsing.dataloader import DataLoader
 from ansible.utils.context_objects import CLIArgs
 from ansible_collections.wsgi.host.plugins.action import seal
-from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import application_files, content_id
+from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import source_content
 from conftest import action_of, trusted
 
+PYLOCK = """lock-version = "1.0"
+created-by = "somebody"
+
+[[packages]]
+name = "flask"
+version = "3.0.0"
+wheels = [{url = "https://example.com/flask-3.0.0-py3-none-any.whl", hashes = {sha256 = "00"}}]
+"""
 QUESTION = {"connect": "127.0.0.1:443", "name": "a", "path": "/", "status": 200, "json": {}}
 
 
@@ -30,18 +38,23 @@ class Project:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self.arguments: dict[str, Any] = {"inventory": [str(folder / "inventory")]}
-        self.variables: dict[str, Any] = {"application_journal_size": "1G", "applications": {}}
+        # Beside the project, as the guide has it.
+        self.variables: dict[str, Any] = {
+            "application_journal_size": "1G",
+            "applications": {"shop": {"source": "../shop", "domains": ["shop.example.com"]}},
+        }
         self.seal: dict[str, Any] = {}
-        self.broken = ""
+        self.broken = self.unfit = ""
         self.asked: list[dict[str, Any]] = []
         self.check_mode = False
         self.groups = {"all": ["web1"], "web": ["web1"]}
         self.put("roles/application/tasks/main.yml", "[]\n")
         self.put("inventory/hosts.yml", "web:\n")
         self.put("inventory/group_vars/web/vault.yml", "$ANSIBLE_VAULT;1.1;AES256\n6162\n")
-        self.put("site.yml", "[]\n")
-        self.put("app/app.py", "app = 1\n")
-        self.put("app/requirements.txt", "flask==3.0.0 --hash=sha256:00\n")
+        self.put("ansible.cfg", "")
+        self.put("playbooks/site.yml", "[]\n")
+        self.put("../shop/app.py", "app = 1\n")
+        self.put("../shop/requirements.txt", "flask==3.0.0 --hash=sha256:00\n")
         monkeypatch.setattr(seal, "COLLECTION", folder / "collection")
         self.put("collection/plugins/action/one.py", "")
         self._monkeypatch = monkeypatch
@@ -51,14 +64,10 @@ class Project:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    def source(self) -> dict[str, Any]:
-        app = self.folder / "app"
-        files = application_files(app, seal.EXCLUDE)
-        lock = app / "requirements.txt"
-        return {
-            **{"name": "shop", "directory": str(app), "lock": "", "question": QUESTION},
-            "content": content_id(lock.read_bytes(), files),
-        }
+    def made_of(self) -> dict[str, Any]:
+        """What the role says of the application at the end."""
+        content = source_content(str(self.folder.parent / "shop"), None)
+        return {"name": "shop", "release": "new", "question": QUESTION, "content": content}
 
     def act(self, **arguments: Any) -> dict[str, Any]:
         self._monkeypatch.setattr(context, "CLIARGS", CLIArgs(self.arguments))
@@ -68,7 +77,7 @@ class Project:
             "hostvars": Variables(web1=told),
             "groups": self.groups,
             "inventory_hostname": "web1",
-            "playbook_dir": str(self.folder),
+            "playbook_dir": str(self.folder / "playbooks"),
             "role_path": str(self.folder / "roles/application"),
         }
         action = action_of(
@@ -81,7 +90,7 @@ class Project:
             host = {"distribution": "debian", "distribution_like": []}
             if "told" in wanted:
                 self.seal = wanted["told"]
-                return {"ansible_facts": {"wsgi_host": host}}
+                return {"ansible_facts": {"wsgi_host": host}, "seal": {"broken": self.unfit}}
             broken = self.broken or ("" if self.seal else "there is none")
             if self.seal.get("inputs", wanted["inputs"]) != wanted["inputs"]:
                 broken = "what was given has changed"
@@ -97,13 +106,13 @@ class Project:
     def whole_run(self, **more: Any) -> dict[str, Any]:
         """The first look and the last."""
         inputs = self.act()["inputs"]
-        said = {"applications": [self.source() | more], "said": ["shop: served"]}
+        said = {"applications": [self.made_of() | more], "said": ["shop: served"]}
         return self.act(state="set", inputs=inputs, **said)
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    return Project(tmp_path / "one", monkeypatch)
+    return Project(tmp_path / "one/project", monkeypatch)
 
 
 def test_the_second_run_has_nothing_to_do(project: Project) -> None:
@@ -123,9 +132,9 @@ def test_the_second_run_has_nothing_to_do(project: Project) -> None:
 
 def test_another_clone_of_the_project_knows_it_too(project: Project, tmp_path: Path) -> None:
     project.whole_run()
-    shutil.copytree(project.folder, tmp_path / "two")
-    project.folder = tmp_path / "two"
-    project.arguments = {"inventory": [str(tmp_path / "two/inventory")]}
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    project.folder = tmp_path / "two/project"
+    project.arguments = {"inventory": [str(tmp_path / "two/project/inventory")]}
     assert project.act()["kept"]
 
 
@@ -135,16 +144,17 @@ CHANGES = {
     "a role": lambda project: project.put("roles/application/tasks/main.yml", "# new\n"),
     "a new role": lambda project: project.put("roles/other/tasks/main.yml", ""),
     "a plugin": lambda project: project.put("collection/plugins/action/one.py", "#"),
-    "a playbook": lambda project: project.put("site.yml", "# new\n"),
+    "a playbook": lambda project: project.put("playbooks/site.yml", "# new\n"),
     "the inventory": lambda project: project.put("inventory/hosts.yml", "web: # new\n"),
     "a vault": lambda project: project.put(
         "inventory/group_vars/web/vault.yml", "$ANSIBLE_VAULT;1.1;AES256\n6163\n"
     ),
+    "one more application": lambda project: project.variables["applications"].update(b={}),
     "a host": lambda project: project.groups.update(all=["web1", "web2"], web=["web1", "web2"]),
     "an address": lambda project: project.variables.update(ansible_host="192.0.2.7"),
-    "the source": lambda project: project.put("app/app.py", "app = 2\n"),
-    "a new file": lambda project: project.put("app/new.py", ""),
-    "the lock": lambda project: project.put("app/requirements.txt", "flask==3.0.1\n"),
+    "the source": lambda project: project.put("../shop/app.py", "app = 2\n"),
+    "a new file": lambda project: project.put("../shop/new.py", ""),
+    "the lock": lambda project: project.put("../shop/requirements.txt", "flask==3.0.1\n"),
 }
 
 
@@ -217,11 +227,48 @@ def test_what_the_host_says_goes_first(project: Project) -> None:
     assert project.act()["why"] == "unit nginx.service is not as it was"
 
 
-@pytest.mark.parametrize("content", ["", "another"])
-def test_what_cannot_be_told_again_is_not_sealed(project: Project, content: str) -> None:
-    """Of a repository or after build steps; or the files have changed since the build."""
-    assert "cannot be told again" in project.whole_run(content=content)["msg"]
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("", "shop has hooks or steps"), ("another", "the source of shop has changed")],
+)
+def test_what_cannot_be_told_again_is_not_sealed(
+    project: Project, content: str, words: str
+) -> None:
+    """Hooks want to run each time; or the files have changed since the build."""
+    assert words in project.whole_run(content=content)["msg"]
     assert project.seal == {}
+
+
+@pytest.mark.parametrize("member", [{"repository": "ssh://git/x"}, {"build": [["make"]]}])
+def test_what_is_built_anew_each_time_is_not_sealed(
+    project: Project, member: dict[str, Any]
+) -> None:
+    project.variables["applications"]["shop"]["source"] = {"directory": "../shop", **member}
+    assert project.whole_run()["msg"] == "shop is built anew each time"
+
+
+def test_a_host_that_is_not_as_wanted_is_told(project: Project) -> None:
+    project.unfit = "shop-worker-mail@a-1.service is activating"
+    assert project.whole_run()["msg"] == project.unfit
+
+
+def test_a_lock_of_another_tool_is_told_again(project: Project) -> None:
+    """Its hash is that of what it is exported to."""
+    (project.folder / "../shop/requirements.txt").unlink()
+    project.put("../shop/pylock.toml", PYLOCK)
+    project.whole_run()
+    assert project.act()["kept"]
+
+
+def test_an_application_that_a_role_describes(project: Project) -> None:
+    source = "{{ (role_path ~ '/../../../shop') | realpath }}"
+    told = f'shop_application:\n  source: "{source}"\n'
+    project.put("roles/shop/vars/main.yml", told)
+    project.variables["applications"] = {"shop": {"role": "shop"}}
+    project.whole_run()
+    assert project.act()["kept"]
+    project.put("../shop/app.py", "app = 2\n")
+    assert project.act()["why"] == "the source of shop has changed"
 
 
 def test_check_mode_seals_nothing(project: Project) -> None:
@@ -233,6 +280,23 @@ def test_check_mode_seals_nothing(project: Project) -> None:
 def test_a_host_does_not_say_where_to_look(project: Project) -> None:
     """It would have the control node read whatever there is."""
     project.whole_run()
-    project.seal["sources"][0]["directory"] = "/"
-    result = project.act()
-    assert (result["kept"], result["why"]) == (False, "the source of shop is not where it was")
+    assert list(project.seal["sources"]) == ["shop"]
+    assert str(project.folder.parent) not in str(project.seal)
+    project.seal["sources"]["/etc"] = "x"
+    assert project.act()["why"] == "other applications are described"
+
+
+def test_facts_of_an_earlier_play_do_not_count(project: Project) -> None:
+    project.whole_run()
+    project.variables["wsgi_host"] = {"mounts": {"/": 1}}
+    project.variables["ansible_facts"] = {"found": 1}
+    project.variables["found"] = 1
+    assert project.act()["kept"]
+
+
+def test_a_variable_that_is_made_of_others_names_a_file(project: Project) -> None:
+    project.put("ca.pem", "one")
+    project.variables |= {"place": str(project.folder), "certbot_ca_file": "{{ place }}/ca.pem"}
+    project.whole_run()
+    project.put("ca.pem", "two")
+    assert not project.act()["kept"]

@@ -5,27 +5,27 @@ What the options mean is documented with the module, `plugins/modules/seal.py`.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
+from ansible import constants as C
 from ansible import context
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.release import __version__
-from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import (
-    EXCLUDE,
-    application_files,
-    content_id,
-)
+from ansible.utils.display import Display
+from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import project_of, source_content
+from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import located
 from ansible_collections.wsgi.host.plugins.plugin_utils.host import FACT, play_of, probed
-from ansible_collections.wsgi.host.plugins.plugin_utils.locks import BundleError, lock_in
-from ansible_collections.wsgi.host.plugins.plugin_utils.roles import role_directory
+from ansible_collections.wsgi.host.plugins.plugin_utils.locks import BundleError
+from ansible_collections.wsgi.host.plugins.plugin_utils.roles import content_of, role_directory
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import UNPREDICTABLE
 
 COLLECTION = Path(__file__).parents[2]
@@ -40,6 +40,7 @@ MAGIC = frozenset(
         *("inventory_file", "inventory_dir", "role_path", "role_name", "discovered_interpreter"),
     }
 )
+EVERYTHING = "it is to look at everything"
 # A variable's value that names a file of the control node stands for its content, up to this size.
 NAMED_BYTES = 2**20
 
@@ -69,23 +70,26 @@ class ActionModule(ActionBase):
 
     def _kept(self, hours: float, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Whether nothing has changed since the last whole run."""
-        why, inputs = _only_a_part(), ""
         if hours <= 0:
-            why = "it is to look at everything"
+            return {"changed": False, "kept": False, "why": EVERYTHING, "inputs": ""}
+        why, inputs = _only_a_part(), ""
         if not why:
             try:
                 inputs = self._inputs(task_vars)
             except (AnsibleError, OSError) as error:
                 why = f"what it was given cannot be told ({str(error).splitlines()[0]})"
         if why:
-            return {"changed": False, "kept": False, "why": why, "inputs": ""}
+            return {"changed": False, "kept": False, "why": why, "inputs": "", "msg": why}
         result = probed(self, task_vars, seal={"hours": hours, "inputs": inputs})
         if result.get("failed") or result.get("unreachable"):
             return result
         seal = result["seal"]
         why = seal["broken"]
         if not why:
-            why = self._sources(seal["sources"], task_vars)
+            why = self._changed(seal["sources"], task_vars)
+        if why:
+            host = task_vars.get("inventory_hostname")
+            Display().display(f"Everything is looked at on {host}: {why}.")
         host = {**result["ansible_facts"][FACT], "play": play_of(self)}
         return {
             "changed": False,
@@ -101,40 +105,68 @@ class ActionModule(ActionBase):
     def _set(self, args: Mapping[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Note how the host is after a whole run."""
         quiet = {"changed": False, "_ansible_verbose_override": True}
-        base = Path(str(task_vars.get("playbook_dir") or "."))
-        sources = []
-        for each in args["applications"]:
-            source, content = _source_of(each, base), each["content"]
-            if not content or next(_changed_sources([source], base), ""):
-                # A repository, build steps, or files that have changed since the build.
-                return {**quiet, "msg": f"What {each['name']} is made of cannot be told again."}
-            sources.append(source)
         if not args["inputs"] or self._task.check_mode:
             return {**quiet, "msg": "Only a whole run seals a host."}
-        told = {
-            "inputs": args["inputs"],
-            "sources": sources,
-            "questions": [each["question"] for each in args["applications"]],
-            "said": args["said"],
-        }
-        result = probed(self, task_vars, seal={"told": told})
-        if result.get("failed") or result.get("unreachable"):
-            return result
-        return quiet
+        sources = {each["name"]: each["content"] for each in args["applications"]}
+        why = self._changed(sources, task_vars)
+        if not why:
+            told = {
+                "inputs": args["inputs"],
+                "sources": sources,
+                "releases": {each["name"]: each["release"] for each in args["applications"]},
+                "questions": [each["question"] for each in args["applications"]],
+                "said": args["said"],
+            }
+            result = probed(self, task_vars, seal={"told": told})
+            if result.get("failed") or result.get("unreachable"):
+                return result
+            why = result["seal"]["broken"]
+        if why:
+            Display().display(f"The next run looks at everything again: {why}.")
+        return {**quiet, "msg": why}
 
-    def _sources(self, sources: Iterable[Mapping[str, str]], task_vars: dict[str, Any]) -> str:
-        """Why an application is not made of what it was. No host says where to look."""
-        base = Path(str(task_vars.get("playbook_dir") or "."))
+    def _changed(self, sources: Mapping[str, str], task_vars: dict[str, Any]) -> str:
+        """Why an application is not made of what it was, empty if all are.
+
+        Where they are is what the variables of this run say: no host tells where to look.
+        """
         own = task_vars["hostvars"].raw_get(task_vars["inventory_hostname"])
-        told = {(base / os.path.expanduser(text)).resolve() for text in _paths(own)}
-        project = role_directory(self._loader, task_vars, "application").parents[1].resolve()
-        for source in sources:
-            for key in ("directory", "lock"):
-                path = (base / str(source.get(key) or ".")).resolve()
-                known = path in told or any(parent in told for parent in path.parents)
-                if source.get(key) and not known and not path.is_relative_to(project):
-                    return f"the source of {source.get('name')} is not where it was"
-        return next(_changed_sources(sources, base), "")
+        try:
+            described = self._templar.template(own.get("applications")) or {}
+        except AnsibleError as error:
+            return f"applications cannot be computed ({str(error).splitlines()[0]})"
+        if set(described) != set(sources):
+            return "other applications are described"
+        project = str(project_of(Path(str(task_vars.get("playbook_dir") or "."))))
+        for name, content in sources.items():
+            if not content:
+                return f"{name} has hooks or steps, which a look does not take the place of"
+            told = self._source(described[name], task_vars)
+            if told.get("repository") or told.get("build"):
+                return f"{name} is built anew each time"
+            places = located(told, project)
+            try:
+                found = source_content(places.get("directory"), places.get("lock"))
+            except (BundleError, OSError, ValueError) as error:
+                return f"the source of {name} cannot be read ({error})"
+            if found != content:
+                return f"the source of {name} has changed"
+        return ""
+
+    def _source(self, entry: Mapping[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """What a description says of where its application comes from, over what its role says."""
+        role = entry.get("role")
+        base: Any = {}
+        if role:
+            directory = role_directory(self._loader, task_vars, str(role))
+            brought = content_of(self._loader, directory / "vars" / "main.yml")
+            variables = {**task_vars, "role_path": str(directory)}
+            templar = self._templar.copy_with_new_env(available_variables=variables)
+            base = templar.template((brought.get(f"{role}_application") or {}).get("source"))
+        found: dict[str, Any] = {}
+        for told in (base, entry.get("source")):
+            found |= {"directory": told} if isinstance(told, str) else dict(told or {})
+        return found
 
     # What a run is given
 
@@ -151,20 +183,32 @@ class ActionModule(ActionBase):
         yield __version__
         yield repr(sorted((name, list(hosts)) for name, hosts in task_vars["groups"].items()))
         own = task_vars["hostvars"].raw_get(task_vars["inventory_hostname"])
+        facts = {FACT, *(own.get("ansible_facts") or {})}
         for name in sorted(own):
-            private = name.startswith(("_", "ansible_")) and not CONNECTION.match(name)
-            if name in MAGIC or private:
+            private = name.startswith(("__", "ansible_")) and not CONNECTION.match(name)
+            if private or name in MAGIC or name in facts:
                 continue
             value = own[name]
             text = repr(value)
             if UNPREDICTABLE.search(text):
                 value = self._templar.template(value)
                 text = repr(value)
+            elif "{{" in text:
+                # One that is made of what a role computes later names no file yet.
+                with contextlib.suppress(AnsibleError):
+                    value = self._templar.template(value)
             yield name
             yield text
             yield from _named_files(value, base)
-        roles = role_directory(self._loader, task_vars, "application").parent
-        for place in (roles, COLLECTION, *_inventories(), base / "group_vars", base / "host_vars"):
+        roles = [role_directory(self._loader, task_vars, "application").parent]
+        roles += map(Path, C.config.get_config_value("DEFAULT_ROLES_PATH"))
+        for place in (
+            *dict.fromkeys(roles),
+            COLLECTION,
+            *_inventories(),
+            base / "group_vars",
+            base / "host_vars",
+        ):
             yield from _tree(place)
         for path in sorted(base.glob("*.yml")):
             yield _content(path)
@@ -187,28 +231,6 @@ def _moment(seconds: float) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
-def _source_of(application: Mapping[str, Any], base: Path) -> dict[str, str]:
-    """Where an application comes from, as each control node finds it from its playbooks."""
-    places = {
-        key: os.path.relpath(application[key], base) if application[key] else ""
-        for key in ("directory", "lock")
-    }
-    return {"name": application["name"], **places, "content": application["content"]}
-
-
-def _changed_sources(sources: Iterable[Mapping[str, str]], base: Path) -> Iterator[str]:
-    for source in sources:
-        directory = base / source["directory"] if source["directory"] else None
-        try:
-            lock = base / source["lock"] if source["lock"] else lock_in(directory or Path())
-            files = application_files(directory, EXCLUDE) if directory else {}
-            found = content_id(lock.read_bytes(), files)
-        except (BundleError, OSError):
-            found = ""
-        if found != source["content"]:
-            yield f"the source of {source['name']} has changed"
-
-
 def _inventories() -> Iterator[Path]:
     """Files that say what hosts there are, and their variables."""
     for source in context.CLIARGS.get("inventory") or ():
@@ -227,8 +249,9 @@ def _tree(place: Path) -> Iterator[str]:
         directories[:] = sorted(name for name in directories if name != "__pycache__")
         for name in sorted(names):
             path = Path(folder, name)
-            yield str(path.relative_to(place))
-            yield _content(path)
+            if path.is_file():
+                yield str(path.relative_to(place))
+                yield _content(path)
 
 
 def _content(path: Path) -> str:
@@ -237,20 +260,13 @@ def _content(path: Path) -> str:
 
 def _named_files(value: Any, base: Path) -> Iterator[str]:
     """The contents of files that a variable's value names."""
-    for text in _paths(value):
-        path = base / os.path.expanduser(text)
-        if path.is_file() and path.stat().st_size <= NAMED_BYTES:
-            yield _content(path)
-
-
-def _paths(value: Any) -> Iterator[str]:
-    """All text in a value that may be a path."""
     if isinstance(value, Mapping):
-        for name, item in value.items():
-            if name not in MAGIC:
-                yield from _paths(item)
+        for item in value.values():
+            yield from _named_files(item, base)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _paths(item)
-    elif isinstance(value, str) and "/" in value and len(value) < 1024 and "\n" not in value:
-        yield value
+            yield from _named_files(item, base)
+    elif isinstance(value, str) and 0 < len(value) < 1024 and "\n" not in value:
+        path = base / os.path.expanduser(value)
+        if path.is_file() and path.stat().st_size <= NAMED_BYTES:
+            yield _content(path)

@@ -187,18 +187,20 @@ def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
             os.chmod(entry["path"], entry["mode"])
         digests = {file.dest: digest(file.content or b"") for file in wanted}
         pending = (record.pending or differs) and module.params["settle"]
-        if differs or digests != record.files:
+        paths = [entry["path"] for entry in module.params["directories"]]
+        if differs or digests != record.files or paths != record.directories:
             kept = records.keep_copies(name, changes)
             secret = sorted(file.dest for file in wanted if file.secret)
             either = sorted({*secret, *record.secret})
             settled = record.settled
             trees.write(
                 records.record_of(name),
-                Record(record.files, digests, record.inputs, pending, either, settled),
+                Record(record.files, digests, record.inputs, pending, either, settled, paths),
             )
             swapping.swap(module, changes)
             trees.write(
-                records.record_of(name), Record(digests, {}, inputs, pending, secret, settled)
+                records.record_of(name),
+                Record(digests, {}, inputs, pending, secret, settled, paths),
             )
     reporting.warn_of_edits(module, name, changes, kept)
     unfinished = record.pending and module.params["settle"]

@@ -88,8 +88,8 @@ ansible_facts:
         packages: {description: Version of each installed package by name., type: dict}
         units:
           description: >-
-            C(active) and C(enabled) of each service, socket and timer that systemd has loaded or that is
-            enabled.
+            C(active), C(enabled) and C(state), systemd's word for it, of each service, socket and timer that
+            systemd has loaded or that is enabled.
           type: dict
         apphost:
           description: Version of the package that M(wsgi.host.apphost) installs; empty if none is there.
@@ -294,16 +294,20 @@ def enabled_units(roots: Iterable[str]) -> set[str]:
     }
 
 
-def unit_states(listed: str, enabled: set[str]) -> dict[str, dict[str, bool]]:
+def unit_states(listed: str, enabled: set[str]) -> dict[str, dict[str, Any]]:
     """Units by name, from `systemctl list-units` and the names of those that are enabled."""
     units = {}
     for line in listed.splitlines():
         columns = line.split(None, 4)
         if len(columns) >= 4 and columns[1] != "not-found":
             name = columns[0]
-            units[name] = {"active": columns[2] in ACTIVE_STATES, "enabled": name in enabled}
+            units[name] = {
+                "active": columns[2] in ACTIVE_STATES,
+                "enabled": name in enabled,
+                "state": columns[2],
+            }
     for name in enabled - set(units):
-        units[name] = {"active": False, "enabled": True}
+        units[name] = {"active": False, "enabled": True, "state": "inactive"}
     return units
 
 
@@ -544,7 +548,7 @@ def main() -> None:
     result: dict[str, Any] = {}
     if wanted.get("told") is not None:
         if not module.check_mode:
-            seal.write(Path("/"), seen, wanted["told"], time.time())
+            result["seal"] = {"broken": seal.write(Path("/"), seen, wanted["told"], time.time())}
     elif wanted.get("hours") is not None:
         found = seal.read(Path("/"))
         why = seal.broken(Path("/"), found, seen, wanted, time.time())

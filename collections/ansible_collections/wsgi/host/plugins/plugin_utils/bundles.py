@@ -92,6 +92,22 @@ def content_id(lock: bytes, files: dict[str, Path]) -> str:
     return inputs_id(lock, files, "", "")
 
 
+def source_content(directory: str | None, lock: str | None) -> str:
+    """Return the content id of an application without build steps, without making anything.
+
+    Args:
+        directory: of its source, if it has any.
+        lock: its lock file, below the directory if there is one.
+
+    Raises BundleError or OSError where it cannot be read.
+    """
+    source = Path(directory).resolve() if directory else None
+    path = (source or Path()) / lock if lock else lock_in(source or Path())
+    text = as_requirements(path, find_uv())
+    files = application_files(source, EXCLUDE) if source else {}
+    return content_id(path.read_bytes() if text is None else text.encode(), files)
+
+
 def revision(directory: Path, paths: list[Path]) -> str | None:
     """Return the commit of `directory`'s repository, with -dirty if one of `paths` differs."""
 
