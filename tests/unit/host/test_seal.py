@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apphost import files as files_
 from apphost import cli, http, seal
+from apphost import files as files_
 
 SEEN: dict[str, Any] = {
     "packages": {"nginx": "1.22"},
