@@ -240,6 +240,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a wait of less than nothing": ({"application_lock_wait": -1}, "is not a number of seconds"),
     "a wait of a while": ({"application_lock_wait": "a while"}, "is not a number of seconds"),
+    "a seal for a while": ({"application_seal_hours": "a while"}, "is not a number of hours"),
     "another form of a status": ({"application_status_format": "xml"}, "use one of table, json"),
     "a word for a number": (
         toll_app(health={"time_limit_seconds": "soon"}),
@@ -369,6 +370,7 @@ GOOD = {
     "one host at a time": Case({**toll_app(), "application_serial": 1}),
     "one host at a time, from the command line": Case({**toll_app(), "application_serial": "1"}),
     "a wait, from the command line": Case({**toll_app(), "application_lock_wait": "60"}),
+    "no seal, from the command line": Case({**toll_app(), "application_seal_hours": "0"}),
     "a share of the hosts": Case({**toll_app(), "application_serial": "25%"}),
     "one host, then more": Case({**toll_app(), "application_serial": [1, 5, "100%"]}),
     "a bundle and its hash": Case(
