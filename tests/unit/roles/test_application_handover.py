@@ -111,6 +111,7 @@ class Fleet:
                 "name": name,
                 "domains": [f"{name}.example.com"],
                 "health": health,
+                "hooks": {},
                 "https_port": port,
                 "address": f"https://{name}.example.com/",
             }
@@ -221,6 +222,9 @@ class Fleet:
             "applications": {name: {} for name in names},
             "__application_descriptions": self.described,
             "__application_forgotten": [],
+            "__application_bundles": {
+                "results": [{"__application_each": name, "bundle": {}} for name in names]
+            },
             **self.variables,
             **variables,
         }
