@@ -376,5 +376,18 @@ def test_what_changes_a_release_or_its_data_removes_it(
     assert bool(seal.read(host)) is kept
 
 
+def test_who_may_not_remove_it_goes_on(
+    host: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A unit in its sandbox, such as the handover's and the health check's."""
+
+    def refuse(_: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(seal, "remove", refuse)
+    cli.main("shop", ["rollback"], host)
+    assert "Read-only" not in capsys.readouterr().err
+
+
 def test_it_holds_no_secret(host: Path) -> None:
     assert "s3cret" not in (host / seal.SEAL).read_text()
