@@ -26,7 +26,8 @@ VERSION = "1"
 STATE = Path(os.environ["STATE_DIRECTORY"])
 UPLOADS = STATE / "uploads"
 ROWS = STATE / "desk.db"
-QUEUE = redis.asyncio.Redis.from_url(os.environ["REDIS_URL"])
+# A busy machine is late, which is no fault of the queue: by default the client gives up after 5 s.
+QUEUE = redis.asyncio.Redis.from_url(os.environ["REDIS_URL"], socket_timeout=60)
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
