@@ -22,7 +22,7 @@ from ansible.plugins.action import ActionBase
 from ansible.release import __version__
 from ansible.utils.display import Display
 from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import project_of, source_content
-from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import located
+from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import in_full, located, merged
 from ansible_collections.wsgi.host.plugins.plugin_utils.host import FACT, play_of, probed
 from ansible_collections.wsgi.host.plugins.plugin_utils.locks import BundleError
 from ansible_collections.wsgi.host.plugins.plugin_utils.roles import content_of, role_directory
@@ -88,8 +88,8 @@ class ActionModule(ActionBase):
         if not why:
             why = self._changed(seal["sources"], task_vars)
         if why:
-            host = task_vars.get("inventory_hostname")
-            Display().display(f"Everything is looked at on {host}: {why}.")
+            name = task_vars.get("inventory_hostname")
+            Display().display(f"Everything is looked at on {name}: {why}.")
         host = {**result["ansible_facts"][FACT], "play": play_of(self)}
         return {
             "changed": False,
@@ -156,17 +156,16 @@ class ActionModule(ActionBase):
     def _source(self, entry: Mapping[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """What a description says of where its application comes from, over what its role says."""
         role = entry.get("role")
-        base: Any = {}
+        base: dict[str, Any] = {}
         if role:
             directory = role_directory(self._loader, task_vars, str(role))
             brought = content_of(self._loader, directory / "vars" / "main.yml")
             variables = {**task_vars, "role_path": str(directory)}
             templar = self._templar.copy_with_new_env(available_variables=variables)
-            base = templar.template((brought.get(f"{role}_application") or {}).get("source"))
-        found: dict[str, Any] = {}
-        for told in (base, entry.get("source")):
-            found |= {"directory": told} if isinstance(told, str) else dict(told or {})
-        return found
+            told = brought.get(f"{role}_application") or {}
+            base = {"source": templar.template(told["source"])} if "source" in told else {}
+        source: dict[str, Any] = merged(in_full(base), in_full(entry)).get("source") or {}
+        return source
 
     # What a run is given
 
