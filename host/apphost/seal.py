@@ -59,10 +59,11 @@ def noted(host: Path, seen: Mapping[str, Any]) -> dict[str, str]:
     for name, unit in seen["units"].items():
         if unit["enabled"]:
             found[f"unit {name}"] = unit["state"]
-    for application in _applications(host):
+    applications = _applications(host)
+    for application in applications:
         found.update(_data(application))
         found[f"files in {application.root}/static"] = _digest(repr(_sizes(application)))
-    for path in sorted(set(_paths(host))):
+    for path in sorted({*_paths(host), *(each for one in applications for each in _of(one))}):
         found[str(path)] = _state(path, listed=bool(LISTED.match(os.path.relpath(path, host))))
     return found
 
@@ -125,8 +126,6 @@ def _paths(host: Path) -> Iterator[Path]:
             yield from sorted(path.parent.glob(f"{path.name}.d"))
             yield from sorted(path.parent.glob(f"{path.name}.d/*"))
         yield from (host / name.lstrip("/") for name in _names(told.get("directories")))
-    for application in _applications(host):
-        yield from _of(application)
     for link in sorted((host / "etc/ssl/sites").glob("*")):
         for part in ("fullchain.pem", "privkey.pem"):
             # certbot's are links to links.
@@ -203,7 +202,8 @@ def _unfit(host: Path, seen: Mapping[str, Any], told: Mapping[str, Any]) -> str:
     """Why a host is not as the run that ends wanted it."""
     for record in sorted((host / RECORDS).glob("*.json")):
         try:
-            if trees.read(record).pending or not trees.is_there(record, host):
+            written = trees.read(record)
+            if written.pending or not trees.holds(written, host):
                 return f"the files of {record.stem} are not what was written"
         except (HostError, OSError, TypeError, ValueError, AttributeError) as error:
             return str(error)

@@ -71,7 +71,7 @@ def settle(path: Path, host: Path | None = None) -> None:
     if not path.exists():
         return
     record = read(path)
-    if host is not None and not _is_there(record, host):
+    if host is not None and not holds(record, host):
         return
     if record.pending or record.settled != record.files:
         record.pending = False
@@ -81,10 +81,11 @@ def settle(path: Path, host: Path | None = None) -> None:
 
 def is_there(path: Path, host: Path) -> bool:
     """Whether what was written is still there, below the root of the file system `host`."""
-    return not path.exists() or _is_there(read(path), host)
+    return not path.exists() or holds(read(path), host)
 
 
-def _is_there(record: Record, host: Path) -> bool:
+def holds(record: Record, host: Path) -> bool:
+    """Whether what a record says was written is still there."""
     for dest, digest in record.files.items():
         file = host / dest.lstrip("/")
         if not file.is_file() or files.digest(file) != digest:
