@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
-from ansible.plugins.action import ActionBase
 from ansible_collections.wsgi.host.plugins.module_utils.apphost import installation
+from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import KeptModules
 
 PACKAGE = Path(__file__).parents[1] / "module_utils" / "apphost"
 
@@ -27,7 +27,7 @@ def packed() -> tuple[str, str]:
     return installation.digest(content), base64.b64encode(zlib.compress(text.encode())).decode()
 
 
-class ActionModule(ActionBase):
+class ActionModule(KeptModules):
     """Compares with what the host was seen to have, and sends the package where it is another."""
 
     TRANSFERS_FILES = False

@@ -10,8 +10,8 @@ from typing import Any
 
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import KeptModules
 
 LOOK = 10.0  # seconds that one trip to the host waits
 OWN = frozenset({"name", "state", "purge", "lock_timeout", "cache_valid_time", "policy_rc_d"})
@@ -19,7 +19,7 @@ OWN = frozenset({"name", "state", "purge", "lock_timeout", "cache_valid_time", "
 display = Display()
 
 
-class ActionModule(ActionBase):
+class ActionModule(KeptModules):
     """The action behind wsgi.host.apt."""
 
     TRANSFERS_FILES = False

@@ -15,8 +15,8 @@ from typing import Any
 
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
 from ansible.errors import AnsibleActionFail, AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
+from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import KeptModules
 
 MANAGED = "This file is managed by Ansible: a change made by hand is reported and replaced."
 
@@ -36,7 +36,7 @@ SOURCE_KEYS = {"source", "dest", "mode", "owner", "group", "secret"}
 SOURCE_OF_CONTENT = ("template", "content", "random")
 
 
-class ActionModule(ActionBase):
+class ActionModule(KeptModules):
     """Renders the tree here and sends it whole; the module compares, checks and swaps."""
 
     TRANSFERS_FILES = False

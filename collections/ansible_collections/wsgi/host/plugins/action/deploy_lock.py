@@ -10,14 +10,14 @@ from typing import Any
 
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible_collections.wsgi.host.plugins.plugin_utils.control import is_gone, this_run, whoami
+from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import KeptModules
 
 MODULE = "wsgi.host.deploy_lock"
 POLL_SECONDS = 1.0
 
 
-class ActionModule(ActionBase):
+class ActionModule(KeptModules):
     """The action behind wsgi.host.deploy_lock: one trip if nobody else holds the lock."""
 
     _supports_check_mode = True

@@ -11,12 +11,12 @@ from typing import Any
 
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
 from ansible.errors import AnsibleActionFail, AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible.template import Templar
 from ansible_collections.wsgi.host.plugins.plugin_utils import descriptions, families
 from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import project_of
 from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import filled, merged
 from ansible_collections.wsgi.host.plugins.plugin_utils.host import FACT, looked_at
+from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import KeptModules
 from ansible_collections.wsgi.host.plugins.plugin_utils.roles import (
     content_of,
     defaults_of,
@@ -28,7 +28,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.roles import (
 SERVICE_ROLE = "gunicorn_systemd"
 
 
-class ActionModule(ActionBase):
+class ActionModule(KeptModules):
     """Changes nothing, and makes no trip where the host was looked at before."""
 
     TRANSFERS_FILES = False

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
-from ansible.plugins.action import ActionBase
 from ansible_collections.wsgi.host.plugins.plugin_utils import families
 from ansible_collections.wsgi.host.plugins.plugin_utils.host import FACT, probed
+from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import KeptModules
 
 
-class ActionModule(ActionBase):
+class ActionModule(KeptModules):
     """The action behind wsgi.host.packages."""
 
     TRANSFERS_FILES = False

@@ -15,12 +15,12 @@ from typing import Any
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.parsing.vault import EncryptedString
-from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import module_loader
 from ansible.template import Templar, trust_as_template
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.wsgi.host.plugins.plugin_utils import families
 from ansible_collections.wsgi.host.plugins.plugin_utils.host import FACT, known, looked_at
+from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import KeptModules
 from ansible_collections.wsgi.host.plugins.plugin_utils.roles import (
     content_of,
     defaults_of,
@@ -44,7 +44,7 @@ LATE = frozenset({"rules", "each", "free_disk", "executable", "modules", "ports"
 FIXED = frozenset({FACT, "ansible_facts", "groups", "group_names", "play_hosts", "role_path"})
 
 
-class ActionModule(ActionBase):
+class ActionModule(KeptModules):
     """Finds every problem with a role's variables and the host; changes nothing."""
 
     TRANSFERS_FILES = False

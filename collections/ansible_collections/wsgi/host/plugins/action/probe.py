@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
-from ansible.plugins.action import ActionBase
 from ansible_collections.wsgi.host.plugins.plugin_utils.host import probed
+from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import KeptModules
 
 
-class ActionModule(ActionBase):
+class ActionModule(KeptModules):
     """The families are files of the control node, which the host does not have."""
 
     TRANSFERS_FILES = False

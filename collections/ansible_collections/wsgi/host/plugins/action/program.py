@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
-from ansible.plugins.action import ActionBase
+from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import KeptModules
 from ansible_collections.wsgi.host.plugins.plugin_utils.reach import run_module
 
 
-class ActionModule(ActionBase):
+class ActionModule(KeptModules):
     """Runs the module as it is."""
 
     TRANSFERS_FILES = False

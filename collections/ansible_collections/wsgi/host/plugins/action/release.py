@@ -11,8 +11,8 @@ from typing import Any
 
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible_collections.wsgi.host.plugins.plugin_utils.control import whoami
+from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import KeptModules
 
 # What only the record of a release tells; older bundles lack some of it.
 TOLD = ("content", "revision", "lock_hash", "built_by", "contents")
@@ -20,7 +20,7 @@ NEEDED = ("name", "id", "python", "architecture", "archive", "built", "sha256", 
 MODULE = "wsgi.host.release"
 
 
-class ActionModule(ActionBase):
+class ActionModule(KeptModules):
     """The action behind wsgi.host.release: one trip if the host has the release."""
 
     _supports_check_mode = True

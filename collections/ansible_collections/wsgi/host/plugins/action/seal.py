@@ -18,12 +18,12 @@ import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401
 from ansible import constants as C
 from ansible import context
 from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible.release import __version__
 from ansible.utils.display import Display
 from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import project_of, source_content
 from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import in_full, located, merged
 from ansible_collections.wsgi.host.plugins.plugin_utils.host import FACT, play_of, probed
+from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import KeptModules
 from ansible_collections.wsgi.host.plugins.plugin_utils.locks import BundleError
 from ansible_collections.wsgi.host.plugins.plugin_utils.roles import content_of, role_directory
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import UNPREDICTABLE
@@ -45,7 +45,7 @@ EVERYTHING = "it is to look at everything"
 NAMED_BYTES = 2**20
 
 
-class ActionModule(ActionBase):
+class ActionModule(KeptModules):
     """Changes nothing but the seal itself."""
 
     TRANSFERS_FILES = False
