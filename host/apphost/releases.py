@@ -23,6 +23,7 @@ import os
 import re
 import shutil
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ from . import files, interpreter, jobs, records, schema
 from .answer import Answer, short_revision, short_time, table
 from .application import Application
 from .errors import HostError, RefusedError, UsageError
+from .handover.config import Config
+from .handover.waiting import wait_for_others
+from .systemd import Systemd
 
 ID = re.compile(r"[0-9A-Za-z_][\w.-]*")
 # A release that is being removed; the module that installs releases removes what a killed run left.
@@ -256,14 +260,18 @@ def verify(application: Application, name: str) -> Answer:
     return Answer(f"{name} is what was installed, {len(manifest['files'])} files.")
 
 
-def suits(application: Application, name: str) -> Answer:
-    """Ask a release whether it works with the database as it is. Raises RefusedError if not."""
-    release = named(all_of(application), name)
+def require_start(release: Release) -> None:
+    """Raise RefusedError where a release has lost its interpreter."""
     if release["cannot_start"]:
         raise RefusedError(
-            f"Release {name} cannot start: {release['cannot_start']}. Name another one, or deploy "
-            f"its revision again, which builds it for the Python of this host."
+            f"Release {release['id']} cannot start: {release['cannot_start']}. Name another one, "
+            f"or deploy its revision again, which builds it for the Python of this host."
         )
+
+
+def suits(application: Application, name: str) -> Answer:
+    """Ask a release whether it works with the database as it is. Raises RefusedError if not."""
+    require_start(named(all_of(application), name))
     if not schema.is_known(application, name):
         return Answer(f"{name} has no database.")
     status = schema.ask(application, name)
@@ -325,6 +333,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("what", nargs="?", default="list", choices=("list", *NAMED, "prune"))
     add("id", nargs="?", default="", metavar="ID", help=f"a release, for {', '.join(NAMED)}")
     add(
+        "--settled",
+        dest="settled_seconds",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="list: wait until no handover is under way, for so long",
+    )
+    add(
         "--keep",
         type=_count,
         default=3,
@@ -367,5 +383,8 @@ def run(application: Application, options: argparse.Namespace) -> Answer:
             check=options.check,
         )
     if what == "list":
+        if options.settled_seconds:
+            end = time.monotonic() + options.settled_seconds
+            wait_for_others(Config.read(application), Systemd(application.host), end)
         return listing(application)
     return {"show": show, "suits": suits, "verify": verify}[what](application, name)

@@ -49,8 +49,9 @@ def run(application: Application, options: argparse.Namespace) -> Answer:
     facts = {"release": target, "previous": live["id"]}
     if target == live["id"]:
         return Answer(f"{target} is live already.", facts=facts)
-    releases.suits(application, target)
+    releases.require_start(releases.named(known, target))
     if options.check:
+        releases.suits(application, target)
         return Answer(f"Would roll back from {live['id']} to {target}.", changed=True, facts=facts)
     by = options.by or releases.operator()
     reason = options.reason or f"rolled back to {target}"
@@ -92,7 +93,8 @@ def hand_over(
     Raises HostError where it fails; the mark is gone then if the release is still live.
     """
     argv = [
-        *(str(application.command), "handover", target, "--json"),
+        # Meanwhile it is asked whether the database suits it.
+        *(str(application.command), "handover", target, "--if-suits", "--json"),
         *("--reason", reason, "--by", by, "--wait", str(WAIT_SECONDS)),
     ]
     try:

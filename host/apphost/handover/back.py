@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 
 from .. import records
-from ..errors import FAILED
+from ..errors import FAILED, REFUSED
 from ..systemd import SystemdError
 from ..times import stamp
 from . import workers
@@ -15,6 +15,7 @@ from .judge import JudgedBadError
 from .service import Service
 from .settings import Healthy
 from .state import Result, State
+from .suiting import UnsuitedError
 from .switch import open_standby, stand_in, start_main
 
 
@@ -51,6 +52,24 @@ def reject(service: Service, state: State, bad: JudgedBadError) -> Result:
         bad.journal,
         service.seconds,
         FAILED,
+    )
+
+
+def withdraw(service: Service, state: State, unsuited: UnsuitedError) -> Result:
+    """End what no client has seen. The release is no worse than before."""
+    stage = state.stage
+    service.report(f"  {stage}: {unsuited}")
+    outcome = go_back(service, state)
+    with contextlib.suppress(OSError):
+        service.add_history("taken back", state, None, stage=stage, fault=str(unsuited))
+    return Result(
+        False,
+        f"{unsuited} {outcome}",
+        state.release,
+        state.previous,
+        stage=stage,
+        seconds=service.seconds,
+        code=REFUSED,
     )
 
 

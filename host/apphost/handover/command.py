@@ -31,6 +31,7 @@ from .config import Config
 from .plan import live_and_healthy, make_plan
 from .service import Service
 from .state import Result, State
+from .waiting import wait_for_others
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +40,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "release", nargs="?", type=_release, help="the current one again if left out"
     )
     parser.add_argument("--restart", action="store_true", help="also if nothing has changed")
+    parser.add_argument(
+        "--if-suits",
+        action="store_true",
+        help="only if the release can work with the database as it is",
+    )
     parser.add_argument("--reason", default="", help="why, for the records")
     parser.add_argument(
         "--by", default=os.environ.get("SUDO_USER", ""), help="who, for the records"
@@ -54,9 +60,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check", action="store_true", help="say what would be done")
     parser.add_argument(
         "--preview", action="store_true", help="the same for a release that is not shipped yet"
-    )
-    parser.add_argument(
-        "--settled", action="store_true", help="wait until none is under way, and do nothing"
     )
     # With Ansible's --check they are not on disk yet.
     parser.add_argument("--new-settings", action="store_true", help=argparse.SUPPRESS)
@@ -107,9 +110,7 @@ def request(config: Config, systemd: Systemd, options: argparse.Namespace) -> Re
     report: Callable[[str], None] = (lambda line: None) if options.json else print
     end = time.monotonic() + options.wait_seconds
     while True:
-        unit.wait_for_others(config, systemd, end)
-        if options.settled:
-            return Result(False, "No handover is under way.")
+        wait_for_others(config, systemd, end)
         result = preview(config, systemd, options)
         if not result.changed and not (options.check or options.preview):
             # What others wrote into the service's tree needs no start of it.

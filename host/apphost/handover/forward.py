@@ -7,13 +7,14 @@ from ..errors import DONE, FAILED
 from ..systemd import SystemdError
 from ..times import stamp
 from . import workers
-from .back import recover, reject
+from .back import recover, reject, withdraw
 from .commit import commit
 from .judge import JudgedBadError, bake, wait_until_stopped
 from .plan import Plan, live_and_healthy, make_plan
 from .service import Service
 from .settings import Healthy
 from .state import Result, State
+from .suiting import Question, UnsuitedError
 from .switch import open_standby, stand_in, start_main
 
 
@@ -24,6 +25,7 @@ def hand_over(
     by: str,
     reason: str,
     restart: bool = False,
+    if_suits: bool = False,
 ) -> Result:
     """Hand over, after recovering from what an earlier handover left. Raises RefusedError.
 
@@ -31,6 +33,7 @@ def hand_over(
         release: the current one if left out.
         request: names this handover; one of that name that was interrupted is not tried again.
         restart: start it again also where nothing has changed.
+        if_suits: only if the release says that the database suits it.
     """
     interrupted = State.read(service.config)
     if interrupted is not None:
@@ -52,6 +55,11 @@ def hand_over(
         changed = enabled or interrupted is not None
         msg = f"{live_and_healthy(plan.release)}; nothing to do."
         return Result(changed, msg, plan.release, plan.previous, records.HEALTHY)
+    if if_suits and plan.release is not None:
+        service.question = Question(service.config.application, plan.release)
+    if not plan.bridged:
+        # What serves is stopped first then, so this is known before.
+        service.question.check(wait=True)
     service.report(f"Handing over {plan.title} ({'; '.join(plan.reasons)})")
     workers.clean(service, plan.generation)
     generation = workers.new_generation(service, request)
@@ -74,7 +82,14 @@ def hand_over(
     service.enter(state, "begin")
     try:
         _switch(service, state, plan)
+    except UnsuitedError as error:
+        return withdraw(service, state, error)
     except (JudgedBadError, SystemdError, OSError) as error:
+        try:
+            # The database may be why.
+            service.question.check(wait=True)
+        except UnsuitedError as unsuited:
+            return withdraw(service, state, unsuited)
         # A full disk, or a process that has just gone, is no reason to stop half way.
         return reject(service, state, JudgedBadError.of(error))
     return commit(service, state)
@@ -91,7 +106,8 @@ def _switch(service: Service, state: State, plan: Plan) -> None:
         stand_in(service, state, "standby", state.release)
     began = workers.start(service, state)
     if plan.bridged:
-        # No client sees a release whose workers do not start.
+        # No client sees a release that the database does not suit, or whose workers do not start.
+        service.question.check(wait=True)
         service.enter(state, "open")
         open_standby(service, state, state.release)
     service.enter(state, "main")

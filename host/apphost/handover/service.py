@@ -15,6 +15,7 @@ from . import settings
 from .config import Config
 from .settings import Healthy, Settings
 from .state import State
+from .suiting import NoQuestion, Question
 
 # Too short to be worth a line.
 QUIET_STAGES = ("begin", "commit")
@@ -27,6 +28,7 @@ class Service:
         config: as it is on disk; read again when the settings are reverted.
         report: gets a line for each stage.
         seconds: how long each stage took so far.
+        question: to the release, about the database.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Service:
     ) -> None:
         self.config, self.systemd, self.report = config, systemd, report
         self.seconds: dict[str, float] = {}
+        self.question: Question | NoQuestion = NoQuestion()
         self._stage = ""
         self._entered = time.monotonic()
 

@@ -20,9 +20,8 @@ from .config import Config
 from .forward import hand_over
 from .judge import POLL_SECONDS, JudgedBadError
 from .service import Service
-from .state import Result, State
+from .state import Result
 
-WAIT_POLL_SECONDS = 0.2
 START_SECONDS = 2.0  # for which systemd may refuse to start the unit
 # Until the unit is there, and until its result is, once it was there and is gone.
 APPEAR_SECONDS, RESULT_SECONDS = 60.0, 1.0
@@ -43,25 +42,6 @@ def locked(config: Config) -> Iterator[None]:
         yield
 
 
-def wait_for_others(config: Config, systemd: Systemd, end: float) -> None:
-    """Wait until no handover is under way. Raises RefusedError when the time is over.
-
-    Args:
-        end: of the time, as `time.monotonic()` counts it.
-    """
-    while not systemd.show(config.unit).stopped:
-        state = State.read(config)
-        if time.monotonic() >= end:
-            what = "just begun"
-            if state is not None:
-                to, by = state.release or "changed settings", state.by or "somebody"
-                what = f"to {to}, by {by}, since {state.started_at}"
-            raise RefusedError(
-                f"Another handover is under way ({what}): wait for it, or use --wait SECONDS"
-            )
-        time.sleep(WAIT_POLL_SECONDS)
-
-
 def start(config: Config, systemd: Systemd, request: str, options: argparse.Namespace) -> bool:
     """Start the unit; False if another handover was faster. Raises RefusedError."""
     argv = [
@@ -74,6 +54,7 @@ def start(config: Config, systemd: Systemd, request: str, options: argparse.Name
         *(str(config.application.command), "handover", f"--run={request}"),
         *(f"--by={options.by}", f"--reason={options.reason}"),
         *(["--restart"] if options.restart else []),
+        *(["--if-suits"] if options.if_suits else []),
         *([options.release] if options.release else []),
     ]
     end = time.monotonic() + START_SECONDS
@@ -130,7 +111,9 @@ def work(config: Config, systemd: Systemd, options: argparse.Namespace) -> Resul
         with locked(config):
             result = hand_over(
                 Service(config, systemd, report),
-                *(options.release, options.run, options.by, options.reason, options.restart),
+                *(options.release, options.run, options.by, options.reason),
+                restart=options.restart,
+                if_suits=options.if_suits,
             )
     except RefusedError as error:
         result = Result(False, f"{error}.", options.release, code=REFUSED)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from apphost import files
-from apphost.handover import command, judge, service, switch, unit, workers
+from apphost.handover import command, judge, service, switch, unit, waiting, workers
 
 from .world import World
 
@@ -33,7 +33,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         def sleep(seconds: float) -> None:
             host.clock += seconds
 
-    for module in (command, files, judge, service, switch, unit, workers):
+    for module in (command, files, judge, service, switch, unit, waiting, workers):
         monkeypatch.setattr(module, "time", Time)
     write_bytes, remove, point = files.write_bytes, files.remove, files.point
 

@@ -351,6 +351,13 @@ class World(Systemd):
         return boot.revert_unjudged(self.service())
 
     def run(
-        self, release: str | None = None, request: str = "request", *, restart: bool = False
+        self,
+        release: str | None = None,
+        request: str = "request",
+        *,
+        restart: bool = False,
+        if_suits: bool = False,
     ) -> Result:
-        return forward.hand_over(self.service(), release, request, "somebody", "because", restart)
+        return forward.hand_over(
+            self.service(), release, request, "somebody", "because", restart, if_suits
+        )
