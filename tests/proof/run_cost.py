@@ -2,12 +2,14 @@
 
     .venv/bin/python tests/proof/run_cost.py [ROUNDS]
 
-Two ratios, each from runs that alternate, so that a machine whose speed drifts does not decide:
+Ratios, each from runs that alternate, so that a machine whose speed drifts does not decide:
 
 - the first run of site.yml on a bare host, next to the same packages installed by hand with apt-get
   and the same two archives copied and unpacked;
 - a run that changes nothing, next to `ansible -m ping`, as it is and where it looks at everything;
-- the same with more hosts, next to as many times `ssh HOST true` side by side.
+- the same with more hosts, next to as many times `ssh HOST true` side by side;
+- a deploy of a changed application and a rollback, until the other release answers through nginx,
+  and the slowest request around a kill -9 of the master, next to the application's own start.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -24,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from live import PATIENCE_SECONDS, Site, looking, until_live
 
 PROJECT = Path(__file__).parents[2]
 REPORT = PROJECT / "docs" / "proof" / "run-cost.md"
@@ -136,18 +140,67 @@ def each_by_ssh(members: dict[str, dict[str, Any]]) -> Callable[[], None]:
     return run
 
 
+class Host:
+    """One host with a copy of toll-app as its application's source."""
+
+    def __init__(self, name: str, host: Mapping[str, Any], folder: Path) -> None:
+        self.host, self.site = host, Site(host["address"], f"{name}.toll.test")
+        self.source, self.inventory = folder / f"{name}-app", folder / f"{name}.yml"
+        if self.source.exists():
+            shutil.rmtree(self.source)
+        shutil.copytree(PROJECT / "app", self.source, ignore=shutil.ignore_patterns("__pycache__"))
+        inventory = yaml.safe_load(self.inventory.read_text())
+        variables = inventory["web"]["hosts"][name]
+        variables["applications"]["toll-app"]["source"] = str(self.source)
+        self.inventory.write_text(yaml.safe_dump(inventory))
+
+    def change(self) -> None:
+        """Make another release of it."""
+        with (self.source / "toll" / "__init__.py").open("a") as file:
+            file.write(f"# {time.time_ns()}\n")
+
+    def ssh(self, command: str) -> str:
+        """What a command of root prints."""
+        argv = ["ssh", *SSH.split(), "-p", str(self.host["port"]), "-i", self.host["identity_file"]]
+        target = f"{self.host['user']}@{self.host['address']}"
+        done = subprocess.run(
+            [*argv, target, f"sudo {command}"], check=True, capture_output=True, text=True
+        )
+        return done.stdout
+
+    def own_start(self) -> float:
+        """Seconds from its process to the service being called started, the last time."""
+        names = ("ExecMainStartTimestampMonotonic", "ActiveEnterTimestampMonotonic")
+        told = self.ssh(f"systemctl show toll-app.service -p {','.join(names)}")
+        at = dict(line.split("=") for line in told.split())
+        return (int(at[names[1]]) - int(at[names[0]])) / 1e6
+
+    def killed(self) -> float:
+        """The slowest request's seconds around a kill -9 of the master."""
+        main = self.ssh("systemctl show toll-app.service -p MainPID --value").strip()
+        with looking(self.site) as looks:
+            time.sleep(1)
+            self.ssh(f"kill -9 {main}")
+            time.sleep(5)
+        if looks.failed or max(looks.seconds) > PATIENCE_SECONDS:
+            raise SystemExit(f"kill -9: {looks.failed} requests failed")
+        return max(looks.seconds)
+
+
 def fit(seconds: Mapping[int, Sequence[float]]) -> float:
     """Seconds that each host more takes, by the line of least squares through the medians."""
     medians = [statistics.median(each) for each in seconds.values()]
     return statistics.linear_regression(list(seconds), medians).slope
 
 
+def shown(values: Sequence[float]) -> str:
+    """Median, least and most."""
+    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
 def row(name: str, first: list[float], second: list[float]) -> str:
     ratios = [a / b for a, b in zip(first, second, strict=True)]
-    cells = [
-        f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
-        for values in (first, second)
-    ]
+    cells = [shown(values) for values in (first, second)]
     cells.append(f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})")
     return f"| {name} | {' | '.join(cells)} |"
 
@@ -171,9 +224,13 @@ def main() -> None:
     everything: list[float] = []
     grown: dict[int, list[float]] = {}
     by_ssh: dict[int, list[float]] = {}
+    deployed: list[tuple[float, float]] = []
+    rolled: list[tuple[float, float]] = []
+    killed: list[float] = []
+    starts: list[float] = []
     try:
         # Builds the bundles, which happens once for all hosts, and warms the control node's caches.
-        _, warm = fresh("warm", scope, folder)
+        warm_host, warm = fresh("warm", scope, folder)
         ansible("ansible-playbook", warm, "site.yml")()
         archives = [newest(name) for name in ("certbot", "toll-app")]
         for number in range(rounds):
@@ -185,6 +242,15 @@ def main() -> None:
             nothing.append(timed(ansible("ansible-playbook", warm, "site.yml")))
             ping.append(timed(ansible("ansible", warm, "all", "-m", "ping")))
             everything.append(timed(ansible("ansible-playbook", warm, "site.yml", *EVERYTHING)))
+        one = Host("warm", warm_host, folder)
+        deploy = ansible("ansible-playbook", warm, "playbooks/deploy.yml")
+        rollback = ansible("ansible-playbook", warm, "playbooks/rollback.yml")
+        for _ in range(rounds):
+            one.change()
+            deployed.append(until_live(one.site, deploy))
+            starts.append(one.own_start())
+            rolled.append(until_live(one.site, rollback))
+            killed.append(one.killed())
         for size in FLEETS:
             names = [f"fleet{number}" for number in range(size)]
             members = {name: fresh(name, scope, folder)[0] for name in names}
@@ -219,7 +285,19 @@ def main() -> None:
         )
         + f"\nEach host more takes {fit(grown):.2f} s in a run that changes nothing, and "
         f"{fit(by_ssh):.2f} s by SSH, by the line through the medians."
-        + f"\n\nBy hand: `apt-get install {' '.join(PACKAGES)}` and {len(archives)} archives, "
+        + "\n\n## The application\n\n| what | seconds |\n| --- | --- |\n"
+        + "".join(
+            f"| {what} | {shown(values)} |\n"
+            for what, values in (
+                ("its own start, until systemd calls it started", starts),
+                ("a deploy of a changed application, until it answers", [a for a, _ in deployed]),
+                ("the same, until the command ends", [b for _, b in deployed]),
+                ("a rollback, until the older release answers", [a for a, _ in rolled]),
+                ("the same, until the command ends", [b for _, b in rolled]),
+                ("the slowest request around a kill -9 of its master", killed),
+            )
+        )
+        + f"\nBy hand: `apt-get install {' '.join(PACKAGES)}` and {len(archives)} archives, "
         f"{megabytes:.1f} MB together, copied and unpacked.\n"
         f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, "
         f"Linux {platform.release().split('-')[0]}, Python {platform.python_version()}.\n"
