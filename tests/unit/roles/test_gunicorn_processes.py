@@ -1,7 +1,11 @@
-"""How a worker ends: what Python promises for an exit happens, and nothing that costs more."""
+"""How a worker begins and ends, with a real gunicorn.
+
+It has answered before clients ask, and ends as Python promises, without what costs more.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -71,6 +75,7 @@ def test_a_worker_ends_as_python_does_but_for_its_objects(
         "gunicorn_systemd_workers": 1,
         "gunicorn_systemd_worker_class": worker_class,
         "gunicorn_systemd_quick_exit": quick,
+        "gunicorn_systemd_warm_up_paths": [],
     }
     (tmp_path / "gunicorn.conf.py").write_text(
         render(ROLE, "gunicorn.conf.py.j2", FAMILIES[0], **variables)
@@ -90,6 +95,74 @@ def test_a_worker_ends_as_python_does_but_for_its_objects(
     assert ended == (["thread", "atexit"] if quick else ["thread", "atexit", "deleted"])
     master = [what for what, pid in notes if pid == str(process.pid)]
     assert master == (["atexit"] if quick else ["atexit", "deleted"])
+
+
+WARM_APP = """
+import json
+from wsgiref.validate import validator
+
+seen = []
+
+def application(environ, start_response):
+    seen.append(environ["PATH_INFO"] + "?" + environ["QUERY_STRING"])
+    if environ["PATH_INFO"] == "/broken":
+        raise RuntimeError("broken on purpose")
+    assert environ.get("HTTP_HOST", "localhost") == "localhost"
+    body = json.dumps(seen).encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
+
+app = validator(application)
+"""
+
+
+def served(folder: Path, **variables: object) -> tuple[str, str]:
+    """What a client is answered first, and what gunicorn wrote."""
+    text = render(ROLE, "gunicorn.conf.py.j2", FAMILIES[0], **REQUIRED, **variables)
+    (folder / "gunicorn.conf.py").write_text(text)
+    (folder / "app.py").write_text(WARM_APP)
+    command = [sys.executable, "-m", "gunicorn", "--bind", f"unix:{folder}/socket"]
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        answer = ask(folder / "socket")
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    return answer, err
+
+
+@pytest.mark.parametrize("worker_class", ["gthread", "sync"])
+def test_a_worker_has_answered_before_clients_ask(tmp_path: Path, worker_class: str) -> None:
+    """By default the path that is judged; as a server asks, which wsgiref validates."""
+    answer, err = served(
+        tmp_path,
+        gunicorn_systemd_workers=1,
+        gunicorn_systemd_worker_class=worker_class,
+        gunicorn_systemd_check_path="/ready?deep=1",
+    )
+    assert json.loads(answer) == ["/ready?deep=1", "/?"]
+    assert "beforehand" not in err
+
+
+def test_what_cannot_be_asked_beforehand_is_told_and_served(tmp_path: Path) -> None:
+    answer, err = served(
+        tmp_path,
+        gunicorn_systemd_workers=1,
+        gunicorn_systemd_warm_up_paths=["/broken", "/fine"],
+    )
+    assert json.loads(answer) == ["/broken?", "/fine?", "/?"]
+    assert "/broken could not be asked for beforehand" in err
+    assert "broken on purpose" in err
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"gunicorn_systemd_warm_up_paths": []}, {"gunicorn_systemd_worker_class": "asgi"}],
+)
+def test_nothing_is_asked_where_nothing_is_to_be(variables: dict[str, object]) -> None:
+    text = render(ROLE, "gunicorn.conf.py.j2", FAMILIES[0], **REQUIRED, **variables)
+    compile(text, "gunicorn.conf.py", "exec")
+    assert "post_worker_init" not in text
 
 
 def test_a_worker_that_cannot_start_still_ends_the_service(tmp_path: Path) -> None:
