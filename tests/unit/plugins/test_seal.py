@@ -204,6 +204,8 @@ def test_what_ansible_makes_anew_does_not_count(project: Project) -> None:
 def test_a_part_neither_believes_it_nor_makes_one(
     project: Project, arguments: dict[str, Any], words: str
 ) -> None:
+    project.groups = {"all": ["web1", "web2"], "web": ["web1", "web2"]}
+    project.variables["ansible_play_hosts_all"] = ["web1"]
     project.whole_run()
     project.arguments |= arguments
     project.asked.clear()
@@ -212,6 +214,14 @@ def test_a_part_neither_believes_it_nor_makes_one(
     assert words in result["why"]
     project.whole_run()
     assert project.asked == []
+
+
+def test_a_limit_that_leaves_nobody_out_is_none(project: Project) -> None:
+    """ansible-pull names its own host, in whichever way, though there is no other."""
+    project.variables["ansible_play_hosts_all"] = ["web1"]
+    project.arguments["subset"] = "localhost,web1,127.0.0.1"
+    project.whole_run()
+    assert project.act()["kept"]
 
 
 def test_no_hours_means_never(project: Project) -> None:

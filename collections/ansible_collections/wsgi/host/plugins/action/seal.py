@@ -72,7 +72,7 @@ class ActionModule(KeptModules):
         """Whether nothing has changed since the last whole run."""
         if hours <= 0:
             return {"changed": False, "kept": False, "why": EVERYTHING, "inputs": ""}
-        why, inputs = _only_a_part(), ""
+        why, inputs = _only_a_part(task_vars), ""
         if not why:
             try:
                 inputs = self._inputs(task_vars)
@@ -213,12 +213,14 @@ class ActionModule(KeptModules):
             yield _content(path)
 
 
-def _only_a_part() -> str:
+def _only_a_part(task_vars: Mapping[str, Any]) -> str:
     """Why this run is none of everything, empty if it is."""
     arguments = context.CLIARGS
     if list(arguments.get("tags") or ["all"]) != ["all"] or arguments.get("skip_tags"):
         return "it is run for some tags"
-    if arguments.get("subset"):
+    # ansible-pull always names the host that it runs on, which may be all that there are.
+    everybody = set((task_vars.get("groups") or {}).get("all") or ())
+    if arguments.get("subset") and everybody - set(task_vars.get("ansible_play_hosts_all") or ()):
         return "it is run for some hosts"
     if arguments.get("start_at_task") or arguments.get("step"):
         return "it is run step by step"
