@@ -15,7 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy.orm import Session
 from support import SECRET
 
-from toll import Settings, create_app, schema
+from toll import Settings, create_app, schema, steps
 from toll.database import make_engine
 from toll.models import Model
 from toll.services import demo, passages
@@ -143,10 +143,10 @@ def test_constraints_of_the_models_are_in_the_database(migrated_url):
 
 def test_each_migration_says_which_releases_it_works_with():
     """A release may claim an older one only if every step since then kept it working."""
-    scripts = list(schema._scripts(schema.MIGRATIONS).walk_revisions())[::-1]
+    scripts = list(steps.scripts_of(schema.MIGRATIONS).walk_revisions())[::-1]
     before: set[str] = set()
     for script in scripts:
-        stated = set(schema.works_with(script))
+        stated = set(steps.works_with(script))
         if script.down_revision is not None:
             assert stated <= before | {script.down_revision}
             assert script.down_revision in stated, "the release before serves while this runs"
@@ -314,7 +314,7 @@ def test_hosts_that_migrate_at_once_take_turns(empty_url):
 
 
 def _revisions():
-    return schema._scripts(schema.MIGRATIONS).walk_revisions()
+    return steps.scripts_of(schema.MIGRATIONS).walk_revisions()
 
 
 def test_recording_goes_on_beside_a_migration(database_url, next_release):

@@ -7,19 +7,16 @@ statement where an older release, which knows nothing of the newer migration, ca
 
 from __future__ import annotations
 
+import ast
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext, MigrationInfo
-from alembic.script import Script, ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy.engine import Connection, Engine
 
 from toll.database import WRITES, lock_number, make_engine
@@ -32,6 +29,7 @@ AT_ONE_MOMENT: dict[str, dict[str, str]] = {
     "sqlite": {},
     "postgresql": {"isolation_level": "REPEATABLE READ"},
 }
+Direction = Literal["upgrade", "downgrade"]
 REMEDY = "Run: flask --app app toll migrate"
 
 
@@ -56,29 +54,44 @@ class SchemaStatus:
     reason: str = ""
 
 
-def _config(migrations: Path) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
-    return config
-
-
 @functools.cache
-def _scripts(migrations: Path) -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config(migrations))
+def _chain(migrations: Path) -> tuple[str, ...]:
+    # Read, not run: Alembic, which runs them, takes longer to import than a database to answer.
+    stated = [_constants(file) for file in (migrations / "versions").glob("*.py")]
+    after = {each.get("down_revision"): each.get("revision") for each in stated}
+    chain: list[str] = []
+    while (revision := after.pop(chain[-1] if chain else None, None)) is not None:
+        chain.append(revision)
+    if len(chain) != len(stated):
+        raise SchemaError(
+            f"The migrations in {migrations / 'versions'} have no single order: name as "
+            f"down_revision of each the one before it, and None in the first"
+        )
+    return tuple(chain)
 
 
-@functools.cache
+def _constants(file: Path) -> dict[str, str | None]:
+    """Return which texts a migration gives a name, and what it says is None."""
+    return {
+        target.id: statement.value.value
+        for statement in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
+        for target in statement.targets
+        if isinstance(target, ast.Name) and isinstance(statement.value.value, str | None)
+    }
+
+
 def head(migrations: Path = MIGRATIONS) -> str:
     """Return the newest revision of these migrations."""
-    revision = _scripts(migrations).get_current_head()
-    if revision is None:
+    chain = _chain(migrations)
+    if not chain:
         raise SchemaError(f"{migrations} has no migrations: install the application again")
-    return revision
+    return chain[-1]
 
 
 def known_revisions(migrations: Path = MIGRATIONS) -> list[str]:
     """Return the revisions that these migrations lead through, the oldest first."""
-    return [each.revision for each in _scripts(migrations).walk_revisions()][::-1]
+    return list(_chain(migrations))
 
 
 def count_rows(engine: Engine) -> dict[str, int]:
@@ -88,17 +101,6 @@ def count_rows(engine: Engine) -> dict[str, int]:
         names = sorted(sa.inspect(connection).get_table_names())
         rows = (connection.exec_driver_sql(f"SELECT count(*) FROM {quote(name)}") for name in names)
         return {name: int(row.scalar_one()) for name, row in zip(names, rows, strict=True)}
-
-
-def works_with(script: Script) -> tuple[str, ...]:
-    """Return what a migration states: the older heads whose code works with its schema."""
-    stated = getattr(script.module, "works_with", None)
-    if not isinstance(stated, tuple) or not all(isinstance(each, str) for each in stated):
-        raise SchemaError(
-            f"The migration {script.revision} does not state works_with: add the older revisions "
-            f"whose code works with its schema"
-        )
-    return stated
 
 
 def schema_status(engine: Engine | Connection, migrations: Path = MIGRATIONS) -> SchemaStatus:
@@ -177,7 +179,7 @@ def migrate(
         status = _status(connection, head(migrations))
         if status.compatible and status.database not in known_revisions(migrations):
             return []
-        return _run(connection, command.upgrade, revision, migrations)
+        return _run(connection, "upgrade", revision, migrations)
 
 
 def downgrade(
@@ -185,44 +187,13 @@ def downgrade(
 ) -> list[tuple[str, str]]:
     """Bring the schema back to a revision, or to nothing (`base`); see `migrate`."""
     with connected(url) as connection:
-        return _run(connection, command.downgrade, revision, migrations)
+        return _run(connection, "downgrade", revision, migrations)
 
 
 def _run(
-    connection: Connection, run: Callable[[Config, str], None], revision: str, migrations: Path
+    connection: Connection, direction: Direction, revision: str, migrations: Path
 ) -> list[tuple[str, str]]:
-    scripts = _scripts(migrations)
-    done: list[tuple[str, str]] = []
+    # Only who migrates needs Alembic.
+    from toll import steps
 
-    def note(*, step: MigrationInfo, **_: object) -> None:
-        assert step.up_revision_id is not None
-        script = scripts.get_revision(step.up_revision_id)
-        done.append((script.revision, script.doc))
-
-    config = _config(migrations)
-    config.attributes.update(connection=connection, on_version_apply=note)
-    try:
-        run(config, revision)
-    except CommandError as error:
-        raise SchemaError(
-            f"The schema cannot be brought to {revision}: {error}. The revisions are the names of "
-            f"the files in {migrations / 'versions'}"
-        ) from error
-    _write_state(connection, scripts)
-    return done
-
-
-def _write_state(connection: Connection, scripts: ScriptDirectory) -> None:
-    context = MigrationContext.configure(connection)
-    revision = context.get_current_revision()
-    if revision is None or not sa.inspect(connection).has_table("schema_state"):
-        return
-    state = sa.table(
-        "schema_state", sa.column("id"), sa.column("revision"), sa.column("works_with", sa.JSON)
-    )
-    connection.execute(sa.delete(state))
-    connection.execute(
-        sa.insert(state).values(
-            id=1, revision=revision, works_with=list(works_with(scripts.get_revision(revision)))
-        )
-    )
+    return steps.run(connection, direction, revision, migrations)
