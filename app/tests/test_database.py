@@ -163,12 +163,19 @@ def test_making_the_application_connects_to_nothing(app):
         assert db.engine.pool.checkedin() == 0
 
 
-def test_an_answer_ends_without_an_event_loop(app):
-    """The extension's teardown for asyncio took 1.2 ms of every request."""
-    import inspect
+def test_a_request_has_one_session_which_is_closed_at_its_end(app):
+    """A session that stays open keeps its connection, and a snapshot of the database."""
+    from toll.database import db
 
-    assert not any(inspect.iscoroutinefunction(each) for each in app.teardown_appcontext_funcs)
-    assert any(each.__name__ == "_close_sessions" for each in app.teardown_appcontext_funcs)
+    with app.app_context():
+        session = db.session
+        assert db.session is session
+        session.execute(sa.text("SELECT 1"))
+        assert db.engine.pool.checkedout() == 1
+    assert not session.in_transaction()
+    with app.app_context():
+        assert db.session is not session
+        assert db.engine.pool.checkedout() == 0
 
 
 @pytest.mark.parametrize(

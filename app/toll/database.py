@@ -11,7 +11,6 @@ thread is missing to everybody else. A command, on a connection of its own, has 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
 import random
 import sqlite3
@@ -25,9 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from flask import Flask, has_request_context
-from flask.sansio.app import App
-from flask_sqlalchemy_lite import SQLAlchemy
+from flask import Flask, current_app, g, has_request_context
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session, configure_mappers
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -47,6 +44,9 @@ AWAY_RETRY_SECONDS = 10
 # Steps of SQLite's virtual machine between two looks at the clock: about a millisecond.
 SQLITE_STEPS = 20_000
 WRITES = "toll_writes"
+# Where an application has its engine, and a request its session.
+ENGINE = "toll.engine"
+SESSION = "toll_session"
 # Of a connection: a request made it. Of a transaction: how long it may work, on SQLite.
 REQUEST = "toll_request"
 SECONDS = "toll_seconds"
@@ -76,23 +76,31 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class Database(SQLAlchemy):
-    """Flask's sessions and engines for it."""
+class Database:
+    """The application's engine, and a session for each request or command."""
 
-    def init_app(self, app: App) -> None:
-        """Register the extension; see the module for what its engines do."""
-        before = len(app.teardown_appcontext_funcs)
-        super().init_app(app)
-        # It would close sessions of asyncio, of which there are none, in an event loop of its own:
-        # 1.2 ms at the end of every request.
-        app.teardown_appcontext_funcs[before:] = [
-            function
-            for function in app.teardown_appcontext_funcs[before:]
-            if not inspect.iscoroutinefunction(function)
-        ]
+    @property
+    def engine(self) -> Engine:
+        """The engine of the current application."""
+        engine: Engine = current_app.extensions[ENGINE]
+        return engine
+
+    @property
+    def session(self) -> Session:
+        """The session of the current request or command, which is closed at its end."""
+        session: Session | None = g.get(SESSION)
+        if session is None:
+            session = Session(self.engine, expire_on_commit=False)
+            setattr(g, SESSION, session)
+        return session
 
 
-db = Database(session_options={"expire_on_commit": False})
+db = Database()
+
+
+def _close_session(_error: BaseException | None) -> None:
+    if session := g.pop(SESSION, None):
+        session.close()
 
 
 def normalised_url(url: str) -> sa.URL:
@@ -393,7 +401,5 @@ def init_app(app: Flask, url: sa.URL) -> None:
     configure_mappers()
     if url.get_backend_name() == "sqlite" and Path(str(url.database)).parent == INSTANCE:
         INSTANCE.mkdir(exist_ok=True)
-    app.config["SQLALCHEMY_ENGINES"] = {"default": engine_options(url)}
-    db.init_app(app)
-    with app.app_context():
-        prepare(db.engine)
+    app.extensions[ENGINE] = make_engine(url)
+    app.teardown_appcontext(_close_session)
