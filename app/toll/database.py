@@ -26,7 +26,7 @@ from typing import Any
 import sqlalchemy as sa
 from flask import Flask, current_app, g, has_request_context
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.orm import Session, configure_mappers
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
 
@@ -397,8 +397,6 @@ def lock_number(name: str) -> int:
 
 def init_app(app: Flask, url: sa.URL) -> None:
     """Give the application its engine. It connects with the first statement."""
-    # Here, once, and not in the first request of each worker.
-    configure_mappers()
     if url.get_backend_name() == "sqlite" and Path(str(url.database)).parent == INSTANCE:
         INSTANCE.mkdir(exist_ok=True)
     app.extensions[ENGINE] = make_engine(url)

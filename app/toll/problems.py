@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict, dataclass
 
-from apiflask import HTTPError
 from flask import Flask, Response, g, jsonify, make_response, render_template, request
-from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
@@ -116,25 +114,18 @@ def page(status: int, title: str, detail: str) -> Response:
     return make_response(text, status)
 
 
+def invalid_parameters(error: InvalidParameters) -> Response:
+    """Answer each field that is wrong."""
+    kind = MALFORMED if isinstance(error, MalformedRequest) else INVALID
+    if not wants_document():
+        return page(400, kind.title, " ".join(str(each) for each in error.errors))
+    return problem_of_kind(kind, f"{error}.", error.errors)
+
+
 def init_app(app: Flask) -> None:
     """Answer every error in the form that the client asked in."""
 
-    @app.errorhandler(InvalidParameters)
-    def invalid_parameters(error: InvalidParameters) -> Response:
-        kind = MALFORMED if isinstance(error, MalformedRequest) else INVALID
-        if not wants_document():
-            return page(400, kind.title, " ".join(str(each) for each in error.errors))
-        return problem_of_kind(kind, f"{error}.", error.errors)
-
-    # APIFlask raises it for what Pydantic refuses; its own handler would answer in its own form.
-    @app.errorhandler(HTTPError)
-    def refused_by_pydantic(error: HTTPError) -> Response:
-        from toll.api.errors import field_errors
-
-        cause = error.__cause__
-        if isinstance(cause, ValidationError):
-            return invalid_parameters(MalformedRequest(field_errors(cause)))
-        return problem(error.status_code, str(error.message), str(error.message))
+    app.register_error_handler(InvalidParameters, invalid_parameters)
 
     @app.errorhandler(SQLAlchemyError)
     def database_error(error: SQLAlchemyError) -> Response:

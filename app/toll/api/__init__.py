@@ -6,7 +6,7 @@ from apiflask import APIFlask
 from flask import Flask, Request, Response, request
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 
-from toll.api import docs, document, views
+from toll.api import docs, document, errors, views
 from toll.security import csrf
 
 
@@ -29,6 +29,7 @@ def init_app(app: APIFlask) -> None:
     """Register the API. It knows no cookies, so nobody's browser can be made to use it."""
     app.session_interface = Sessions()
     document.init_app(app)
+    errors.init_app(app)
     csrf.exempt(views.blueprint)
     app.register_blueprint(views.blueprint)
     app.register_blueprint(docs.blueprint)

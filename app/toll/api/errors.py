@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from apiflask import HTTPError
+from flask import Flask, Response
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from toll.api import schemas
-from toll.errors import VALUE_CHARACTERS, FieldError, cut, unknown_fields
+from toll.errors import VALUE_CHARACTERS, FieldError, MalformedRequest, cut, unknown_fields
+from toll.problems import invalid_parameters, problem
 
 # The remedy for a value that does not fit its field's pattern.
 PATTERNS = {
@@ -22,6 +25,20 @@ PATTERNS = {
     schemas.KEY: "Send one that is new for each request, such as a UUID, of up to 255 printable "
     "ASCII characters without spaces",
 }
+
+
+def init_app(app: Flask) -> None:
+    """Answer what Pydantic refuses as everything else that is refused."""
+    # APIFlask raises it; its own handler would answer in its own form.
+    app.register_error_handler(HTTPError, refused)
+
+
+def refused(error: HTTPError) -> Response:
+    """Answer a request that APIFlask does not pass on."""
+    cause = error.__cause__
+    if isinstance(cause, ValidationError):
+        return invalid_parameters(MalformedRequest(field_errors(cause)))
+    return problem(error.status_code, str(error.message), str(error.message))
 
 
 def field_errors(error: ValidationError) -> list[FieldError]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from typing import Any, TypeVarTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, contains_eager
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -46,12 +47,6 @@ _INSERT = sa.insert(PASSAGES).returning(PASSAGES.c.id, sort_by_parameter_order=T
 _REMEMBERED = sa.select(RECORDS.c.body_hash, RECORDS.c.passage_ids).where(
     RECORDS.c.scope == sa.bindparam("scope"), RECORDS.c.key == sa.bindparam("key")
 )
-_REMEMBER = {
-    dialect.__name__.rpartition(".")[2]: dialect.insert(RECORDS)
-    .on_conflict_do_nothing(index_elements=["scope", "key"])
-    .returning(RECORDS.c.id)
-    for dialect in (postgresql, sqlite)
-}
 
 
 _EXPORTED = (
@@ -272,9 +267,8 @@ def _remember(s: Session, idempotency: Idempotency, passage_ids: list[int]) -> N
 
     PostgreSQL waits here for a transaction that stored the same key and is not finished.
     """
-    remember = _REMEMBER[s.get_bind().dialect.name]
     stored = s.connection().execute(
-        remember,
+        _statement_to_remember(s.get_bind().dialect.name),
         {
             "scope": idempotency.scope,
             "key": idempotency.key,
@@ -285,6 +279,18 @@ def _remember(s: Session, idempotency: Idempotency, passage_ids: list[int]) -> N
     )
     if stored.scalar_one_or_none() is None:
         raise _Overtaken
+
+
+@functools.cache
+def _statement_to_remember(dialect: str) -> sa.Insert:
+    # The engine has imported its dialect, and needs no other one.
+    insert = import_module(f"sqlalchemy.dialects.{dialect}").insert
+    statement: sa.Insert = (
+        insert(RECORDS)
+        .on_conflict_do_nothing(index_elements=["scope", "key"])
+        .returning(RECORDS.c.id)
+    )
+    return statement
 
 
 def _charge(

@@ -1,0 +1,71 @@
+"""What answers requests: the API, the pages, and what all answers have in common.
+
+Whatever a request needs is imported here, before gunicorn forks its workers.
+"""
+
+from __future__ import annotations
+
+from apiflask import APIFlask
+from flask import Response
+from sqlalchemy.orm import configure_mappers
+
+from toll import (
+    api,
+    assets,
+    health,
+    metrics,
+    pages,
+    problems,
+    proxy,
+    reads,
+    security,
+)
+from toll.release import read_release
+from toll.settings import Settings
+
+
+def new() -> APIFlask:
+    """Return an application without any view."""
+    # APIFlask's own pages would load from elsewhere, and nginx serves what is static.
+    return APIFlask(
+        "toll",
+        title="toll-app",
+        version="1",
+        spec_path=None,
+        docs_path=None,
+        json_errors=False,
+        static_folder=None,  # type: ignore[arg-type]
+    )
+
+
+def init_app(app: APIFlask, settings: Settings) -> None:
+    """Make the application answer; raise SettingsError if it could not with these settings."""
+    # Here, once, and not in the first request of each worker.
+    configure_mappers()
+    app.config.update(
+        SESSION_COOKIE_SECURE=not settings.development,
+        SESSION_COOKIE_SAMESITE="Lax",
+    )
+    # Werkzeug would redirect // to / with the host in the address, whatever host the client named.
+    app.url_map.merge_slashes = False
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.extensions["toll.release"] = read_release()
+
+    # First, so that what it measures includes all others.
+    metrics.init_app(app, settings)
+    problems.init_app(app)
+    reads.init_app(app, settings)
+    assets.init_app(app)
+    security.init_app(app)
+    health.init_app(app)
+    api.init_app(app)
+    pages.init_app(app)
+
+    @app.after_request
+    def forbid_caching(response: Response) -> Response:
+        """Answers hold for now: tariffs depend on the time, health on the process."""
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    proxy.init_app(app, settings)
+    security.check_routes(app)
