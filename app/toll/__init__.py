@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from flask import Flask
 
 from toll import cli, database, logs
@@ -20,7 +22,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     settings = settings or Settings.from_environment()
     app = serving.new()
-    _set_up(app, settings)
+    _set_up(app, settings, settings.writers)
     serving.init_app(app, settings)
     return app
 
@@ -35,11 +37,20 @@ def create_commands(settings: Settings | None = None) -> Flask:
     return app
 
 
-def _set_up(app: Flask, settings: Settings) -> None:
+def _set_up(app: Flask, settings: Settings, writers: Path | None = None) -> None:
     app.config.update(SECRET_KEY=settings.secret_key)
     app.extensions["toll.settings"] = settings
     logs.init_app(app, settings)
     for warning in settings.warnings():
         app.logger.warning(warning)
-    database.init_app(app, database.normalised_url(settings.database_url))
+    url = database.normalised_url(settings.database_url)
+    try:
+        database.init_app(app, url, writers)
+    except OSError as error:
+        if writers is None:
+            raise
+        raise SettingsError(
+            f"{writers} cannot be written: {error.strerror}. Let RUNTIME_DIRECTORY "
+            f"name a directory that this user may write, best in memory"
+        ) from error
     cli.init_app(app)

@@ -57,6 +57,8 @@ class Settings:
     metrics_directory: Path | None = None
     # Where processes share how much is read at once; None: a temporary one.
     reads_directory: Path | None = None
+    # Where processes wake one another that wait to write to SQLite; None: they look again.
+    writers: Path | None = None
     proxies: int = 0
     # Whose X-Forwarded-* count over TCP.
     proxy_networks: tuple[Network, ...] = ()
@@ -124,6 +126,7 @@ class Settings:
             database_url=database_url,
             metrics_directory=Path(metrics) if metrics else None,
             reads_directory=Path(runtime, "reads") if runtime else None,
+            writers=Path(runtime, "writers") if runtime else None,
             unknown=tuple(sorted(ours - VARIABLES.keys())),
         )
 

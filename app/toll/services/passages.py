@@ -214,21 +214,22 @@ def _record(
 ) -> RecordedBatch:
     if isinstance(idempotency, tuple):
         idempotency = Idempotency(*idempotency)
+    # Before the transaction that writes, for which all others wait: a repetition needs none.
+    if idempotency and (known := _known(s, idempotency)):
+        return known
     try:
         with writing(s):
-            if idempotency and (known := _known(s, idempotency)):
-                return known
             passages = _charge(s, new, recorded_by, indexed=indexed)
             _insert(s, passages)
             if idempotency:
                 _remember(s, idempotency, [passage.id for passage in passages])
         return RecordedBatch(passages, False)
-    except _Overtaken:
-        # Another request of the same key was faster: its passages are there, ours were undone.
-        assert idempotency
-        known = _known(s, idempotency)
-        assert known
-        return known
+    except (_Overtaken, InvalidParameters):
+        # Another request of the same key may have been faster: its passages are there, ours were
+        # undone. And what it could charge may be wrong by now, such as a tariff that has ended.
+        if idempotency and (known := _known(s, idempotency)):
+            return known
+        raise
 
 
 def _insert(s: Session, passages: Sequence[Passage]) -> None:
