@@ -46,6 +46,12 @@ def hosts(*arguments: str) -> Any:
     return json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
 
 
+def ssh_to(host: Mapping[str, Any]) -> list[str]:
+    """The words that a command on a host follows."""
+    options = [*SSH.split(), "-p", str(host["port"]), "-i", host["identity_file"]]
+    return ["ssh", *options, f"{host['user']}@{host['address']}"]
+
+
 def fresh(name: str, scope: str, folder: Path) -> tuple[dict[str, Any], Path]:
     """A bare host and an inventory for it."""
     found = hosts("up", name, "--image", "debian13", "--scope", scope)
@@ -102,8 +108,6 @@ def ansible(program: str, inventory: Path, *arguments: str) -> Callable[[], None
 
 def by_hand(host: dict[str, Any], archives: list[Path]) -> Callable[[], None]:
     """The packages and archives over one SSH connection each, as somebody in a hurry would."""
-    target = f"{host['user']}@{host['address']}"
-    options = [*SSH.split(), "-p", str(host["port"]), "-i", host["identity_file"]]
 
     def run() -> None:
         # The role refreshes lists that are older than an hour, and so does this.
@@ -111,12 +115,12 @@ def by_hand(host: dict[str, Any], archives: list[Path]) -> Callable[[], None]:
         script = (
             f"sudo sh -c 'export DEBIAN_FRONTEND=noninteractive; {install} {' '.join(PACKAGES)}'"
         )
-        subprocess.run(["ssh", *options, target, script], check=True, capture_output=True)
+        subprocess.run([*ssh_to(host), script], check=True, capture_output=True)
         for number, archive in enumerate(archives):
             unpack = f"sudo sh -c 'mkdir -p /opt/{number} && tar -xzf - -C /opt/{number}'"
             with archive.open("rb") as stream:
                 subprocess.run(
-                    ["ssh", *options, target, unpack], check=True, stdin=stream, capture_output=True
+                    [*ssh_to(host), unpack], check=True, stdin=stream, capture_output=True
                 )
 
     return run
@@ -124,13 +128,7 @@ def by_hand(host: dict[str, Any], archives: list[Path]) -> Callable[[], None]:
 
 def each_by_ssh(members: dict[str, dict[str, Any]]) -> Callable[[], None]:
     """`ssh HOST true` for all of them side by side, each with a connection of its own."""
-    commands = [
-        [
-            *("ssh", *SSH.split(), "-p", str(host["port"]), "-i", host["identity_file"]),
-            *(f"{host['user']}@{host['address']}", "true"),
-        ]
-        for host in members.values()
-    ]
+    commands = [[*ssh_to(host), "true"] for host in members.values()]
 
     def run() -> None:
         for process in [subprocess.Popen(command) for command in commands]:
@@ -161,10 +159,8 @@ class Host:
 
     def ssh(self, command: str) -> str:
         """What a command of root prints."""
-        argv = ["ssh", *SSH.split(), "-p", str(self.host["port"]), "-i", self.host["identity_file"]]
-        target = f"{self.host['user']}@{self.host['address']}"
         done = subprocess.run(
-            [*argv, target, f"sudo {command}"], check=True, capture_output=True, text=True
+            [*ssh_to(self.host), f"sudo {command}"], check=True, capture_output=True, text=True
         )
         return done.stdout
 

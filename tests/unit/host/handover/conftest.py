@@ -55,3 +55,14 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(files.os, "fsync", lambda _descriptor: None)
     host.set_up(["old", "new", "third"])
     return host
+
+
+@pytest.fixture
+def live(world: World) -> World:
+    """The host with release `old` live and healthy."""
+    assert world.run("old").code == 0
+    world.served.clear()
+    world.steps.clear()
+    world.stalls = 0
+    world.clock += 1000
+    return world

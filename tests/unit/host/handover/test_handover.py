@@ -24,17 +24,6 @@ from apphost.handover.state import State
 from .world import UNITS, Killed, World
 
 
-@pytest.fixture
-def live(world: World) -> World:
-    """The host with release `old` live and healthy."""
-    assert world.run("old").code == 0
-    world.served.clear()
-    world.steps.clear()
-    world.stalls = 0
-    world.clock += 1000
-    return world
-
-
 def state(world: World) -> tuple[str | None, str, str, str]:
     """`current`, the release and the settings that the service runs with, those on disk."""
     main = world.unit("shop.service")

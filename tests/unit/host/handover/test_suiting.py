@@ -18,16 +18,6 @@ NO = "Release new cannot work with the database as it is."
 
 
 @pytest.fixture
-def live(world: World) -> World:
-    """The host with release `old` live and healthy."""
-    assert world.run("old").code == 0
-    world.served.clear()
-    world.steps.clear()
-    world.stalls = 0
-    return world
-
-
-@pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """Have the release answer; returns who was asked."""
 

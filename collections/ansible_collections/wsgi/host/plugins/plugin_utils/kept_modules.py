@@ -38,16 +38,16 @@ from . import launcher
 
 COLLECTION = "wsgi.host"
 PLUGINS = Path(__file__).parents[1]
-# Where the two trees that modules import from are here, and where they are on the host.
+OWN = f"ansible_collections/{COLLECTION.replace('.', '/')}/plugins"
+# Where the two trees that modules import from are on the host, and where they are here.
 TREES = {
     "ansible/module_utils": Path(ansible.__file__).parent / "module_utils",
-    f"ansible_collections/{COLLECTION.replace('.', '/')}/plugins": PLUGINS,
+    OWN: PLUGINS,
 }
-OWN = f"ansible_collections/{COLLECTION.replace('.', '/')}/plugins"
 # What Ansible runs a module with. How arguments and answers are written is looked up by name there.
 ENGINE = (
     "ansible/module_utils/basic.py",
-    "ansible/module_utils/_internal/_ansiballz/_loader.py",
+    launcher.ENGINE,
     "ansible/module_utils/_internal/_json/_profiles/_module_legacy_c2m.py",
     "ansible/module_utils/_internal/_json/_profiles/_module_legacy_m2c.py",
 )
