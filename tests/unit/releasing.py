@@ -45,15 +45,19 @@ class Host:
     ) -> dict[str, Any]:
         """Write an archive; return what the bundle task would."""
         packed = {key: text.encode() for key, text in (contents or FILES).items()}
+        packages = {key: text for key, text in packed.items() if key.startswith("site-packages/")}
+        own = {key: text for key, text in packed.items() if key not in packages}
         facts = {
             "format": 1,
             "id": name,
             "name": "demo",
             "python": PYTHON,
             "architecture": "x86_64",
-            "files": {key: hashlib.sha256(text).hexdigest() for key, text in packed.items()},
+            "files": self.digests(contents or FILES),
             **manifest,
         }
+        rest = self.archive.with_name("packages.tar.gz")
+        write_archive(rest, packages)
         return {
             "name": "demo",
             "id": name,
@@ -62,14 +66,21 @@ class Host:
             "archive": str(self.archive),
             "built": True,
             "sha256": write_archive(
-                self.archive, {"manifest.json": json.dumps(facts).encode(), **packed}
+                self.archive, {"manifest.json": json.dumps(facts).encode(), **own}, rest
             ),
             "unpacked_bytes": sum(map(len, packed.values())),
         }
 
+    @staticmethod
+    def digests(contents: dict[str, str]) -> dict[str, str]:
+        """What a manifest says of files."""
+        return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in contents.items()}
+
     def run(self, bundle: dict[str, Any], *, check: bool = False, **options: Any) -> dict[str, Any]:
         defaults = {"activate": True, "verify": False, "static": "", "archive": str(self.archive)}
         defaults |= {
+            "beginning": "",
+            "partial": False,
             "records": False,
             "shipped_by": "",
             "keep_left": False,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import io
 import json
 import os
 import stat
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import MagicMock
 
 import pytest
@@ -134,7 +138,7 @@ class TestInstall:
         assert "current: " + "b" * 12 in result["diff"]["after"]
 
     def test_module_asks_for_the_archive_and_touches_nothing(self, host):
-        assert host.run(host.bundle(), archive=None) == {"changed": False, "archive_needed": True}
+        assert host.run(host.bundle(), archive=None) == {"changed": False, "needed": "digest"}
         assert not host.root.exists()
 
     def test_check_mode_tells_and_touches_nothing(self, host):
@@ -155,6 +159,73 @@ class TestInstall:
         path = Path(host.run(host.bundle(contents=files))["path"])
         assert list((path / "app").iterdir()) == []
         assert (path / "bin/alpha-run").exists()
+
+
+class TestPackages:
+    """A release that changes the application alone comes without its packages."""
+
+    CHANGED: ClassVar = {**FILES, "app/app.py": "import alpha  # changed\n"}
+
+    def beginning(self, host: Host, bundle: dict[str, Any]) -> dict[str, Any]:
+        """What the action sends: which packages, and the archive without them."""
+        content, manifest = action.beginning_of(host.archive)
+        return {
+            "bundle": {**bundle, "packages_digest": manifests.packages_digest(manifest)},
+            "archive": None,
+            "beginning": base64.b64encode(content).decode(),
+        }
+
+    def test_packages_come_from_another_release(self, host):
+        host.run(host.bundle("a" * 12))
+        result = host.run(**self.beginning(host, host.bundle("b" * 12, self.CHANGED)))
+        path = Path(result["path"])
+        assert (result["installed"], path.name) == (True, "b" * 12)
+        assert (path / "app/app.py").read_text() == self.CHANGED["app/app.py"]
+        done = subprocess.run([path / "bin/alpha-run"], capture_output=True, text=True, check=True)
+        assert done.stdout == "alpha runs\n"
+        verifying = host.run(host.bundle("b" * 12, self.CHANGED), verify=True)
+        assert verifying["changed"] is False
+
+    def test_releases_share_no_file(self, host):
+        """Whoever edits one on the host does not edit what a rollback leads to."""
+        first = Path(host.run(host.bundle("a" * 12))["path"])
+        second = host.run(**self.beginning(host, host.bundle("b" * 12, self.CHANGED)))["path"]
+        for path in (first, Path(second)):
+            links = [each.lstat().st_nlink for each in path.rglob("*") if each.is_file()]
+            assert set(links) == {1}
+
+    def test_file_in_place_of_the_text_does_as_well(self, host, tmp_path):
+        host.run(host.bundle("a" * 12))
+        sent = self.beginning(host, host.bundle("b" * 12, self.CHANGED))
+        file = tmp_path / "beginning"
+        file.write_bytes(base64.b64decode(sent.pop("beginning")))
+        result = host.run(**sent | {"archive": str(file), "partial": True})
+        assert result["installed"] is True
+
+    def test_all_is_asked_for_without_such_a_release(self, host):
+        sent = self.beginning(host, host.bundle("b" * 12, self.CHANGED))
+        assert host.run(**sent) == {"changed": False, "needed": "all"}
+        assert not host.root.exists()
+        other = {**FILES, "site-packages/alpha/__init__.py": "version = 2\n"}
+        host.run(host.bundle("a" * 12, other))
+        sent = self.beginning(host, host.bundle("b" * 12, self.CHANGED))
+        assert host.run(**sent) == {"changed": False, "needed": "all"}
+
+    @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("print('x')\n")])
+    def test_damaged_release_passes_nothing_on(self, host, damage):
+        damaged = Path(host.run(host.bundle("a" * 12))["path"])
+        [package] = damaged.glob("lib/*/site-packages/alpha/__init__.py")
+        damage(package)
+        sent = self.beginning(host, host.bundle("b" * 12, self.CHANGED))
+        assert host.run(**sent) == {"changed": False, "needed": "all"}
+        assert host.left() == [".lock", "a" * 12]
+
+    def test_beginning_that_lacks_a_file_of_the_application_is_refused(self, host):
+        host.run(host.bundle("a" * 12))
+        bundle = host.bundle("b" * 12, FILES, files={**host.digests(FILES), "app/x.py": "0" * 64})
+        with pytest.raises(ReleaseError, match=r"lacks app/x.py of its manifest"):
+            host.run(**self.beginning(host, bundle))
+        assert host.left() == [".lock", "a" * 12]
 
 
 class TestVerify:
@@ -211,18 +282,58 @@ class TestAction:
         made._transfer_file.assert_not_called()
         made._make_tmp_path.assert_not_called()
 
-    def test_archive_is_sent_when_asked_for(self, plugin, host):
+    def test_question_goes_alone_for_a_bundle_that_was_built_long_ago(self, plugin, host):
+        """It has most likely been shipped, and nothing of it is sent in vain."""
         made = plugin()
-        made._execute_module.side_effect = [
-            {"changed": False, "archive_needed": True},
-            {"changed": True, "id": "a"},
-        ]
+        os.utime(host.archive, (0, 0))
+        made._execute_module.return_value = {"changed": False, "id": "a"}
+        made.run(task_vars={})
+        [call] = made._execute_module.call_args_list
+        sent = call.kwargs["module_args"]
+        assert "beginning" not in sent
+        assert "packages_digest" not in sent["bundle"]
+
+    def test_beginning_goes_along_with_the_question_of_a_new_bundle(self, plugin, host):
+        made = plugin()
+        made._execute_module.return_value = {"changed": True, "id": "a"}
+        made.run(task_vars={})
+        [call] = made._execute_module.call_args_list
+        sent = call.kwargs["module_args"]
+        assert sent["bundle"]["packages_digest"]
+        content = base64.b64decode(sent["beginning"])
+        assert host.archive.read_bytes().startswith(content)
+        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(content))) as archive:
+            names = archive.getnames()
+        assert names == ["manifest.json", "app/app.py", "app/static/a.css"]
+        made._transfer_file.assert_not_called()
+
+    @pytest.mark.parametrize(("age", "trips"), [("new", 2), ("old", 3)])
+    def test_archive_is_sent_when_asked_for(self, plugin, host, age, trips):
+        made = plugin()
+        if age == "old":
+            os.utime(host.archive, (0, 0))
+        asked = [{"needed": "digest"}] if age == "old" else []
+        made._execute_module.side_effect = [*asked, {"needed": "all"}, {"changed": True, "id": "a"}]
         result = made.run(task_vars={})
-        assert result["changed"] is True
-        assert "archive_needed" not in result
+        assert (result["changed"], "needed" in result) == (True, False)
+        assert made._execute_module.call_count == trips
         made._transfer_file.assert_called_once_with(str(host.archive), "/tmp/t/bundle.tar.gz")
         arguments = made._execute_module.call_args.kwargs["module_args"]
-        assert arguments["archive"] == "/tmp/t/bundle.tar.gz"
+        assert (arguments["archive"], arguments["partial"]) == ("/tmp/t/bundle.tar.gz", False)
+        assert "beginning" not in arguments
+
+    def test_large_beginning_is_sent_as_a_file(self, plugin, host, monkeypatch):
+        monkeypatch.setattr(action, "ALONG_BYTES", 10)
+        made = plugin()
+        made._execute_module.side_effect = [{"needed": "beginning"}, {"changed": True, "id": "a"}]
+        sent = []
+        made._transfer_file.side_effect = lambda here, _: sent.append(Path(here).read_bytes())
+        made.run(task_vars={})
+        first, second = (call.kwargs["module_args"] for call in made._execute_module.call_args_list)
+        assert "beginning" not in first
+        assert second["partial"] is True
+        assert sent == [action.beginning_of(host.archive)[0]]
+        assert len(sent[0]) < host.archive.stat().st_size
 
     @pytest.mark.parametrize(
         ("damage", "words"),
@@ -234,7 +345,7 @@ class TestAction:
     def test_damaged_archive_is_not_sent(self, plugin, host, damage, words):
         made = plugin()
         damage(host.archive)
-        made._execute_module.return_value = {"changed": False, "archive_needed": True}
+        made._execute_module.return_value = {"changed": False, "needed": "digest"}
         with pytest.raises(AnsibleActionFail, match=words):
             made.run(task_vars={})
         made._transfer_file.assert_not_called()

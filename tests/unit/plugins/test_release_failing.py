@@ -216,7 +216,7 @@ class TestRecovery:
         path = Path(host.run(host.bundle())["path"])
         (path / "bin/python").unlink()
         (path / "bin/python").symlink_to("/usr/bin/python3.0")
-        assert host.run(host.bundle(), archive=None) == {"changed": False, "archive_needed": True}
+        assert host.run(host.bundle(), archive=None) == {"changed": False, "needed": "digest"}
         result = host.run(host.bundle())
         assert (result["installed"], result["activated"]) == (True, False)
         subprocess.run([path / "bin/python", "-c", "import alpha"], check=True)

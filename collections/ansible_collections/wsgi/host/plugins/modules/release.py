@@ -14,6 +14,7 @@ from ansible_collections.wsgi.host.plugins.module_utils.paths import (
     require_own,
 )
 from ansible_collections.wsgi.host.plugins.module_utils.releases import (
+    arriving,
     current,
     disk,
     environments,
@@ -36,6 +37,8 @@ description:
     and unpacks it to C(<root>/releases/<id>), a virtual environment of its own with the
     application in C(app/) and the packages' commands in C(bin/), compiled, owned by root and
     readable by all.
+  - Where a release of the host has the very same packages, they are copied from it, and only the
+    rest of the archive is sent.
   - The archive's hash and each file's hash are verified. A release appears under its name only
     when it is complete and on disk, so that an interrupted run leaves nothing that counts.
   - O(activate) points the symbolic link C(<root>/current) at the release, in one step.
@@ -100,6 +103,16 @@ options:
   archive:
     description: Path of the archive on the host. The action plugin sets it; leave it out.
     type: path
+  partial:
+    description:
+      - Whether O(archive) is without the packages. The action plugin sets it; leave it out.
+    type: bool
+    default: false
+  beginning:
+    description:
+      - The archive without the packages, in Base64. The action plugin sets it; leave it out.
+    type: str
+    default: ""
   shipped_by:
     description: Who ships, for the record. The action plugin sets it; leave it out.
     type: str
@@ -202,7 +215,6 @@ releases:
 def run(module: AnsibleModule) -> dict[str, Any]:
     """Do what the options ask for; return the result."""
     root, bundle = module.params["root"], module.params["bundle"]
-    archive = module.params["archive"]
     releases = os.path.join(root, "releases")
     path = os.path.join(releases, bundle["id"])
     for owned in (root, releases, os.path.join(root, "static"), os.path.join(root, "state")):
@@ -214,14 +226,18 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         interpreter = environments.find_python(bundle["python"])
         disk.check_space(root, bundle["unpacked_bytes"])
         if not module.check_mode:
-            if archive is None:
-                return {"changed": False, "archive_needed": True}
+            needed = arriving.lacking(releases, module.params)
+            if needed:
+                return {"changed": False, "needed": needed}
             disk.make_directory(root)
             disk.make_directory(releases)
             with installing.locked(releases):
                 # Another run may have installed it while this one waited.
-                if not manifests.can_be_used(path):
-                    installing.install(releases, bundle, archive, interpreter)
+                again = not manifests.can_be_used(path) and arriving.arrive(
+                    releases, module.params, interpreter
+                )
+            if again:
+                return {"changed": False, "needed": arriving.ALL}
     elif manifest is not None and module.params["verify"]:
         found = verifying.differences(path, manifest)
         if found:
@@ -316,6 +332,9 @@ def main() -> None:
             "keep_left": {"type": "bool", "default": False},
             "interpreter_package": {"type": "str", "default": ""},
             "archive": {"type": "path"},
+            "partial": {"type": "bool", "default": False},
+            # Not secret, and nothing that a log should hold.
+            "beginning": {"type": "str", "default": "", "no_log": True},
             "shipped_by": {"type": "str", "default": ""},
         },
         supports_check_mode=True,

@@ -8,10 +8,10 @@ import shutil
 import tempfile
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ansible_collections.wsgi.host.plugins.module_utils.apphost import times
-from ansible_collections.wsgi.host.plugins.module_utils.apphost.files import digest, held
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.files import held
 from ansible_collections.wsgi.host.plugins.module_utils.releases.compiling import (
     compile_files,
     compiled_hashes,
@@ -27,6 +27,7 @@ from ansible_collections.wsgi.host.plugins.module_utils.releases.manifests impor
     MANIFEST,
     TEMPORARY,
 )
+from ansible_collections.wsgi.host.plugins.module_utils.releases.packages import take_packages
 from ansible_collections.wsgi.host.plugins.module_utils.releases.unpacking import unpack
 
 LOCK_SECONDS = 60
@@ -42,13 +43,16 @@ def locked(releases: str) -> AbstractContextManager[None]:
     return held(Path(releases, ".lock"), LOCK_SECONDS, busy)
 
 
-def install(releases: str, bundle: dict[str, Any], archive: str, interpreter: str) -> None:
-    """Make the release from the archive, under a temporary name until it is complete."""
-    arrived = digest(Path(archive))
-    if arrived != bundle["sha256"]:
-        raise ReleaseError(
-            f"The archive arrived with SHA-256 {arrived} in place of {bundle['sha256']}. Run again."
-        )
+def install(
+    releases: str, bundle: dict[str, Any], archive: BinaryIO, interpreter: str, packages: str = ""
+) -> None:
+    """Make the release from the archive, under a temporary name until it is complete.
+
+    Args:
+        packages: of a release whose packages the new one has as well; the archive is then without.
+
+    Raises DamagedError if that release no longer has what its manifest says.
+    """
     final = os.path.join(releases, bundle["id"])
     # The lock makes any of these a leftover.
     for name in os.listdir(releases):
@@ -56,12 +60,16 @@ def install(releases: str, bundle: dict[str, Any], archive: str, interpreter: st
             shutil.rmtree(os.path.join(releases, name))
     target = tempfile.mkdtemp(prefix=f"{TEMPORARY}{bundle['id']}-", dir=releases)
     try:
-        manifest = unpack(archive, target, bundle["python"])
+        manifest, missing = unpack(archive, target, bundle["python"])
         for key in ("id", "python", "architecture"):
             if manifest[key] != bundle[key]:
                 raise ReleaseError(
                     f"The archive's {key} is {manifest[key]!r} in place of {bundle[key]!r}."
                 )
+        if packages:
+            take_packages(packages, target, bundle["python"], missing)
+        elif missing:
+            raise ReleaseError(f"The archive lacks {sorted(missing)[0]} of its manifest.")
         make_environment(target, interpreter, bundle["python"])
         make_scripts(target, final, bundle["python"])
         ready = reuse_compiled(target, releases, manifest)

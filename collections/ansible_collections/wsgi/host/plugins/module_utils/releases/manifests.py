@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -53,3 +55,10 @@ def compiled_path(path: str, python: str) -> str:
     folder, name = os.path.split(path)
     tag = "cpython-" + python.replace(".", "")
     return os.path.join(folder, "__pycache__", f"{name[: -len('.py')]}.{tag}.pyc")
+
+
+def packages_digest(manifest: dict[str, Any]) -> str:
+    """Return what releases with the very same packages, for the same Python, have in common."""
+    files = manifest["files"].items()
+    packages = sorted(each for each in files if each[0].startswith("site-packages/"))
+    return hashlib.sha256(json.dumps([manifest["python"], packages]).encode()).hexdigest()

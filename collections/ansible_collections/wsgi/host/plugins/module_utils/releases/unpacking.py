@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tarfile
-from typing import Any
+from typing import Any, BinaryIO
 
 from ansible_collections.wsgi.host.plugins.module_utils.releases.errors import ReleaseError
 from ansible_collections.wsgi.host.plugins.module_utils.releases.manifests import (
@@ -26,8 +26,11 @@ def read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read()
 
 
-def unpack(archive: str, target: str, python: str) -> dict[str, Any]:
-    """Unpack the archive below target, checking each file's hash; return its manifest."""
+def unpack(archive: BinaryIO, target: str, python: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Unpack the archive below target, checking each file's hash.
+
+    Returns its manifest, and the hashes of the manifest's files that are not in the archive.
+    """
     # Not "r|gz", which reads only the first member of a gzip file.
     with gzip.open(archive) as packed, tarfile.open(fileobj=packed, mode="r|") as members:
         entries = iter(members)
@@ -55,6 +58,4 @@ def unpack(archive: str, target: str, python: str) -> dict[str, Any]:
                 made.add(folder)
             with open(path, "xb") as file:
                 file.write(content)
-    if missing:
-        raise ReleaseError(f"The archive lacks {sorted(missing)[0]} of its manifest.")
-    return manifest
+    return manifest, missing
