@@ -40,12 +40,15 @@ class Database:
         credential: the name of the credential with the URL of a server.
         packaged: a file of a release that knows commands about data; a release without it is from
             before there was a database. Empty: each release knows them.
+        migrations: patterns of the files of a release that, with its packages, decide which schema
+            it needs. None: only the release itself can tell.
     """
 
     kind: str = ""
     files: tuple[str, ...] = ()
     credential: str = "database_url"
     packaged: str = ""
+    migrations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,7 @@ class Application:
         # An earlier version wrote one file.
         files = described.get("files", [described["file"]] if described.get("file") else [])
         described["files"] = tuple(map(str, files))
+        described["migrations"] = tuple(map(str, described.get("migrations", [])))
         told = Database(**known(Database, described))
         if told.kind and self.credential(told.credential).exists():
             return replace(told, kind="postgresql")

@@ -24,7 +24,7 @@ import os
 import sys
 from typing import Any
 
-from . import files, reach, schema, seeds, status, unmigrate
+from . import files, reach, readiness, schema, seeds, unmigrate
 from .answer import Answer
 from .application import Application
 from .database import emptied, identity, is_emptied, read_stamp, seeded, write_stamp
@@ -35,13 +35,6 @@ from .seeds import Seed
 
 KEEP = 10
 LOCK_SECONDS = 600
-
-
-def is_ready(application: Application, release: str) -> bool:
-    """Whether the service answers as that release that it can work with its database."""
-    # An answer that names no release says nothing about this one.
-    answer = status.ask(application)
-    return bool(answer["ok"]) and answer.get("release") == release
 
 
 def is_done(application: Application, wanted: list[Seed]) -> bool:
@@ -75,7 +68,8 @@ def prepare(application: Application, options: argparse.Namespace, wanted: list[
     if options.preview_new_database:
         msg = f"Another database would be brought to the schema of release {release}."
         return Answer(msg, changed=True, facts={**facts, "did": ["migrate"]})
-    if release == live and is_done(application, wanted) and is_ready(application, release):
+    same = live is not None and (release == live or schema.is_that_of(application, release, live))
+    if live and same and is_done(application, wanted) and readiness.is_ready(application, live):
         return Answer(as_needed, facts=facts)
     shipped = (application.releases / release / "bin/python").exists()
     if shipped and not schema.is_known(application, release):

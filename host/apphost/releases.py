@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import files, interpreter, jobs, records, schema
+from . import files, interpreter, jobs, readiness, records, schema
 from .answer import Answer, short_revision, short_time, table
 from .application import Application
 from .errors import HostError, RefusedError, UsageError
@@ -274,15 +274,19 @@ def suits(application: Application, name: str) -> Answer:
     require_start(named(all_of(application), name))
     if not schema.is_known(application, name):
         return Answer(f"{name} has no database.")
-    status = schema.ask(application, name)
-    if not status.compatible:
+    live = application.live()
+    known = live is not None and schema.is_that_of(application, name, live)
+    if live and known and readiness.is_ready(application, live):
+        return Answer(f"The database suits {name}, whose migrations are those of {live}.")
+    told = schema.ask(application, name)
+    if not told.compatible:
         raise RefusedError(
             f"Release {name} cannot work with the database as it is, so it cannot be rolled back "
-            f"to: {status.reason or 'its schema is another one'}. Name a later release, deploy a "
+            f"to: {told.reason or 'its schema is another one'}. Name a later release, deploy a "
             f"repaired one, or restore a copy of the database first (sudo {application.name} "
             f"restore), which loses what was recorded since."
         )
-    return Answer(f"The database suits {name}.", facts={"schema": status.facts()})
+    return Answer(f"The database suits {name}.", facts={"schema": told.facts()})
 
 
 def listing(application: Application) -> Answer:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from subprocess import CompletedProcess
 from typing import Any
 
 from . import sandbox
 from .application import Application
 from .errors import RefusedError
+from .files import read_json_if_possible
 
 # A release that does not come to an end of its start must not hold up whoever asks it. A large one
 # takes 20 s of a processor, which a busy host may not have.
@@ -57,6 +59,28 @@ def is_known(application: Application, release: str) -> bool:
     return application.has("schema") and (
         not packaged or (application.releases / release / packaged).exists()
     )
+
+
+def is_that_of(application: Application, release: str, other: str) -> bool:
+    """Whether a release needs the same schema as another one, as far as their files tell.
+
+    The answer is no where it cannot be told, so that the release itself is asked.
+    """
+    needed = [_deciding(application, each) for each in (release, other)]
+    return needed[0] is not None and needed[0] == needed[1]
+
+
+def _deciding(application: Application, release: str) -> dict[str, str] | None:
+    """The files of a release that decide which schema it needs, with their hashes."""
+    manifest = read_json_if_possible(application.releases / release / "manifest.json")
+    found: dict[str, str] = manifest.get("files") or {}
+    own = {
+        name: digest
+        for name, digest in found.items()
+        if any(fnmatchcase(name, pattern) for pattern in application.database.migrations)
+    }
+    packages = {name: digest for name, digest in found.items() if name.startswith("site-packages/")}
+    return {**own, **packages} if own else None
 
 
 def ask(application: Application, release: str) -> Schema:

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import re
 import ssl
 import time
 from pathlib import Path
 from typing import Any
 
-from . import files, jobs, records, releases, systemd
+from . import files, jobs, readiness, records, releases, systemd
 from .answer import Answer, short_revision, short_time, table
 from .application import Application
 from .backup import interrupted
 from .errors import HostError
 from .handover.config import Config
-from .http import NoAnswerError, get
 
-ANSWER_SECONDS = 5
 HTTPS = 443
 
 
@@ -54,48 +51,6 @@ def memory_bytes(counted: str, family: list[int], proc: Path = Path("/proc")) ->
             text = (proc / str(pid) / "smaps_rollup").read_text(encoding="ascii")
             total += sum(map(int, re.findall(r"^Pss: +(\d+) kB", text, re.MULTILINE))) * 1024
     return total or None
-
-
-def ask(application: Application, connect: str = "", site: str = "") -> dict[str, Any]:
-    """Ask for the application's health: `ok`, `status`, `release`, `milliseconds` or `error`.
-
-    Args:
-        connect: `address:port` of the web server, by HTTPS; the service's own socket if left out.
-        site: its name; the first one that the application is described with if left out.
-    """
-    name = site or application.domain
-    begun = time.monotonic()
-    health = application.health
-    where = connect or f"unix:{application.socket}"
-    try:
-        answer = get(where, health.path, deadline=ANSWER_SECONDS, name=name, tls=bool(connect))
-    except NoAnswerError as error:
-        return {"ok": False, "error": f"{connect or application.socket}: {error}"}
-    good = answer.status == health.status
-    return {
-        "ok": good,
-        "status": answer.status,
-        "release": _member(answer.text, health.release_member),
-        "milliseconds": round((time.monotonic() - begun) * 1000),
-        **({} if good else {"error": answer.text[:500]}),
-    }
-
-
-def _member(text: str, name: str) -> Any:
-    """A member of a JSON object; None if there is none."""
-    if not name:
-        return None
-    try:
-        body = json.loads(text)
-    except ValueError:
-        return None
-    return body.get(name) if isinstance(body, dict) else None
-
-
-def fault(answer: dict[str, Any]) -> str:
-    """What is wrong with an answer that is not good."""
-    status = answer.get("status")
-    return f"it answered {status}" if status else str(answer["error"])
 
 
 def days_left(path: str) -> float | None:
@@ -148,8 +103,8 @@ def look(application: Application, certificate: str, site: str, port: int) -> di
         "candidates": releases.candidates(known),
         "service": shown["ActiveState"] or "unknown",
         "restarts": int(shown["NRestarts"] or 0),
-        "health": ask(application),
-        "site": ask(application, f"127.0.0.1:{port}", site) if site else None,
+        "health": readiness.ask(application),
+        "site": readiness.ask(application, f"127.0.0.1:{port}", site) if site else None,
         "workers": max(0, len(family) - 1),
         "memory_bytes": memory_bytes(shown["MemoryCurrent"], family),
         "certificate_days": days_left(certificate) if certificate else None,
@@ -194,11 +149,13 @@ def drift(application: Application, facts: dict[str, Any], site: str) -> list[st
         )
     elif not health["ok"]:
         faults.append(
-            f"{application.health.path} is not good: {fault(health)}. See `sudo {name} logs`"
+            f"{application.health.path} is not good: {readiness.fault(health)}. "
+            f"See `sudo {name} logs`"
         )
     elif through and not through["ok"]:
         faults.append(
-            f"{site} does not answer through nginx, though the service is well: {fault(through)}. "
+            f"{site} does not answer through nginx, though the service is well: "
+            f"{readiness.fault(through)}. "
             f"Run site.yml, or on the host: sudo systemctl start nginx"
         )
     if facts["jobs"]:
@@ -239,7 +196,11 @@ def text(name: str, facts: dict[str, Any]) -> str:
         ["service", ", ".join(service)],
         ["memory", f"{memory >> 20} MiB" if memory else "-"],
         ["answers", in_time if "status" in health else health["error"]],
-        *(["site", "ok" if each["ok"] else fault(each)] for each in [facts["site"]] if each),
+        *(
+            ["site", "ok" if each["ok"] else readiness.fault(each)]
+            for each in [facts["site"]]
+            if each
+        ),
         *(["certificate", f"{days:g} days left"] for _ in [days] if days is not None),
         *(["jobs", jobs.summary(each)] for each in [facts["jobs"]] if each),
         ["lock", held],

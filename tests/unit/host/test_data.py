@@ -9,12 +9,12 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from apphost import cli, data, database, files, schema, seeds
+from apphost import cli, data, database, files, readiness, schema, seeds
 from apphost.application import Application
 from apphost.errors import RefusedError, UsageError
 
@@ -87,7 +87,7 @@ class Host:
             self.program(release, APPLICATION)
         self.ready: str | None = None
         monkeypatch.setattr(data, "LOCK_SECONDS", 0)
-        monkeypatch.setattr(data, "is_ready", lambda _, release: release == self.ready)
+        monkeypatch.setattr(readiness, "is_ready", lambda _, release: release == self.ready)
 
     def program(self, release: str, text: str) -> None:
         """Give a release another program."""
@@ -184,12 +184,12 @@ def test_nothing_is_started_when_all_is_done(host: Host) -> None:
 def test_service_is_asked_as_the_description_says(application: Application, as_root: None) -> None:
     """Only an answer that names the release says something about its database."""
     with serving(application.socket, 200, '{"release": "1"}'):
-        assert data.is_ready(application, "1")
-        assert not data.is_ready(application, "2")
-        assert not data.is_ready(describe(application, health={"path": "/"}), "1")
+        assert readiness.is_ready(application, "1")
+        assert not readiness.is_ready(application, "2")
+        assert not readiness.is_ready(describe(application, health={"path": "/"}), "1")
     application.socket.unlink()
     described = describe(application, health={"path": "/up", "status": 204})
-    assert not data.is_ready(described, "1")
+    assert not readiness.is_ready(described, "1")
 
 
 def test_live_release_is_meant_unless_another_is_named(host: Host) -> None:
@@ -407,6 +407,75 @@ def test_migration_that_left_a_half_says_how_to_go_back(host: Host) -> None:
     msg = host.fail(1, "--release", "2")
     assert "left the database at 1b in place of 1" in msg
     assert f"sudo shop exec shopctl restore {host.copies()[0]}" in msg
+
+
+MIGRATIONS = {"kind": "sqlite", "file": "shop.db", "migrations": ["app/*/migrations/*"]}
+OF_TWO_FILES = {"app/shop/migrations/1.py": "a", "site-packages/alpha.py": "b"}
+
+
+def release_of(host: Host, release: str, files: dict[str, str]) -> None:
+    """Give a release a manifest with these files and the hashes of their contents."""
+    manifest = host.application.releases / release / "manifest.json"
+    manifest.write_text(json.dumps({"id": release, "files": files}))
+
+
+def test_release_with_the_same_migrations_is_not_asked(host: Host) -> None:
+    """A start of the application, in a deploy that changes a template."""
+    host.application = describe(host.application, database=MIGRATIONS)
+    host.run("--release", "1", seeds=[admin()])
+    host.go_live("1")
+    host.calls()
+    release_of(host, "1", OF_TWO_FILES | {"app/page.html": "old"})
+    release_of(host, "2", OF_TWO_FILES | {"app/page.html": "new"})
+    assert host.run("--release", "2", seeds=[admin()])["changed"] is False
+    assert host.calls() == []
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        OF_TWO_FILES | {"app/shop/migrations/1.py": "x"},
+        OF_TWO_FILES | {"app/shop/migrations/2.py": "c"},
+        # Django's own applications come as packages, with migrations.
+        OF_TWO_FILES | {"site-packages/alpha.py": "x"},
+        {"site-packages/alpha.py": "b"},
+        {},
+    ],
+)
+def test_release_with_other_migrations_is_asked(host: Host, files: dict[str, str]) -> None:
+    host.application = describe(host.application, database=MIGRATIONS)
+    host.run("--release", "1")
+    host.go_live("1")
+    host.calls()
+    release_of(host, "1", OF_TWO_FILES)
+    release_of(host, "2", files)
+    assert host.run("--release", "2")["did"] == ["migrate"]
+    assert host.calls()[0] == "2 schema"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda host: describe(host.application, database=MIGRATIONS | {"migrations": []}),
+        # The live one cannot work with its database, or nobody knows.
+        lambda host: setattr(host, "ready", None),
+        # Another database, which has no schema.
+        lambda host: (host.data / "shop.db").unlink(),
+    ],
+    ids=["not described", "not ready", "another database"],
+)
+def test_release_is_asked_where_the_live_one_tells_nothing(
+    host: Host, change: Callable[[Host], Any]
+) -> None:
+    host.application = describe(host.application, database=MIGRATIONS)
+    host.run("--release", "1")
+    host.go_live("1")
+    for release in ("1", "2"):
+        release_of(host, release, OF_TWO_FILES)
+    host.calls()
+    change(host)
+    host.answer(2 if not (host.data / "shop.db").exists() else 0, "--release", "2")
+    assert host.calls()[0] == "2 schema"
 
 
 def test_release_from_before_there_was_a_database_needs_nothing(

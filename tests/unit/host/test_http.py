@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from ansible_collections.wsgi.host.plugins.module_utils.certificates import probing
 from ansible_collections.wsgi.host.plugins.modules import judge as judge_module
-from apphost import http, status
+from apphost import http, readiness
 from apphost.application import Application
 from apphost.backup import restore
 from apphost.handover import judge
@@ -273,7 +273,7 @@ def served(application: Application, server: Server, monkeypatch: pytest.MonkeyP
     socket_ = application.socket
     socket_.parent.mkdir(parents=True)
     socket_.symlink_to(server.listener.getsockname())
-    for module in (status, restore):
+    for module in (readiness, restore):
         monkeypatch.setattr(module, "ANSWER_SECONDS", LIMIT)
     server.drip(HEAD, FOREVER)
     return server
@@ -281,7 +281,7 @@ def served(application: Application, server: Server, monkeypatch: pytest.MonkeyP
 
 def test_status_gives_up_in_time(application: Application, served: Server) -> None:
     """`migrate` asks by it too."""
-    assert status.ask(application) == {"ok": False, "error": f"{application.socket}: {LATE}"}
+    assert readiness.ask(application) == {"ok": False, "error": f"{application.socket}: {LATE}"}
     assert served.dripped < A_FEW
 
 
@@ -364,7 +364,7 @@ def test_a_host_asks_its_service_by_the_name_of_the_site(
     application = describe(shop, site={"domain": "shop.example"}, health={})
     monkeypatch.setattr(Application, "socket", tmp_path / "s")
     assert restore.ask(application, "x") == ""
-    assert status.ask(application)["ok"]
+    assert readiness.ask(application)["ok"]
     asked.ended.set()
     listener.close()
     assert len(heads) == 2

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from apphost import interpreter, schema
+from apphost import interpreter, readiness, schema
 
 from .conftest import Host, Programs, describe
 
@@ -163,6 +163,24 @@ def test_release_is_asked_whether_the_database_suits_it(
     assert "--property=User=shop" in call
     assert f"--property=RuntimeMaxSec={schema.ASK_SECONDS}" in call
     assert call.endswith(f" -- {programs.folder}/shopctl schema")
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_release_with_the_migrations_of_the_live_one_suits(
+    host: Host,
+    capsys: Any,
+    programs: Programs,
+    monkeypatch: pytest.MonkeyPatch,
+    ready: bool,
+) -> None:
+    """At night no start is waited for whose answer is known."""
+    programs.put("shopctl", "#!/bin/sh\nexit 0\n")
+    describe(host.application, database={"kind": "sqlite", "migrations": ["app/*"]})
+    monkeypatch.setattr(readiness, "is_ready", lambda _, release: ready and release == "d")
+    code, answer = host.run(capsys, "releases", "suits", "c")
+    assert code == 0
+    assert ("whose migrations are those of d" in answer["msg"]) is ready
+    assert len(programs.calls("systemd-run")) == (not ready)
 
 
 def test_release_that_does_not_answer_does_not_suit(

@@ -133,6 +133,10 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         shop(data={"packaged": "app/../../x"}),
         "applications.shop.data.packaged is not a path below a release",
     ),
+    "migrations of a package": (
+        shop(data={"migrations": ["app/shop/migrations/*", "site-packages/alpha/*"]}),
+        "applications.shop.data.migrations has a pattern for no file of a release's application",
+    ),
     "a table that is none": (
         shop(data={"schema_table": "a; drop"}),
         "applications.shop.data.schema_table cannot be the name of a table",
