@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.wsgi.host.plugins.plugin_utils import fleet
-from apphost import status
+from apphost import readiness, status
 
 from .conftest import Host, Programs, describe, serving
 
@@ -133,7 +133,7 @@ def test_status_asks_through_nginx_too(
         calls.append(arguments)
         return through if arguments else GOOD
 
-    monkeypatch.setattr(status, "ask", ask)
+    monkeypatch.setattr(readiness, "ask", ask)
     _, answer = host.run(capsys, "status", *words)
     assert answer["drift"] == []
     assert answer["site"] == (through if asked else None)

@@ -393,6 +393,18 @@ def test_lock_of_another_stops_it_before_anything(fleet: Fleet) -> None:
     assert json.loads((fleet.root / "lock.json").read_text()) == told
 
 
+def test_lock_that_was_just_taken_is_not_asked_about(fleet: Fleet) -> None:
+    """A trip of each deploy; another batch may come much later."""
+    asked = "Make sure that the lock is still held"
+    assert asked not in fleet.deploy(2, application_serial=2)[1]
+
+
+def test_lock_is_asked_about_before_each_further_batch(fleet: Fleet) -> None:
+    """Hosts before may have taken long, or this run was stopped and continued."""
+    _, output = fleet.deploy(3, application_serial=1)
+    assert output.count("Make sure that the lock is still held") == 2
+
+
 def test_lost_lock_stops_it_before_the_next_batch(fleet: Fleet, tmp_path: Path) -> None:
     """Two runs at once would undo each other's hosts."""
     program = tmp_path / "program"

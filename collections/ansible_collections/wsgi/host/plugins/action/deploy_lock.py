@@ -38,6 +38,7 @@ class ActionModule(KeptModules):
         claim = {"token": process.token(), "owner": whoami(), "control": process.to_dict()}
         end = time.monotonic() + wait
         while True:
+            asked_at = time.time()
             asked = {**arguments, "claim": claim}
             outcome = self._execute_module(MODULE, module_args=asked, task_vars=task_vars)
             if outcome.get("failed") or outcome.get("unreachable") or not outcome.get("busy"):
@@ -52,6 +53,7 @@ class ActionModule(KeptModules):
         outcome.pop("invocation", None)
         result.update(outcome)
         result["owner"] = claim["owner"]
+        result["asked_at"] = asked_at
         place = f"{arguments['path']} on {self._host(task_vars)}"
         if outcome.get("busy"):
             words = self._busy(outcome, place, called["wait"], wait)

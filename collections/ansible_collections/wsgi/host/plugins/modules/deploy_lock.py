@@ -82,6 +82,10 @@ mine:
   description: Whether this run holds the lock.
   type: bool
   returned: with O(state=seen)
+asked_at:
+  description: When the answer was asked for, by the control node's clock, in seconds since 1970.
+  type: float
+  returned: always
 owner:
   description: Who runs Ansible, as C(user@machine).
   type: str
