@@ -6,8 +6,10 @@ Ratios, each from runs that alternate, so that a machine whose speed drifts does
 
 - the first run of site.yml on a bare host, next to the same packages installed by hand with apt-get
   and the same two archives copied and unpacked;
-- a run that changes nothing, next to `ansible -m ping`, as it is and where it looks at everything;
-- the same with more hosts, next to as many times `ssh HOST true` side by side;
+- a run that changes nothing, next to `ansible -m ping`, as it is and where it looks at everything,
+  and next to pyinfra, which keeps the same files, packages and units (by_pyinfra.py);
+- the same with more hosts, next to as many times `ssh HOST true` side by side, and the memory that
+  the control node needs for it;
 - a deploy of a changed application and a rollback, until the other release answers through nginx,
   and the slowest request around a kill -9 of the master, next to the application's own start.
 """
@@ -26,13 +28,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import by_pyinfra
+import memory
 import yaml
 from live import PATIENCE_SECONDS, Site, looking, until_live
 
 PROJECT = Path(__file__).parents[2]
 REPORT = PROJECT / "docs" / "proof" / "run-cost.md"
 PACKAGES = ("nginx", "logrotate")
-FLEETS = (1, 2, 4, 8)
+FLEETS = (1, 2, 4, 8, 16)
+FAR = (100, 1000)
 EVERYTHING = ("-e", "application_seal_hours=0")
 SSH = (
     "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o IdentitiesOnly=yes "
@@ -189,6 +194,20 @@ def fit(seconds: Mapping[int, Sequence[float]]) -> float:
     return statistics.linear_regression(list(seconds), medians).slope
 
 
+def far(seconds: Mapping[int, Sequence[float]]) -> str:
+    """What the line says for fleets that were not tried."""
+    medians = [statistics.median(each) for each in seconds.values()]
+    line = statistics.linear_regression(list(seconds), medians)
+    return " and ".join(
+        f"{size} hosts would take {line.intercept + line.slope * size:.0f} s" for size in FAR
+    )
+
+
+def memory_in_words(needed: Mapping[int, int]) -> str:
+    """The most memory of each size of fleet."""
+    return ", ".join(f"{most / 1e6:.0f} MB for {size}" for size, most in needed.items()) + " hosts"
+
+
 def shown(values: Sequence[float]) -> str:
     """Median, least and most."""
     return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
@@ -219,6 +238,9 @@ def main() -> None:
     ping: list[float] = []
     everything: list[float] = []
     again: list[float] = []
+    ours: list[float] = []
+    pyinfras: list[float] = []
+    needed: dict[int, int] = {}
     grown: dict[int, list[float]] = {}
     by_ssh: dict[int, list[float]] = {}
     deployed: list[tuple[float, float]] = []
@@ -242,6 +264,16 @@ def main() -> None:
         for _ in range(max(rounds, 5)):
             everything.append(timed(ansible("ansible-playbook", warm, "site.yml", *EVERYTHING)))
             again.append(timed(ansible("ansible", warm, "all", "-m", "ping")))
+        pyinfra_folder = folder / "pyinfra"
+        by_pyinfra.prepare(ssh_to(warm_host), pyinfra_folder)
+        pyinfra = by_pyinfra.runs(warm_host, pyinfra_folder)
+        # Installs it, and brings the host to what its modules make of it.
+        pyinfra()
+        ansible("ansible-playbook", warm, "site.yml")()
+        for _ in range(rounds):
+            ours.append(timed(ansible("ansible-playbook", warm, "site.yml")))
+            pyinfras.append(timed(pyinfra))
+            by_pyinfra.check(pyinfra_folder)
         one = Host("warm", warm_host, folder)
         deploy = ansible("ansible-playbook", warm, "playbooks/deploy.yml")
         rollback = ansible("ansible-playbook", warm, "playbooks/rollback.yml")
@@ -261,6 +293,9 @@ def main() -> None:
                     timed(ansible("ansible-playbook", inventory, "site.yml"))
                 )
                 by_ssh.setdefault(size, []).append(timed(each_by_ssh(members)))
+            with memory.watching() as seen:
+                ansible("ansible-playbook", inventory, "site.yml")()
+            needed[size] = seen.peak
     finally:
         hosts("down", "--scope", scope)
     megabytes = sum(path.stat().st_size for path in archives) / 1e6
@@ -277,6 +312,13 @@ def main() -> None:
         + "\n"
         + row("the same with `-e application_seal_hours=0`, next to it", everything, again)
         + "\n"
+        + row(
+            f"the same, next to {by_pyinfra.PYINFRA.replace('==', ' ')} "
+            f"({by_pyinfra.operations(pyinfra_folder)} operations)",
+            ours,
+            pyinfras,
+        )
+        + "\n"
         + "".join(
             row(f"changes nothing, hosts: {size}; next to `ssh HOST true` side by side", *pair)
             + "\n"
@@ -284,7 +326,8 @@ def main() -> None:
             for pair in [(grown[size], by_ssh[size])]
         )
         + f"\nEach host more takes {fit(grown):.2f} s in a run that changes nothing, and "
-        f"{fit(by_ssh):.2f} s by SSH, by the line through the medians."
+        f"{fit(by_ssh):.2f} s by SSH, by the line through the medians. By these lines {far(grown)}.\n"
+        f"The control node needs {memory_in_words(needed)}."
         + "\n\n## The application\n\n| what | seconds |\n| --- | --- |\n"
         + "".join(
             f"| {what} | {shown(values)} |\n"
