@@ -326,8 +326,8 @@ def main() -> None:
             for pair in [(grown[size], by_ssh[size])]
         )
         + f"\nEach host more takes {fit(grown):.2f} s in a run that changes nothing, and "
-        f"{fit(by_ssh):.2f} s by SSH, by the line through the medians. By these lines {far(grown)}.\n"
-        f"The control node needs {memory_in_words(needed)}."
+        f"{fit(by_ssh):.2f} s by SSH, by the line through the medians. By\n"
+        f"these lines {far(grown)}. The control node needs {memory_in_words(needed)}."
         + "\n\n## The application\n\n| what | seconds |\n| --- | --- |\n"
         + "".join(
             f"| {what} | {shown(values)} |\n"
