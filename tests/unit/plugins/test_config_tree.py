@@ -71,12 +71,14 @@ class Host:
             "stage": [],
             "checks": [],
             "settle": False,
+            "units": [],
             **options,
         }
         return config_tree.put_in_place(self, decode(payload))
 
-    def settle(self) -> None:
-        config_tree.settle(self, "tree")
+    def settle(self, *units: str) -> dict[str, Any]:
+        self.params = {"units": list(units)}
+        return config_tree.settle(self, "tree")
 
 
 @pytest.fixture
@@ -335,3 +337,121 @@ def test_a_program_is_a_line_in_a_difference(host: Host) -> None:
         version = hashlib.sha256(text.encode()).hexdigest()[:12]
         assert shown[side] == f"version {version}, {lines} lines\n"
     assert shown["after_header"] == f"{host.path('a')} (updated)"
+
+
+# Units that run with a tree -----------------------------------------------------------------------
+
+SYSTEMCTL = """#!/bin/sh
+here=$(dirname "$0")
+case $1 in
+    show) cat "$here/shown" ;;
+    *) echo "$*" >> "$here/calls" ;;
+esac
+[ ! -e "$here/broken-$1" ] || { echo "Job for shop.timer failed." >&2; exit 1; }
+"""
+
+
+class Units:
+    """A `systemctl` that notes what it is asked to do with `shop.timer`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        (folder / "systemctl").write_text(SYSTEMCTL)
+        (folder / "systemctl").chmod(0o755)
+
+    def be(self, active: str, enabled: str) -> None:
+        shown = f"Id=shop.timer\nActiveState={active}\nUnitFileState={enabled}\n"
+        (self.folder / "shown").write_text(shown)
+
+    def calls(self) -> list[str]:
+        """Since the last question."""
+        path = self.folder / "calls"
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return lines
+
+
+@pytest.fixture
+def units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Units:
+    made = Units(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{made.folder}:{os.environ['PATH']}")
+    made.be("active", "enabled")
+    return made
+
+
+TIMER = ["shop.timer"]
+
+
+def test_units_start_anew_with_what_changed_and_rest_otherwise(host: Host, units: Units) -> None:
+    units.be("inactive", "disabled")
+    assert host.apply({"a": "1"}, units=TIMER)["changed"] is True
+    assert units.calls() == ["enable --quiet shop.timer", "restart shop.timer"]
+    units.be("active", "enabled")
+    assert host.apply({"a": "1"}, units=TIMER)["changed"] is False
+    assert units.calls() == []
+    assert host.apply({"a": "2"}, units=TIMER)["units"] == TIMER
+    assert units.calls() == ["restart shop.timer"]
+
+
+def test_systemd_reads_unit_files_again_that_changed(
+    host: Host, units: Units, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_tree, "UNITS", str(host.path("systemd")))
+    host.apply({"a": "1"}, units=TIMER)
+    assert units.calls() == ["restart shop.timer"]
+    host.apply({"a": "1", "systemd/shop.timer": "[Timer]"}, units=TIMER)
+    assert units.calls() == ["daemon-reload", "restart shop.timer"]
+
+
+@pytest.mark.parametrize("state", [("inactive", "enabled"), ("active", "disabled")])
+def test_unit_that_somebody_stopped_or_disabled_runs_again(
+    host: Host, units: Units, state: tuple[str, str]
+) -> None:
+    host.apply({"a": "1"}, units=TIMER)
+    units.calls()
+    units.be(*state)
+    host.check_mode = True
+    assert host.apply({"a": "1"}, units=TIMER)["changed"] is True
+    assert units.calls() == []
+    host.check_mode = False
+    assert host.apply({"a": "1"}, units=TIMER)["units"] == TIMER
+    enabled = ["enable --quiet shop.timer"] if state[1] == "disabled" else []
+    assert units.calls() == [*enabled, "start shop.timer"]
+
+
+def test_unit_that_cannot_be_enabled_is_left(host: Host, units: Units) -> None:
+    units.be("active", "static")
+    host.apply({"a": "1"}, units=TIMER)
+    assert units.calls() == ["restart shop.timer"]
+
+
+def test_unit_that_does_not_start_is_tried_again(host: Host, units: Units) -> None:
+    """The files are there by then, and without a mark the next run would find nothing to do."""
+    (units.folder / "broken-restart").touch()
+    with pytest.raises(TreeError, match=r"failed.*systemctl status shop.timer"):
+        host.apply({"a": "1"}, units=TIMER)
+    (units.folder / "broken-restart").unlink()
+    units.calls()
+    again = host.apply({"a": "1"}, units=TIMER)
+    assert (again["changed"], again["pending"]) == (True, False)
+    assert "restart shop.timer" in units.calls()
+    assert host.apply({"a": "1"}, units=TIMER)["changed"] is False
+
+
+def test_handlers_start_units_that_had_to_wait(host: Host, units: Units) -> None:
+    host.apply({"a": "1"}, settle=True)
+    assert units.calls() == []
+    assert host.settle(*TIMER)["changed"] is True
+    assert units.calls() == ["daemon-reload", "restart shop.timer"]
+    assert host.apply({"a": "1"}, settle=True)["pending"] is False
+
+
+def test_units_start_anew_without_what_was_removed(host: Host, units: Units) -> None:
+    host.apply({"a": "1"}, units=TIMER)
+    units.calls()
+    host.params["units"] = TIMER
+    assert config_tree.remove(host)["changed"] is True
+    assert units.calls() == ["restart shop.timer"]
+    assert config_tree.remove(host)["changed"] is False
+    assert units.calls() == []

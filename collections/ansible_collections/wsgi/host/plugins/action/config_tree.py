@@ -62,6 +62,7 @@ class ActionModule(KeptModules):
                 "stage": {"type": "list", "elements": "str", "default": []},
                 "checks": {"type": "list", "elements": "dict", "default": []},
                 "settle": {"type": "bool", "default": False},
+                "units": {"type": "list", "elements": "str", "default": []},
             }
         )
         entries = [
@@ -84,6 +85,7 @@ class ActionModule(KeptModules):
                 "stage": args["stage"],
                 "checks": args["checks"],
                 "settle": args["settle"],
+                "units": args["units"],
             },
             task_vars=task_vars,
         )

@@ -86,6 +86,16 @@ options:
     type: list
     elements: dict
     default: []
+  units:
+    description:
+      - Units that run with these files and have nothing to wait for. They run, now and at every boot; with
+        V(present) they are started anew when a file changes, with V(settled) each time, with V(absent) when a
+        file was removed.
+      - The tree is settled when they run, without a handler. One that does not start fails the task, and
+        the next run tries again.
+    type: list
+    elements: str
+    default: []
   settle:
     description: Keep the tree marked as pending until it is called with O(state=settled).
     type: bool
@@ -147,27 +157,41 @@ from ansible_collections.wsgi.host.plugins.module_utils.config_trees import (
     comparing,
     records,
     reporting,
+    running,
     swapping,
 )
 from ansible_collections.wsgi.host.plugins.module_utils.config_trees.model import (
+    Change,
     Wanted,
     decode,
     digest,
 )
 from ansible_collections.wsgi.host.plugins.module_utils.paths import ForeignPathError
 
+UNITS = "/etc/systemd/system/"
+
 
 def settle(module: AnsibleModule, name: str) -> dict[str, Any]:
-    """The service runs with what is on disk. Bookkeeping, so never reported as a change."""
+    """The service runs with what is on disk. Bookkeeping, so a change only where a unit starts anew."""
+    units: list[str] = module.params["units"]
     if not module.check_mode:
+        if units:
+            running.run(units, anew=True, read_again=True)
         trees.settle(records.record_of(name))
-    return {"changed": False, "pending": False}
+    return {"changed": bool(units), "pending": False}
+
+
+def unit_files(changes: list[Change]) -> list[str]:
+    """Which of the files that differ systemd has read."""
+    return [each.dest for each in changes if each.dest.startswith(UNITS)]
 
 
 def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
     """Compare, check, keep copies, swap: the tree as it is wanted."""
     name: str = module.params["name"]
     inputs: dict[str, Any] = module.params["inputs"]
+    units: list[str] = module.params["units"]
+    settle_it: bool = module.params["settle"] or bool(units)
     record = trees.read(records.record_of(name))
     comparing.require_own_places(record, wanted, module.params["directories"])
     directories = comparing.missing_directories(
@@ -186,7 +210,7 @@ def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
             os.chown(entry["path"], entry["uid"], entry["gid"])
             os.chmod(entry["path"], entry["mode"])
         digests = {file.dest: digest(file.content or b"") for file in wanted}
-        pending = (record.pending or differs) and module.params["settle"]
+        pending = (record.pending or differs) and settle_it
         paths = [entry["path"] for entry in module.params["directories"]]
         if differs or digests != record.files or paths != record.directories:
             kept = records.keep_copies(name, changes)
@@ -203,13 +227,21 @@ def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
                 Record(digests, {}, inputs, pending, secret, settled, paths),
             )
     reporting.warn_of_edits(module, name, changes, kept)
-    unfinished = record.pending and module.params["settle"]
+    unfinished = record.pending and settle_it
+    anew = bool(differs or unfinished)
+    idle = running.idle(units)
+    if units and not module.check_mode:
+        if anew or idle:
+            running.run(units, anew=anew, read_again=not differs or bool(unit_files(changes)))
+        if anew:
+            trees.settle(records.record_of(name))
     result: dict[str, Any] = {
-        "changed": bool(differs or directories or unfinished),
+        "changed": bool(anew or directories or idle),
+        "units": units if anew else idle,
         "files": {change.dest: change.what for change in changes},
         "edited": {c.dest: kept.get(c.dest, "") for c in changes if c.edited},
         "directories": [entry["path"] for entry in directories],
-        "pending": unfinished,
+        "pending": unfinished and not units,
         "diff": reporting.differences(changes, record.inputs, inputs),
     }
     if unfinished and not differs:
@@ -227,6 +259,8 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
     if not module.check_mode:
         kept = records.keep_copies(name, changes)
         swapping.swap(module, changes)
+        if changes and module.params["units"]:
+            running.run(module.params["units"], anew=True, read_again=bool(unit_files(changes)))
         records.record_of(name).unlink(missing_ok=True)
     reporting.warn_of_edits(module, name, changes, kept)
     return {
@@ -255,6 +289,7 @@ def main() -> None:
             "stage": {"type": "list", "elements": "str", "default": []},
             "checks": {"type": "list", "elements": "dict", "default": []},
             "settle": {"type": "bool", "default": False},
+            "units": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
