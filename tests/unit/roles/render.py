@@ -16,13 +16,21 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import filter_loader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.wsgi.host.plugins.filter.exec_words import exec_words
+from ansible_collections.wsgi.host.plugins.filter.sites import site_faults, sites
 from ansible_collections.wsgi.host.plugins.plugin_utils import families
 
 from .describing import ROLES, describe, of_roles
 
 # Tests import the collection without Ansible, whose own way to its filters is closed then.
 _jinja_bits._BUILTIN_FILTERS.update(
-    filter_loader._wrap_funcs({"wsgi.host.exec_words": exec_words}, {})
+    filter_loader._wrap_funcs(
+        {
+            "wsgi.host.exec_words": exec_words,
+            "wsgi.host.sites": sites,
+            "wsgi.host.site_faults": site_faults,
+        },
+        {},
+    )
 )
 
 FAMILIES = tuple(families.names())

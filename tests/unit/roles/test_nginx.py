@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from .preflight import Case, preflight
+from .preflight import Case, options, preflight
 from .render import FAMILIES, ROLES, evaluate, render
 
 PROJECT = ROLES.parent
@@ -59,6 +60,47 @@ FILES: dict[str, Any] = {
     "static": [{"location": "/", "directory": "/srv/files"}],
 }
 
+# A site that says all that one can.
+RICH: dict[str, Any] = {
+    **{key: SITE[key] for key in ("certificate", "certificate_key")},
+    "name": "rich",
+    "domains": ["rich.example.org"],
+    "upstreams": [
+        {"address": "192.0.2.1:5000", "weight": 3},
+        {"address": "192.0.2.2:5000", "down": True},
+        {"address": "unix:/run/gunicorn/rich.sock", "backup": True},
+    ],
+    "upstream_keepalive": 8,
+    "limits": {"key_header": "X-Api-Key", "key_burst": 0},
+    "read_timeout_seconds": 30,
+    "connect_timeout_seconds": 2,
+    "body_timeout_seconds": 5,
+    "basic_auth": {"users": [{"name": "anna", "hash": "$6$" + "a" * 86}]},
+    "client_certificates": {"authority": SITE["certificate"], "verify": "optional", "depth": 2},
+    "extra": "location ~ [.]php$ {\n    return 404;\n}\n",
+    "locations": [
+        {"path": "/login", "exact": True, "limits": {"rate": "10r/m", "burst": 0}},
+        {"path": "/live/", "websockets": True, "read_timeout_seconds": 600},
+        {"path": "/files/", "directory": "/srv/files", "limits": {"rate": "1r/s", "at_once": 0}},
+        {"path": "/upload", "upstream": "192.0.2.3:80", "max_body_size": "50m"},
+        {"path": "/free/", "limits": {"rate": "unlimited", "connections": 0}, "basic_auth": {}},
+        {"path": "/old", "redirect": {"to": "/new", "status": 308, "keep_path": True}},
+        {"path": "/robots.txt", "exact": True, "directory": "/srv/files"},
+        {
+            "path": "/admin/",
+            "allow": ["192.0.2.0/24", "2001:db8::/32"],
+            "deny": ["192.0.2.9"],
+            "extra": "proxy_buffering off;",
+        },
+        {"path": "/vault/", "client_certificate": True},
+    ],
+}
+MOVED: dict[str, Any] = {
+    "name": "moved",
+    "domains": ["moved.example.org"],
+    "redirect": {"to": "https://rich.example.org", "status": 301, "keep_path": True},
+}
+
 # Every branch of the templates is taken by one of these.
 VARIANTS: dict[str, dict[str, Any]] = {
     "no-sites": {},
@@ -90,6 +132,30 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "nginx_open_files": 2048,
     },
     "plain-default": {"nginx_sites": [FILES, SITE]},
+    "all-members": {
+        "nginx_sites": [RICH, MOVED],
+        "nginx_unlimited_clients": ["192.0.2.0/24", "2001:db8::1"],
+    },
+    "behind-a-proxy": {
+        "nginx_sites": [SITE, {**BOTH, "default": True}],
+        "nginx_trusted_proxies": ["192.0.2.1", "2001:db8::/64"],
+        "nginx_client_address_header": "CF-Connecting-IP",
+        "nginx_limit_rate": "unlimited",
+        "nginx_limit_connections": 0,
+        "nginx_limit_downloads": 0,
+    },
+    "proxy-protocol": {
+        "nginx_sites": [{**SITE, "default": True}, PLAIN],
+        "nginx_trusted_proxies": ["192.0.2.1"],
+        "nginx_proxy_protocol": True,
+    },
+    "proxy-protocol-beside": {
+        "nginx_sites": [SITE, PLAIN],
+        "nginx_trusted_proxies": ["192.0.2.1"],
+        "nginx_proxy_protocol": True,
+        "nginx_proxy_protocol_http_port": 8080,
+        "nginx_proxy_protocol_https_port": 8443,
+    },
 }
 
 # nginx and OpenSSL as these systems have them.
@@ -458,6 +524,24 @@ def test_nothing_caches_open_files() -> None:
     assert "open_file_cache" not in directives
 
 
+def test_passwords_are_nobodys_business() -> None:
+    """Their hashes are in one file alone, of which no diff shows a line."""
+    users = RICH["basic_auth"]["users"]
+    files = configuration("Debian", nginx_sites=[RICH])
+    assert not any(users[0]["hash"] in text for text in files.values())
+    written = render("nginx", "users.j2", "Debian", users={"name": "rich", "users": users})
+    assert written == f"anna:{users[0]['hash']}\n"
+    tree = yaml.safe_load((ROLES / "nginx/tasks/configure.yml").read_text())[0]
+    entry = next(
+        each for each in tree["wsgi.host.config_tree"]["files"] if each["template"] == "users.j2"
+    )
+    assert (entry["secret"], entry["mode"]) == (True, "0640")
+    assert entry["group"] == "{{ __nginx_user }}"
+    assert options("nginx")["nginx_sites"]["options"]["basic_auth"]["options"]["users"]["options"][
+        "hash"
+    ]["no_log"]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rendering_twice_gives_the_same(family: str) -> None:
     """A text that differs by itself reloads nginx with every run."""
@@ -603,6 +687,116 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         {"nginx_sites": [{**PLAIN, "static": [{"location": "/s/", "directory": "/home/s"}]}]},
         "nginx_sites has static files in a place that the sandbox of nginx.service hides",
     ),
+    "two-purposes": (
+        {"nginx_sites": [{**PLAIN, "redirect": {"to": "https://a.example.org"}}]},
+        "nginx_sites has more than one of upstream, upstreams, redirect and directory in: plain",
+    ),
+    "path-twice": (
+        {"nginx_sites": [{**PLAIN, "locations": [{"path": "/a"}, {"path": "/a"}]}]},
+        "nginx_sites has a path twice: plain/a: say all of a path in one place",
+    ),
+    "path-of-another-list": (
+        {
+            "nginx_sites": [
+                {
+                    **PLAIN,
+                    "private_locations": ["/metrics"],
+                    "locations": [{"path": "/metrics", "exact": True}],
+                }
+            ]
+        },
+        "nginx_sites has a path twice: plain/metrics",
+    ),
+    "only-backups": (
+        {
+            "nginx_sites": [
+                {**FILES, "upstreams": [{"address": "[::1]:1", "backup": True}]},
+            ]
+        },
+        "nginx_sites has no upstream that is not a backup, in: files",
+    ),
+    "open-passwords": (
+        {"nginx_sites": [{**PLAIN, "basic_auth": RICH["basic_auth"]}]},
+        "nginx_sites asks for passwords over plain HTTP, in: plain",
+    ),
+    "certificates-that-nobody-shows": (
+        {"nginx_sites": [{**RICH, "http": "serve"}]},
+        "nginx_sites asks clients for certificates without HTTPS, in: rich",
+    ),
+    "certificates-that-end-before": (
+        {"nginx_sites": [RICH], "nginx_trusted_proxies": ["192.0.2.1"]},
+        "nginx_sites asks clients for certificates without HTTPS, in: rich",
+    ),
+    "unasked-certificates": (
+        {"nginx_sites": [{**PLAIN, "locations": [{"path": "/a", "client_certificate": True}]}]},
+        "nginx_sites has a location with client_certificate in a site without client_certificates: "
+        "plain/a",
+    ),
+    "open-directory": (
+        {"nginx_sites": [{**PLAIN, "locations": [{"path": "/a", "directory": "/srv/a"}]}]},
+        "nginx_sites has a directory under a path without a slash at its end: plain/a",
+    ),
+    "hidden-directory-of-a-location": (
+        {"nginx_sites": [{**PLAIN, "locations": [{"path": "/a/", "directory": "/root/a"}]}]},
+        "nginx_sites has static files in a place that the sandbox of nginx.service hides",
+    ),
+    "trusting-everybody": (
+        {"nginx_trusted_proxies": ["0.0.0.0/0"]},
+        "nginx_trusted_proxies has a network that everybody is in",
+    ),
+    "proxy-protocol-of-nobody": (
+        {"nginx_proxy_protocol": True},
+        "nginx_proxy_protocol (true) needs to know whom to believe, and nginx_trusted_proxies is",
+    ),
+    "proxy-port-of-https": (
+        {"nginx_proxy_protocol_http_port": 443},
+        "nginx_proxy_protocol_http_port (443) is also a port for HTTPS",
+    ),
+    "proxy-port-of-http": (
+        {"nginx_proxy_protocol_https_port": 80, "nginx_proxy_protocol_http_port": 81},
+        "nginx_proxy_protocol_https_port (80) is also nginx_http_port",
+    ),
+    "host-in-a-network": (
+        {"nginx_trusted_proxies": ["192.0.2.1/24"]},
+        'nginx_trusted_proxies[0] is "192.0.2.1/24", which names a host within a network: write '
+        "192.0.2.0/24",
+    ),
+    "not-a-network": (
+        {"nginx_sites": [{**PLAIN, "allow": ["office.example.org"]}]},
+        'nginx_sites[0].allow[0] is "office.example.org", which is neither an IP address nor a',
+    ),
+    "not-a-rate": (
+        {"nginx_limit_rate": "50"},
+        'nginx_limit_rate is "50", which is not a rate: write one such as 20r/s or 10r/m',
+    ),
+    "not-a-header": (
+        {"nginx_client_address_header": "X-Real IP"},
+        'nginx_client_address_header is "X-Real IP", which is not the name of a header',
+    ),
+    "location-that-ends-the-line": (
+        {"nginx_sites": [{**PLAIN, "locations": [{"path": "/a; return 200"}]}]},
+        "which is not a path of letters, digits",
+    ),
+    "redirect-with-a-variable": (
+        {"nginx_sites": [{**MOVED, "redirect": {"to": "https://$host"}}]},
+        'nginx_sites[0].redirect.to is "https://$host", which is neither a URL nor a path',
+    ),
+    "redirect-that-ends-the-line": (
+        {"nginx_sites": [{**MOVED, "redirect": {"to": "/a;}"}}]},
+        'nginx_sites[0].redirect.to is "/a;}", which is neither a URL nor a path',
+    ),
+    "realm-with-quotation-marks": (
+        {"nginx_sites": [{**RICH, "basic_auth": {"realm": 'a" b'}}]},
+        "which has a quotation mark, a dollar, a backslash or a line break: write it without them",
+    ),
+    "password-in-place-of-its-hash": (
+        {"nginx_sites": [{**RICH, "basic_auth": {"users": [{"name": "a", "hash": "hunter2"}]}}]},
+        "nginx_sites[0].basic_auth.users[0].hash is not a hash that begins with $6$",
+    ),
+    "user-with-a-colon": (
+        {"nginx_sites": [{**RICH, "basic_auth": {"users": [{"name": "a:b", "hash": "$6$a"}]}}]},
+        'nginx_sites[0].basic_auth.users[0].name is "a:b", which cannot name a user',
+    ),
     "too-few-files": (
         {"nginx_worker_connections": 9000},
         "nginx_open_files (8192) is less than twice nginx_worker_connections",
@@ -647,6 +841,9 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     cases |= {
         "good": Case({"nginx_sites": [SITE, PLAIN, BOTH]}),
         "good-and-changed": Case(VARIANTS["everything-changed"]),
+        "good-and-rich": Case(VARIANTS["all-members"]),
+        "good-behind-a-proxy": Case(VARIANTS["behind-a-proxy"]),
+        "good-proxy-protocol": Case(VARIANTS["proxy-protocol-beside"]),
         "good-and-running": Case(host={"listeners": [{**APACHE, "program": "nginx"}]}),
     }
     return preflight("nginx", cases)
@@ -660,7 +857,17 @@ def test_preflight_names_what_is_wrong(guard: str, findings: dict[str, str]) -> 
     assert "Nothing was changed on" in findings[guard]
 
 
-@pytest.mark.parametrize("case", ["good", "good-and-changed", "good-and-running"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "good",
+        "good-and-changed",
+        "good-and-rich",
+        "good-behind-a-proxy",
+        "good-proxy-protocol",
+        "good-and-running",
+    ],
+)
 def test_preflight_lets_good_variables_pass(case: str, findings: dict[str, str]) -> None:
     """One that always complains would pass every test above."""
     assert findings[case] == ""

@@ -62,6 +62,7 @@ class Fault(NamedTuple):
 Check = Callable[[object], "Fault | None"]
 
 DOMAIN_REMEDY = "write a name such as app.example.com"
+HASH_REMEDY = "make it with `openssl passwd -6`"
 ENDPOINT_REMEDY = "write 127.0.0.1:5000, [::1]:5000 or unix:/run/name.sock"
 
 
@@ -360,6 +361,93 @@ def url_path(value: object) -> Fault | None:
     return Fault("is not a path that can be asked for", "begin it with /, for example /healthz")
 
 
+def location(value: object) -> Fault | None:
+    """The path of a location of nginx, which is not quoted there."""
+    text = _text(value)
+    if text is not None and re.fullmatch(r"/[A-Za-z0-9._~/+@:,=-]*", text):
+        return None
+    return Fault(
+        "is not a path of letters, digits, /, ., -, _, ~, +, @, :, comma and =",
+        "write it such as /api/",
+    )
+
+
+def redirect_target(value: object) -> Fault | None:
+    """Where a redirect leads to, without what nginx would read as its own."""
+    text = _text(value)
+    known = r"(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?)?(/[A-Za-z0-9._~/+@:,=%&?#!*()-]*)?"
+    if text and re.fullmatch(known, text):
+        return None
+    return Fault(
+        "is neither a URL nor a path",
+        "write one such as https://www.example.com or /new/, with other characters as %20",
+    )
+
+
+def network(value: object) -> Fault | None:
+    """An address, or a network as 192.0.2.0/24."""
+    text = _text(value)
+    try:
+        if text is None:
+            raise ValueError
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        if "host bits" in str(error):
+            whole = ipaddress.ip_network(text or "", strict=False)
+            return Fault("names a host within a network", f"write {whole}")
+        return Fault("is neither an IP address nor a network", "write one such as 192.0.2.0/24")
+    return None
+
+
+def request_rate(value: object) -> Fault | None:
+    """How many requests in a second or a minute, as nginx reads it."""
+    if re.fullmatch(r"[1-9][0-9]{0,5}r/[sm]|unlimited", str(value)):
+        return None
+    return Fault("is not a rate", "write one such as 20r/s or 10r/m, or unlimited")
+
+
+def header(value: object) -> Fault | None:
+    """Name of a header of HTTP, of the characters that nginx takes."""
+    text = _text(value)
+    if text is not None and re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", text):
+        return None
+    return Fault("is not the name of a header", "write one such as X-Forwarded-For")
+
+
+def words(value: object) -> Fault | None:
+    """Text that stands between quotation marks in a configuration."""
+    text = _text(value)
+    if text is not None and text.isprintable() and not re.search(r"[\"$\\\\]", text):
+        return None
+    return Fault(
+        "has a quotation mark, a dollar, a backslash or a line break", "write it without them"
+    )
+
+
+def http_user(value: object) -> Fault | None:
+    """Name of a user who logs in by HTTP."""
+    text = _text(value)
+    if text is not None and re.fullmatch(r"[A-Za-z0-9._@+-]{1,64}", text):
+        return None
+    return Fault("cannot name a user", "use at most 64 letters, digits, dots, hyphens, _, @ and +")
+
+
+def password_hash(value: object) -> Fault | None:
+    """A password's hash as crypt(3) writes it."""
+    text = _text(value)
+    if text is not None and re.fullmatch(r"\$(apr1|2[aby]|5|6|y)\$[A-Za-z0-9./=,$]{20,200}", text):
+        return None
+    return Fault("is not a hash that begins with $6$, $5$, $y$, $2y$ or $apr1$", HASH_REMEDY)
+
+
+def configuration(value: object) -> Fault | None:
+    """Lines of a configuration file; the program that reads it says what is wrong with them."""
+    text = _text(value)
+    if text is not None and all(each.isprintable() or each in "\n\t" for each in text):
+        return None
+    return Fault("has a control character", "write plain lines")
+
+
 def sha256(value: object) -> Fault | None:
     """A SHA-256 in hexadecimal."""
     if re.fullmatch(r"[0-9a-f]{64}", str(value)):
@@ -451,16 +539,24 @@ FORMATS: dict[str, Check] = {
         address,
         body_size,
         calendar,
+        configuration,
         domain,
         email,
         endpoint,
+        header,
         host_name,
+        http_user,
         line,
         local_path,
+        location,
         name,
+        network,
         password,
+        password_hash,
         port,
         postgresql_url,
+        redirect_target,
+        request_rate,
         secret_key,
         server,
         sha256,
@@ -470,5 +566,6 @@ FORMATS: dict[str, Check] = {
         url,
         url_path,
         wildcard_domain,
+        words,
     )
 }
