@@ -308,6 +308,7 @@ def test_a_key_counts_by_itself_and_made_up_keys_together(serve: Callable[..., S
     limits = {
         **ONCE,
         "key_header": "Authorization",
+        "at_once": 11,
         **{"key_rate": "1r/m", "key_burst": 2, "keys_rate": "1r/m", "keys_burst": 11},
     }
     served = serve(limits=limits)
