@@ -37,6 +37,9 @@ class Echo(BaseHTTPRequestHandler):
         }
         if self.path == "/slow":
             time.sleep(5)
+        if self.path == "/socket" and "Upgrade" in self.headers:
+            self.echo()
+            return
         body = json.dumps(asked).encode()
         self.send_response(503 if self.path == "/unavailable" else 200)
         self.send_header("Content-Type", "application/json")
@@ -45,6 +48,16 @@ class Echo(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+    def echo(self):
+        """Stands in for a WebSocket, whose frames nginx does not look at."""
+        self.close_connection = True
+        self.send_response(101)
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Upgrade", "websocket")
+        self.end_headers()
+        while data := self.connection.recv(1000):
+            self.connection.sendall(data)
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 from conftest import Web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -153,7 +155,9 @@ def test_a_renewed_certificate_is_served_after_a_reload(
     as_root("systemctl reload nginx.service")
 
 
-def test_no_request_is_lost_in_a_reload(web: Web, name: str, as_root: Callable[[str], str]) -> None:
+@contextlib.contextmanager
+def asking(web: Web, name: str) -> Iterator[None]:
+    """Ask on one connection after the other until the block ends. Each must get its answer."""
     bad: list[str] = []
     asked = 0
     stop = threading.Event()
@@ -171,12 +175,80 @@ def test_no_request_is_lost_in_a_reload(web: Web, name: str, as_root: Callable[[
 
     thread = threading.Thread(target=load)
     thread.start()
-    for _ in range(3):
-        as_root("systemctl reload nginx.service")
-    stop.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
     assert asked > 3
     assert bad == []
+
+
+@contextlib.contextmanager
+def slow_request(web: Web, name: str) -> Iterator[None]:
+    """A request whose body is not complete before the block ends. It must get its answer then."""
+    with web.handshake(name) as slow:
+        head = f"POST / HTTP/1.1\r\nHost: {name}\r\nContent-Length: 2\r\n\r\n"
+        slow.sendall(f"{head}1".encode())
+        yield
+        slow.sendall(b"2")
+        assert slow.recv(12) == b"HTTP/1.1 200"
+
+
+def running_workers(as_root: Callable[[str], str]) -> set[str]:
+    """The processes that accept connections for the master that the package's scripts know."""
+    return set(as_root("pgrep -f '^nginx: worker process$' -P $(cat /run/nginx.pid)").split())
+
+
+def test_no_request_is_lost_in_a_reload(web: Web, name: str, as_root: Callable[[str], str]) -> None:
+    with asking(web, name):
+        for _ in range(3):
+            as_root("systemctl reload nginx.service")
+
+
+def test_no_request_is_lost_in_a_restart(
+    web: Web, name: str, as_root: Callable[[str], str]
+) -> None:
+    """An upgrade restarts nginx: who is slow must not keep others out, nor be cut off."""
+    before = main_pid(as_root)
+    with asking(web, name), slow_request(web, name):
+        as_root("systemctl restart nginx.service")
+        assert web.ask(name).status == 200
+        assert main_pid(as_root) not in ("0", before)
+    # Nothing is left of it: not its processes, nor sockets that nobody accepts from.
+    listed = "systemctl list-units --all --no-legend 'nginx-draining-*'"
+    wait_for(lambda: as_root(listed) == "")
+    kept = "systemctl show --property NFileDescriptorStore --value nginx.service"
+    assert as_root(kept).strip() == "0"
+
+
+def test_an_upgrade_in_place_is_followed(
+    web: Web, name: str, as_root: Callable[[str], str]
+) -> None:
+    """The package exchanges the program; the old one is there until its last request is over."""
+    before = main_pid(as_root)
+    with slow_request(web, name):
+        as_root("invoke-rc.d nginx upgrade")
+        workers = running_workers(as_root)
+        as_root("systemctl reload nginx.service")
+        assert running_workers(as_root).isdisjoint(workers)
+    wait_for(lambda: main_pid(as_root) not in ("0", before))
+    assert main_pid(as_root) == as_root("cat /run/nginx.pid").strip()
+
+
+def test_clients_do_not_wait_for_a_restart_that_failed(
+    web: Web, name: str, as_root: Callable[[str], str]
+) -> None:
+    """A balancer asks another host when it is refused, and not while it waits."""
+    path = "/etc/nginx/conf.d/foreign.conf"
+    as_root(f"echo nonsense > {path}")
+    try:
+        as_root("! systemctl restart nginx.service 2>/dev/null")
+        with pytest.raises(ConnectionRefusedError):
+            web.connect(tls=True)
+    finally:
+        as_root(f"rm {path}")
+    wait_for(lambda: answers(web, name))
 
 
 def test_rotated_logs_are_written_to(web: Web, name: str, as_root: Callable[[str], str]) -> None:

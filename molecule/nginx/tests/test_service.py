@@ -108,10 +108,13 @@ def test_the_welcome_page_is_nowhere(as_root: Callable[[str], str]) -> None:
 
 def test_files_belong_to_root_and_are_written_by_nobody_else(as_root: Callable[[str], str]) -> None:
     """Whoever can write nginx's configuration can read every key."""
-    places = "/etc/nginx /etc/systemd/system/nginx.service.d /usr/local/libexec/nginx-reload"
+    programs = " ".join(
+        f"/usr/local/libexec/nginx-{verb}" for verb in ("start", "reload", "handover")
+    )
+    places = f"/etc/nginx /etc/systemd/system/nginx.service.d {programs}"
     assert as_root(f"find {places} -not -user root -o -not -group root") == ""
     assert as_root(f"find {places} -not -type l -perm /022") == ""
-    assert as_root("stat -c %a /usr/local/libexec/nginx-reload").strip() == "755"
+    assert set(as_root(f"stat -c %a {programs}").split()) == {"755"}
 
 
 def test_nothing_is_complained_about(as_root: Callable[[str], str]) -> None:

@@ -557,7 +557,7 @@ def test_systemd_accepts_the_drop_in(family: str, tmp_path: Path) -> None:
     drop_in = tmp_path / "nginx.service.d/10-role.conf"
     drop_in.parent.mkdir()
     text = configuration(family)["/etc/systemd/system/nginx.service.d/10-role.conf"]
-    drop_in.write_text(text.replace("/usr/local/libexec/nginx-reload", "/bin/true"))
+    drop_in.write_text(re.sub("/usr/local/libexec/nginx-[a-z]+", "/bin/true", text))
     done = subprocess.run(
         ["systemd-analyze", "verify", unit], check=False, capture_output=True, text=True
     )
@@ -574,13 +574,32 @@ def test_the_distributions_rule_rotates_what_is_logged() -> None:
         assert re.fullmatch(r"/var/log/nginx/[a-z]+\.log;?", log)
 
 
-def test_the_reload_script_is_valid(tmp_path: Path) -> None:
-    script = tmp_path / "nginx-reload"
-    script.write_text(render("nginx", "libexec/nginx-reload.j2", "Debian"))
+@pytest.mark.parametrize("name", ["nginx-reload", "nginx-start"])
+def test_the_scripts_are_valid(name: str, tmp_path: Path) -> None:
+    script = tmp_path / name
+    script.write_text(render("nginx", f"libexec/{name}.j2", "Debian"))
     subprocess.run(["sh", "-n", script], check=True)
 
 
 APACHE = {
+def test_a_stop_is_left_to_systemd(tmp_path: Path) -> None:
+    """Only what starts again may leave its sockets open: a stopped nginx must refuse clients."""
+    program = tmp_path / "nginx-handover"
+    program.write_text(render("nginx", "libexec/nginx-handover.j2", "Debian"))
+    program.chmod(0o755)
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(
+        f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\necho 7 nginx.service stop running\n'
+    )
+    systemctl.chmod(0o755)
+    # Without NOTIFY_SOCKET: whatever it said to systemd would fail.
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    subprocess.run([program, "stop"], check=True, env=environment)
+    assert (tmp_path / "calls").read_text().splitlines()[-1] == (
+        "--no-block stop nginx-draining-*.scope"
+    )
+
+
     "protocol": "tcp",
     "address": "0.0.0.0",
     "port": 80,
