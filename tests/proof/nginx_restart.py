@@ -214,9 +214,10 @@ def report(found: Mapping[tuple[str, str, str], Seen]) -> str:
     text = (
         "# What a restart of nginx costs its clients\n\n"
         "Made by `.venv/bin/python tests/proof/nginx_restart.py`. A client asks over and over,\n"
-        "each time on a connection of its own, while another's request arrives byte by byte and a\n"
-        "third has a WebSocket open. *Nobody answered* is the longest time between two good answers\n"
-        "to the first, in seconds; *refused* is how often it was not let in. The slow request takes\n"
+        "each time on a connection of its own, while another's request arrives byte by byte and\n"
+        "a third has a WebSocket open. *Nobody answered* is the longest time between two good\n"
+        "answers to the first, in seconds; *refused* is how often it was not let in. The slow\n"
+        "request takes "
         f"{BODY_BYTES * PAUSE_SECONDS:.0f} s. *Takes* is what the command takes.\n"
         "Why it is so: [decision 0053](../decisions/0053-a-restart-hands-its-sockets-over.md).\n"
     )

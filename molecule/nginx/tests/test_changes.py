@@ -105,7 +105,11 @@ def test_a_foreign_file_that_is_broken_is_named(
 def test_a_reload_that_nginx_cannot_do_fails_and_says_why(
     web: Web, name: str, play: Callable[..., Any], as_root: Callable[[str], str]
 ) -> None:
-    """`nginx -t` cannot foresee a port that is taken; nginx then keeps the old configuration."""
+    """`nginx -t` cannot foresee a port that is taken; nginx then keeps the old configuration.
+
+    The files have to be that configuration again, or the next boot finds what nginx refused.
+    """
+    before = as_root("find /etc/nginx -type f -exec sha256sum {} +")
     as_root("systemd-run --quiet --unit squatter python3 -m http.server 8181")
     wait_for(lambda: ":1FF5" in as_root("cat /proc/net/tcp"))
     as_root("echo 'server { listen 8181; return 444; }' > /etc/nginx/conf.d/foreign.conf")
@@ -113,13 +117,42 @@ def test_a_reload_that_nginx_cannot_do_fails_and_says_why(
         played = play(nginx_retry_after_seconds=77)
         assert played.returncode != 0
         assert "bind() to 0.0.0.0:8181 failed" in played.output
+        # The cause is a file that is not the role's, which goes on being there.
+        assert "The files are again what nginx ran with before" in " ".join(played.output.split())
         assert answers(web, name)
     finally:
         as_root("rm /etc/nginx/conf.d/foreign.conf; systemctl stop squatter.service")
-    # The change is still to be made, though the files are already there.
+    assert as_root("find /etc/nginx -type f -exec sha256sum {} +") == before
+    # The change is still to be made.
     played = play(nginx_retry_after_seconds=77)
     assert played.returncode == 0, played.output
     assert played.changed > 0
+
+
+def test_a_change_that_a_site_does_not_survive_is_reverted(
+    web: Web,
+    variables: dict[str, Any],
+    name: str,
+    play: Callable[..., Any],
+    as_root: Callable[[str], str],
+) -> None:
+    """nginx takes it, so only a look at the sites shows it; clients see it for seconds only."""
+    places = "/etc/nginx /etc/systemd/system/nginx.service.d"
+    before = as_root(f"find {places} -type f -exec sha256sum {{}} +")
+    first, *rest = variables["nginx_sites"]
+    nobody = {**first, "upstream": "127.0.0.1:9"}
+    played = play(nginx_sites=[nobody, *rest])
+    assert played.returncode != 0
+    said = " ".join(played.output.split())
+    assert (
+        f"Site {first['name']} answered 200 before, and now 502; "
+        f"see /etc/nginx/sites/{first['name']}.conf" in said
+    )
+    assert "nginx runs with what it ran with before, and the files are again those." in said
+    assert as_root(f"find {places} -type f -exec sha256sum {{}} +") == before
+    assert web.ask(name).status == 200
+    played = play(nginx_retry_after_seconds=77)
+    assert played.returncode == 0, played.output
 
 
 def test_a_file_edited_by_hand_is_reported_and_kept(

@@ -72,6 +72,7 @@ class Host:
             "checks": [],
             "settle": False,
             "units": [],
+            "revertible": False,
             **options,
         }
         return config_tree.put_in_place(self, decode(payload))
@@ -79,6 +80,9 @@ class Host:
     def settle(self, *units: str) -> dict[str, Any]:
         self.params = {"units": list(units)}
         return config_tree.settle(self, "tree")
+
+    def revert(self) -> dict[str, Any]:
+        return config_tree.revert(self, "tree")
 
 
 @pytest.fixture
@@ -267,6 +271,55 @@ def test_what_was_put_back_after_a_bad_verdict_is_not_taken_for_an_edit(host: Ho
     assert result["changed"]
     assert result["edited"] == {}
     assert contents(host) == {"a": "2", "new": "2"}
+
+
+REVERTIBLE = {"settle": True, "revertible": True}
+
+
+def test_what_a_service_cannot_run_with_is_reverted(host: Host) -> None:
+    """Also over several runs, and the next run sees what it has to do."""
+    host.apply({"a": "1", "old": {"content": "1", "mode": "0600"}}, **REVERTIBLE)
+    host.settle()
+    host.apply({"a": "2", "old": {"content": "1", "mode": "0600"}}, **REVERTIBLE)
+    host.apply({"a": "3", "new": "3"}, **REVERTIBLE)
+    host.check_mode = True
+    preview = host.revert()
+    host.check_mode = False
+    assert contents(host) == {"a": "3", "new": "3"}
+    done = host.revert()
+    assert done == preview
+    assert done["files"] == {
+        str(host.path("a")): "reverted",
+        str(host.path("old")): "reverted",
+        str(host.path("new")): "removed",
+    }
+    assert contents(host) == {"a": "1", "old": "1"}
+    assert stat.S_IMODE(host.path("old").stat().st_mode) == 0o600
+    assert not host.revert()["changed"]
+    again = host.apply({"a": "3", "new": "3"}, **REVERTIBLE)
+    assert (again["changed"], again["pending"], again["edited"]) == (True, False, {})
+
+
+def test_what_no_service_has_run_with_is_not_reverted(host: Host) -> None:
+    """After the first run there is nothing to go back to, and after a settled one no reason."""
+    host.apply({"a": "1"}, **REVERTIBLE)
+    host.apply({"a": "2"}, **REVERTIBLE)
+    assert not host.revert()["changed"]
+    host.settle()
+    host.apply({"a": "3"}, **REVERTIBLE)
+    host.settle()
+    assert not host.revert()["changed"]
+    assert contents(host) == {"a": "3"}
+
+
+def test_what_is_kept_to_go_back_to_is_for_root_alone(host: Host) -> None:
+    host.apply({"a": {"content": "1", "secret": True}}, **REVERTIBLE)
+    host.settle()
+    host.apply({"a": {"content": "2", "secret": True}}, **REVERTIBLE)
+    kept = host.root / "records" / "tree.before"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    host.settle()
+    assert not kept.exists()
 
 
 def test_changed_input_is_a_change_of_the_tree(host: Host) -> None:

@@ -237,9 +237,8 @@ def installed_version(nginx_program: tuple[Path, Path]) -> dict[str, str]:
     return {"nginx": nginx[1], "libssl3": openssl[1], "openssl-libs": openssl[1]}
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate and its key, which nginx reads while it tests a configuration."""
+def self_signed() -> tuple[bytes, bytes]:
+    """A certificate and its key, in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "toll.example.org")])
     now = datetime.datetime.now(datetime.UTC)
@@ -253,17 +252,24 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         .not_valid_after(now + datetime.timedelta(days=1))
         .sign(key, hashes.SHA256())
     )
-    directory = tmp_path_factory.mktemp("certificate")
-    paths = directory / "fullchain.pem", directory / "privkey.pem"
-    paths[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
+    return (
+        signed.public_bytes(serialization.Encoding.PEM),
         key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
-        )
+        ),
     )
     return paths
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate and its key, which nginx reads while it tests a configuration."""
+    directory = tmp_path_factory.mktemp("certificate")
+    paths = directory / "fullchain.pem", directory / "privkey.pem"
+    for path, content in zip(paths, self_signed(), strict=True):
+        path.write_bytes(content)
 
 
 @pytest.fixture

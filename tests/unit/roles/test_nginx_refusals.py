@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import json
 import re
 import signal
 import socket
@@ -18,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from .render import evaluate
 from .test_nginx import (
     BOTH,
     PLAIN,
@@ -28,6 +31,7 @@ from .test_nginx import (
     installed_version,
     lay_out,
     nginx_program,
+    self_signed,
 )
 
 __all__ = ["certificate", "installed_version", "lay_out", "nginx_program"]  # fixtures
@@ -79,6 +83,17 @@ class Nginx:
         lines = (self.directory / "log/error.log").read_text().splitlines()
         return "\n".join(line for line in lines if not re.search(r" \[error\] ", line))
 
+    def logged(self, count: int) -> list[str]:
+        """The lines of the access log, of which a request's is written after its answer."""
+        path = self.directory / "log/access.log"
+        end = time.monotonic() + 20
+        while path.read_bytes().count(b"\n") < count:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        *lines, rest = path.read_bytes().decode().split("\n")
+        assert (len(lines), rest) == (count, "")
+        return lines
+
 
 @pytest.fixture(params=[False, True], ids=["named", "default"])
 def default(request: pytest.FixtureRequest) -> bool:
@@ -93,8 +108,11 @@ def nginx(
     lay_out: Callable[..., Path],
     nginx_program: tuple[Path, Path],
     installed_version: dict[str, str],
+    certificate: tuple[Path, Path],
 ) -> Iterator[Nginx]:
     http, https = free_port(), free_port()
+    chain = tmp_path / "fullchain.pem"
+    chain.write_bytes(certificate[0].read_bytes())
     files = tmp_path / "downloads"
     files.mkdir()
     (files / "report.csv").write_text("a,b\n")
@@ -122,6 +140,8 @@ def nginx(
         nginx_client_timeout_seconds=2,
         wsgi_host={"packages": installed_version},
     )
+    look = tmp_path / "nginx-look"
+    look.write_text(text["/usr/local/libexec/nginx-look"].replace(site["certificate"], str(chain)))
     text = {
         path: each.replace("/etc/nginx/pages", str(tmp_path / "etc/nginx/pages"))
         for path, each in text.items()
@@ -247,3 +267,37 @@ def test_an_application_that_is_not_there(nginx: Nginx) -> None:
     answer = nginx.ask(refusals.get("/"), tls=True)
     assert answer.status == 502
     assert not refusals.faults(refusals.Refusal("away", "", (502,)), answer, expected(True, POLICY))
+
+
+def look(nginx: Nginx, *statuses: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-ISB", nginx.directory / "nginx-look", *statuses],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("default", [False], indirect=True)
+def test_a_look_finds_what_has_become_worse(nginx: Nginx) -> None:
+    """A reload that nginx takes may still serve nobody, or yesterday's certificate."""
+    code, said = look(nginx)
+    assert (code, json.loads(said)) == (0, {"toll-app": 502, "plain": 502, "both": 502})
+    # Neither what was as bad before, nor what is new, is the reload's doing.
+    assert look(nginx, '{"toll-app": 502, "plain": null}') == (0, "")
+    code, said = look(nginx, '{"plain": 404}')
+    assert code == 1
+    assert said.splitlines() == [
+        "Site plain answered 404 before, and now 502; see /etc/nginx/sites/plain.conf"
+    ]
+    renewed = nginx.directory / "fullchain.pem"
+    other, _ = self_signed()
+    renewed.write_bytes(other)
+    code, said = look(nginx, "{}")
+    assert code == 1
+    assert re.fullmatch(
+        rf"Site toll-app serves certificate [0-9a-f]+ and not [0-9a-f]+ of {renewed}; see .*\n"
+        rf"Site both serves certificate .*\n",
+        said,
+    )

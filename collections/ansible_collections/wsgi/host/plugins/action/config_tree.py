@@ -53,7 +53,7 @@ class ActionModule(KeptModules):
                 "state": {
                     "type": "str",
                     "default": "present",
-                    "choices": ["present", "settled", "absent"],
+                    "choices": ["present", "settled", "reverted", "absent"],
                 },
                 "sources": {"type": "list", "elements": "dict", "default": []},
                 "files": {"type": "list", "elements": "dict", "default": []},
@@ -63,6 +63,7 @@ class ActionModule(KeptModules):
                 "checks": {"type": "list", "elements": "dict", "default": []},
                 "settle": {"type": "bool", "default": False},
                 "units": {"type": "list", "elements": "str", "default": []},
+                "revertible": {"type": "bool", "default": False},
             }
         )
         entries = [
@@ -86,6 +87,7 @@ class ActionModule(KeptModules):
                 "checks": args["checks"],
                 "settle": args["settle"],
                 "units": args["units"],
+                "revertible": args["revertible"],
             },
             task_vars=task_vars,
         )

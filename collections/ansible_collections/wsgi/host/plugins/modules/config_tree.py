@@ -31,9 +31,11 @@ options:
     description:
       - V(present) puts the tree in place.
       - V(settled) says that the service runs with it; for the handlers of a tree with O(settle).
+      - V(reverted) has the files be again what the service ran with last, where O(revertible) kept
+        that; it changes nothing where there is nothing to go back to.
       - V(absent) removes the files of the tree.
     type: str
-    choices: [present, settled, absent]
+    choices: [present, settled, reverted, absent]
     default: present
   sources:
     description:
@@ -100,6 +102,10 @@ options:
     description: Keep the tree marked as pending until it is called with O(state=settled).
     type: bool
     default: false
+  revertible:
+    description: Keep what is replaced until the tree is settled, for O(state=reverted). With O(settle).
+    type: bool
+    default: false
   payload:
     description: The rendered files; filled in by the action, not for users.
     type: str
@@ -157,6 +163,7 @@ from ansible_collections.wsgi.host.plugins.module_utils.config_trees import (
     comparing,
     records,
     reporting,
+    reverting,
     running,
     swapping,
 )
@@ -178,12 +185,19 @@ def settle(module: AnsibleModule, name: str) -> dict[str, Any]:
         if units:
             running.run(units, anew=True, read_again=True)
         trees.settle(records.record_of(name))
+        reverting.forget(name)
     return {"changed": bool(units), "pending": False}
 
 
 def unit_files(changes: list[Change]) -> list[str]:
     """Which of the files that differ systemd has read."""
     return [each.dest for each in changes if each.dest.startswith(UNITS)]
+
+
+def revert(module: AnsibleModule, name: str) -> dict[str, Any]:
+    """Have the tree be again what the service ran with last."""
+    files = reverting.revert(name, preview=module.check_mode)
+    return {"changed": bool(files), "files": files, "pending": False}
 
 
 def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
@@ -221,6 +235,8 @@ def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
                 records.record_of(name),
                 Record(record.files, digests, record.inputs, pending, either, settled, paths),
             )
+            if module.params["revertible"]:
+                reverting.keep(name, record, changes)
             swapping.swap(module, changes)
             trees.write(
                 records.record_of(name),
@@ -262,6 +278,7 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
         if changes and module.params["units"]:
             running.run(module.params["units"], anew=True, read_again=bool(unit_files(changes)))
         records.record_of(name).unlink(missing_ok=True)
+        reverting.forget(name)
     reporting.warn_of_edits(module, name, changes, kept)
     return {
         "changed": bool(changes),
@@ -280,7 +297,7 @@ def main() -> None:
             "state": {
                 "type": "str",
                 "default": "present",
-                "choices": ["present", "settled", "absent"],
+                "choices": ["present", "settled", "reverted", "absent"],
             },
             # Holds every file, secret ones too, so that none is written to the host's log.
             "payload": {"type": "str", "no_log": True},
@@ -290,6 +307,7 @@ def main() -> None:
             "checks": {"type": "list", "elements": "dict", "default": []},
             "settle": {"type": "bool", "default": False},
             "units": {"type": "list", "elements": "str", "default": []},
+            "revertible": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -298,6 +316,8 @@ def main() -> None:
     try:
         if module.params["state"] == "settled":
             result = settle(module, module.params["name"])
+        elif module.params["state"] == "reverted":
+            result = revert(module, module.params["name"])
         elif module.params["state"] == "absent":
             result = remove(module)
         else:
