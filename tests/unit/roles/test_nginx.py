@@ -127,6 +127,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "nginx_retry_after_seconds": 30,
         "nginx_drain_timeout_seconds": 60,
         "nginx_stop_timeout_seconds": 5,
+        "nginx_log_max_mib": 5,
         "nginx_worker_processes": "3",
         "nginx_worker_connections": 512,
         "nginx_open_files": 2048,
@@ -260,7 +261,6 @@ def self_signed() -> tuple[bytes, bytes]:
             serialization.NoEncryption(),
         ),
     )
-    return paths
 
 
 @pytest.fixture(scope="session")
@@ -270,6 +270,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     paths = directory / "fullchain.pem", directory / "privkey.pem"
     for path, content in zip(paths, self_signed(), strict=True):
         path.write_bytes(content)
+    return paths
 
 
 @pytest.fixture
@@ -587,7 +588,6 @@ def test_the_scripts_are_valid(name: str, tmp_path: Path) -> None:
     subprocess.run(["sh", "-n", script], check=True)
 
 
-APACHE = {
 def test_a_stop_is_left_to_systemd(tmp_path: Path) -> None:
     """Only what starts again may leave its sockets open: a stopped nginx must refuse clients."""
     program = tmp_path / "nginx-handover"
@@ -606,6 +606,7 @@ def test_a_stop_is_left_to_systemd(tmp_path: Path) -> None:
     )
 
 
+APACHE = {
     "protocol": "tcp",
     "address": "0.0.0.0",
     "port": 80,

@@ -269,6 +269,92 @@ def test_an_application_that_is_not_there(nginx: Nginx) -> None:
     assert not refusals.faults(refusals.Refusal("away", "", (502,)), answer, expected(True, POLICY))
 
 
+SECRET = "hunter2"
+# What is asked for, and what the log has of it.
+LOGGED = {
+    f"/reset?token={SECRET}": "/reset?token=",
+    f"/a?page=2&password={SECRET}&x=1": "/a?page=&password=&x=",
+    f"/a?{SECRET}": "/a",
+    f"/a?{SECRET}&b=1": "/a&b=",
+    f"/a?b=1?c={SECRET}": "/a?b=",
+    f"/a?b=c=={SECRET}": "/a?b=",
+    f"/a?b[]={SECRET}&c=": "/a&c=",
+    f"/a?%20={SECRET}": "/a?%20=",
+    f"/a?{'n' * 41}={SECRET}": "/a",
+    "/a?" + f"n={SECRET}&" * 30: "/a?n=" + "&n=" * 11,
+    "/a?": "/a",
+    "/a%3Fb=c": "/a%3Fb=c",
+    "/\xc3\xa4?b=\xe2\x82\xac": "/ä?b=",
+    f"/\xff?token={SECRET}": "(not UTF-8)",
+    "/" + "\xc3\xa4" * 3000: "/" + "ä" * 3000,
+}
+
+
+@pytest.mark.parametrize("default", [False], indirect=True)
+def test_the_log_has_no_value_of_a_parameter(nginx: Nginx) -> None:
+    """Whoever reads logs, or gets a copy of them, must not be able to log in with what is there."""
+    referers = {
+        f"https://other.example.org/from?token={SECRET}#{SECRET}": "https://other.example.org/from",
+        f"https://me:{SECRET}@other.example.org/": "(with a user)",
+    }
+    for target in LOGGED:
+        nginx.ask(refusals.get(target), tls=False)
+    for referer in referers:
+        nginx.ask(refusals.get("/", f"Referer: {referer}"), tls=False)
+    lines = nginx.logged(len(LOGGED) + len(referers))
+    assert SECRET not in "\n".join(lines)
+    found = [json.loads(line) for line in lines]
+    assert [line["uri"] for line in found[: len(LOGGED)]] == list(LOGGED.values())
+    assert [line["referer"] for line in found[len(LOGGED) :]] == list(referers.values())
+
+
+def test_what_is_no_utf8_is_found() -> None:
+    """By every combination of bytes at the edges of what UTF-8 allows."""
+    pattern = re.compile(evaluate("nginx", "__nginx_not_utf8", "Debian").replace(" ", "").encode())
+    edges = b"A\x80\x8f\x90\x9f\xa0\xbf\xc1\xc2\xdf\xe0\xe1\xed\xef\xf0\xf1\xf4\xf5\xff"
+    for text in map(bytes, itertools.product(edges, repeat=4)):
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            assert pattern.search(text), text
+        else:
+            assert not pattern.search(text), text
+
+
+@pytest.mark.parametrize("default", [True], indirect=True)
+def test_no_client_can_forge_a_line_of_the_log(nginx: Nginx) -> None:
+    """One JSON object for each request, whatever is in it."""
+    texts = [
+        '"},{"status":200}',
+        "\\",
+        "\\\\n",
+        "\x01\x1b[2J\x7f",
+        "\t",
+        "\xff\xfe",
+        "\xc3(",
+        "\xc0\xaf",
+        "\xed\xa0\x80",
+        "\xf4\x90\x80\x80",
+        "\xe2\x80\xa8\xc2\x85",
+        "x" * 7000,
+    ]
+    asked = 0
+    for text in texts:
+        for request in (
+            refusals.get("/", f"User-Agent: {text}", f"Referer: {text}"),
+            refusals.get("/", host=text),
+            refusals.get(f"/{text}"),
+            refusals.get("/", method=text),
+        ):
+            # Of bytes, since that is what a client sends.
+            nginx.ask(request, tls=False)
+            asked += 1
+    lines = nginx.logged(asked)
+    assert len({frozenset(json.loads(line)) for line in lines}) == 1
+    agents = {json.loads(line)["user_agent"] for line in lines}
+    assert {"(not UTF-8)", texts[0], texts[1], texts[2], "x" * 7000} <= agents
+
+
 def look(nginx: Nginx, *statuses: str) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-ISB", nginx.directory / "nginx-look", *statuses],
