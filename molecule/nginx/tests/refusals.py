@@ -62,6 +62,35 @@ REFUSALS = (
     Refusal(
         "unknown transfer encoding", get("/", "Transfer-Encoding: x", method="POST"), (400, 501)
     ),
+    Refusal("length with a sign", get("/", "Content-Length: +1", method="POST"), (400,)),
+    Refusal("length that is negative", get("/", "Content-Length: -1", method="POST"), (400,)),
+    Refusal(
+        "chunks twice",
+        get("/", "Transfer-Encoding: chunked", "Transfer-Encoding: chunked", method="POST"),
+        (400,),
+    ),
+    Refusal(
+        "chunks and another encoding",
+        get("/", "Transfer-Encoding: chunked, identity", method="POST"),
+        (400, 501),
+    ),
+    Refusal(
+        "chunks before a colon with a space",
+        get("/", "Transfer-Encoding : chunked", method="POST"),
+        (400,),
+    ),
+    Refusal(
+        "chunks of version 1.0",
+        "POST / HTTP/1.0\r\nHost: {site}\r\nTransfer-Encoding: chunked\r\n\r\n",
+        (400,),
+    ),
+    Refusal("folded header", get("/", "X-A: a\r\n b"), (400,)),
+    Refusal("header that begins with a space", get("/", " X-A: a"), (400,)),
+    Refusal("encoded path out of the root", get("/%2e%2e/%2e%2e/etc/passwd"), (400,)),
+    Refusal("encoded slashes out of the root", get("/downloads/..%2f..%2f..%2fetc/passwd"), (400,)),
+    Refusal("files out of their directory", get("/downloads/%2e%2e/secret"), (404, 301, 200, 502)),
+    Refusal("files beside their directory", get("/downloads../secret"), (404, 301, 200, 502)),
+    Refusal("64 KiB of headers", get("/", *[f"X-{n}: {'x' * 4000}" for n in range(17)]), (400,)),
     Refusal("long path", get("/" + LONG), (414,)),
     Refusal("long header", get("/", f"X-A: {LONG}"), (400,)),
     Refusal("many headers", get("/", *[f"X-{n}: {'x' * 900}" for n in range(60)]), (400,)),

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import http2
 import pytest
-from conftest import Answer, Web, anybody
+from conftest import TIMEOUT, Answer, Web, anybody
 
 # https://ssl-config.mozilla.org/guidelines/6.0.json, those for a certificate with ECDSA
 SUITES = {
@@ -430,3 +431,31 @@ def test_every_line_of_the_log_is_json(web: Web, name: str, as_root: Callable[[s
     assert len(lines) > 20
     keys = {frozenset(json.loads(line)) for line in lines}
     assert len(keys) == 1
+
+
+def test_http2_is_spoken(web: Web, name: str) -> None:
+    """A directive of the wrong version is taken without a word, and clients get HTTP/1."""
+    connection = web.handshake(name, http2.offering(anybody()))
+    streams = http2.exchange(connection, [http2.get(name, path) for path in ("/a", "/b")])
+    assert [stream.status for stream in streams] == [200, 200]
+    assert [json.loads(stream.body)["path"] for stream in streams] == ["/a", "/b"]
+
+
+def test_http3_is_spoken_where_it_is_wanted(
+    web: Web, name: str, as_root: Callable[[str], str]
+) -> None:
+    """Of a version that does not exist, it says which ones do: nothing but QUIC answers so."""
+    wanted = "quic" in as_root("nginx -T 2>/dev/null")
+    offered = web.ask(name).header("Alt-Svc")
+    assert bool(offered) is wanted
+    if not wanted:
+        return
+    own, others = b"\x01" * 8, b"\x02" * 8
+    hello = b"\xc0\x1a\x2a\x3a\x4a" + b"\x08" + others + b"\x08" + own
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(TIMEOUT)
+        client.sendto(hello.ljust(1200, b"\x00"), (web.address, web.https_port))
+        answer = client.recv(2000)
+    assert answer[1:5] == b"\0\0\0\0"
+    assert answer[5:23] == b"\x08" + own + b"\x08" + others
+    assert b"\0\0\0\x01" in answer[23:]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import crossplane
 import pytest
 import yaml
 from cryptography import x509
@@ -356,10 +357,32 @@ def test_the_test_of_nginx_can_fail(
     assert "sites/toll-app.conf" in said
 
 
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "no-sites"])
+# Some of it this machine's nginx may not have, so the analysers alone read it.
+ANALYSED = {name: each for name, each in VARIANTS.items() if name != "no-sites"} | {
+    "http3": {"nginx_sites": [SITE, BOTH], "nginx_http3": True},
+}
+
+
+@pytest.mark.parametrize("variant", ANALYSED)
+def test_the_parser_reads_every_file(variant: str, lay_out: Callable[..., Path]) -> None:
+    """Tools that read configurations use it. It knows each directive's place and arguments."""
+    path = lay_out(configuration("Debian", **ANALYSED[variant]))
+    parsed = crossplane.parse(str(path), check_ctx=True, check_args=True)
+    errors = [each["error"] for file in parsed["config"] for each in file["errors"]]
+    assert errors == []
+    # Nothing that is written is left out.
+    assert {Path(file["file"]).name for file in parsed["config"]} >= {
+        "nginx.conf",
+        "catch-all.conf",
+        "headers.conf",
+        *(f"{site['name']}.conf" for site in ANALYSED[variant]["nginx_sites"]),
+    }
+
+
+@pytest.mark.parametrize("variant", ANALYSED)
 def test_the_analyser_finds_nothing(variant: str, lay_out: Callable[..., Path]) -> None:
     """gixy knows mistakes that nginx accepts: leaking aliases, spoofed hosts, lost headers."""
-    path = lay_out(configuration("Debian", **VARIANTS[variant]))
+    path = lay_out(configuration("Debian", **ANALYSED[variant]))
     done = subprocess.run(
         [PROJECT / ".venv/bin/gixy", "--format", "console", path],
         check=False,
@@ -384,6 +407,32 @@ def test_the_configuration_fits_the_versions_of_the_system(system: str) -> None:
         assert "http2 on" not in site
         assert all(" ssl http2" in line for line in listens)
         assert "ssl_ecdh_curve X25519:prime256v1:secp384r1;" in tls
+
+
+@pytest.mark.parametrize("sites", [[SITE, BOTH], [{**SITE, "default": True}, BOTH]])
+def test_http3_is_offered_where_it_is_wanted(sites: list[dict[str, Any]]) -> None:
+    """One socket for each address and worker, and every answer over TLS says where it is."""
+    family, packages = VERSIONS["debian-13"]
+    host = {"packages": packages}
+    without = configuration(family, nginx_sites=sites, wsgi_host=host)
+    assert not any(
+        " quic;" in text or " quic reuseport" in text or "alt_svc" in text
+        for text in without.values()
+    )
+    files = configuration(
+        family, nginx_sites=sites, nginx_http3=True, nginx_public_https_port=8443, wsgi_host=host
+    )
+    listens = re.findall(r"listen (.*quic.*);", "".join(files.values()))
+    first = [line for line in listens if line.endswith(" quic reuseport default_server")]
+    assert sorted(first) == [
+        "443 quic reuseport default_server",
+        "[::]:443 quic reuseport default_server",
+    ]
+    assert len(listens) > len(first)
+    assert (
+        "add_header Alt-Svc $header_alt_svc always;" in (files["/etc/nginx/snippets/headers.conf"])
+    )
+    assert """on 'h3=":8443"; ma=86400';""" in files["/etc/nginx/snippets/variables.conf"]
 
 
 @pytest.mark.parametrize(
@@ -839,6 +888,17 @@ HOSTS: dict[str, tuple[Case, str]] = {
     "old-nginx": (
         Case(host={"packages": {"nginx": "1.18.0-6ubuntu14"}, "pretty_name": "Ubuntu 22.04"}),
         "nginx_sites cannot be served by nginx 1.18.0, which Ubuntu 22.04 has",
+    ),
+    "http3-without-it": (
+        Case(
+            {"nginx_http3": True},
+            host={
+                "packages": {"nginx": "1.22.1-9+deb12u9"},
+                "pretty_name": "Debian GNU/Linux 12 (bookworm)",
+            },
+        ),
+        "nginx_http3 (true) needs HTTP/3, which nginx 1.22.1 of Debian GNU/Linux 12 (bookworm) does "
+        "not have: set it to false, or use a release of the system with nginx 1.25.0 or newer",
     ),
     "unsupported-system": (
         Case(host={"distribution": "alpine", "pretty_name": "Alpine Linux 3.22", "packages": {}}),

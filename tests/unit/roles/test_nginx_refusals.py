@@ -40,25 +40,32 @@ NAME = SITE["domains"][0]
 POLICY = "default-src 'none'"
 
 
-def load_refusals() -> ModuleType:
-    """Return the table that the tests on hosts use as well."""
-    path = PROJECT / "molecule/nginx/tests/refusals.py"
-    spec = importlib.util.spec_from_file_location("refusals", path)
+def load(name: str) -> ModuleType:
+    """Return a module that the tests on hosts use as well."""
+    path = PROJECT / f"molecule/nginx/tests/{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
-    sys.modules["refusals"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
-refusals = load_refusals()
+refusals, http2 = load("refusals"), load("http2")
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def anybody() -> ssl.SSLContext:
+    """A client that looks at no certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 class Nginx:
@@ -69,11 +76,11 @@ class Nginx:
 
     def connect(self, tls: bool, greeting: str = NAME) -> socket.socket:
         raw = socket.create_connection(("127.0.0.1", self.https if tls else self.http), 20)
-        if not tls:
-            return raw
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context.wrap_socket(raw, server_hostname=greeting)
+        return anybody().wrap_socket(raw, server_hostname=greeting) if tls else raw
+
+    def connect_http2(self) -> ssl.SSLSocket:
+        raw = socket.create_connection(("127.0.0.1", self.https), 20)
+        return http2.offering(anybody()).wrap_socket(raw, server_hostname=NAME)
 
     def ask(self, request: str, *, tls: bool, greeting: str = NAME) -> Any:
         return refusals.exchange(self.connect(tls, greeting), request, NAME)
@@ -267,6 +274,42 @@ def test_an_application_that_is_not_there(nginx: Nginx) -> None:
     answer = nginx.ask(refusals.get("/"), tls=True)
     assert answer.status == 502
     assert not refusals.faults(refusals.Refusal("away", "", (502,)), answer, expected(True, POLICY))
+
+
+@pytest.mark.parametrize("default", [False], indirect=True)
+def test_http2_is_answered_as_http1_is(nginx: Nginx) -> None:
+    """Requests side by side on one connection, each with the headers of its own."""
+    paths = ("/static/report.csv", "/static/none", "/metrics", "/%00", "/")
+    streams = http2.exchange(nginx.connect_http2(), [http2.get(NAME, path) for path in paths])
+    assert [stream.status for stream in streams] == [200, 404, 404, 400, 502]
+    for stream in streams:
+        for name, value in expected(True, POLICY).items():
+            assert stream.headers[name.lower()] == value, name
+    assert len({stream.headers["x-request-id"] for stream in streams}) == len(paths)
+    assert not nginx.complaints()
+
+
+@pytest.mark.parametrize("default", [False], indirect=True)
+def test_http2_smuggles_nothing(nginx: Nginx) -> None:
+    """What HTTP/1 would read as another request or header is refused before the application."""
+    cases: list[tuple[list[tuple[str, str]], bytes]] = [
+        ([("content-length", "1")], b"xx"),
+        ([("content-length", "2")], b"x"),
+        ([("content-length", "1"), ("content-length", "2")], b"x"),
+        ([("X-Upper", "1")], b""),
+        ([("x-line", "1\r\nX-More: 2")], b""),
+        ([("x-null", "a\x00b")], b""),
+        ([(":path", "/other")], b""),
+        ([("host", "other.example.org")], b""),
+        ([(f"x-{number}", "x" * 4000) for number in range(17)], b""),
+    ]
+    taken = []
+    for fields, body in cases:
+        # 502 would be the application's, which is not there.
+        (stream,) = http2.exchange(nginx.connect_http2(), [http2.get(NAME, "/", *fields)], body)
+        if not (stream.status == 400 or (stream.status is None and stream.error)):
+            taken.append((fields[:2], stream.status))
+    assert taken == []
 
 
 SECRET = "hunter2"
