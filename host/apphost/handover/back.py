@@ -9,7 +9,7 @@ from .. import records
 from ..errors import FAILED, REFUSED
 from ..systemd import SystemdError
 from ..times import stamp
-from . import workers
+from . import cache, workers
 from .commit import finish_commit
 from .judge import JudgedBadError
 from .service import Service
@@ -112,6 +112,7 @@ def go_back(service: Service, state: State) -> str:
         outcome = f"{_capitalised(_previous(state))} is back, but it {JudgedBadError.of(error)}"
     config = service.config
     service.systemd.stop(config.standby, config.standby_private)
+    cache.renew_anyway(config.root, state.previous)
     go_back_to_workers(service, stale)
     service.leave()
     service.forget()

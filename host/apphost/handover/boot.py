@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..files import read_json
-from . import workers
+from . import cache, workers
 from .back import go_back_to_workers, recover, revert
 from .commit import finish_commit
 from .forward import hand_over
@@ -31,6 +31,7 @@ def revert_unjudged(service: Service) -> bool:
         finish_commit(service, state)
         return True
     revert(service, state)
+    cache.renew_anyway(service.config.root, state.previous)
     service.add_history("undone", state, None, stage=state.stage)
     service.forget()
     service.report(f"Went back from a handover that was interrupted in stage {state.stage}")

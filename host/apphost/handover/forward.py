@@ -6,7 +6,7 @@ from .. import records
 from ..errors import DONE, FAILED
 from ..systemd import SystemdError
 from ..times import stamp
-from . import workers
+from . import cache, workers
 from .back import recover, reject, withdraw
 from .commit import commit
 from .judge import JudgedBadError, bake, wait_until_stopped
@@ -51,6 +51,8 @@ def hand_over(
     plan = make_plan(service, release, restart)
     if not plan.reasons:
         enabled = service.systemd.enable(workers.at_boot(service.config, plan.generation))
+        if not cache.is_there(service.config.root):
+            cache.renew(service.config.root, plan.release)
         service.settle()
         changed = enabled or interrupted is not None
         msg = f"{live_and_healthy(plan.release)}; nothing to do."
@@ -114,6 +116,7 @@ def _switch(service: Service, state: State, plan: Plan) -> None:
     if state.release is not None:
         service.point(state.release)
     start_main(service, state, state.release)
+    cache.renew(config.root, state.release)
     if state.bridged:
         systemd.begin("stop", config.standby, config.standby_private)
     service.enter(state, "bake")

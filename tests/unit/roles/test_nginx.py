@@ -46,6 +46,12 @@ PLAIN: dict[str, Any] = {
     "domains": ["plain.example.org"],
     "upstream": "127.0.0.1:5000",
 }
+CACHED: dict[str, Any] = {
+    **SITE,
+    "name": "cached",
+    "domains": ["cached.example.org"],
+    "cache": {"locations": ["/api", "/"], "key_path": "/opt/cached/cache-key"},
+}
 BOTH: dict[str, Any] = {
     **{key: SITE[key] for key in ("certificate", "certificate_key", "upstream")},
     "name": "both",
@@ -157,6 +163,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "nginx_proxy_protocol": True,
         "nginx_proxy_protocol_http_port": 8080,
         "nginx_proxy_protocol_https_port": 8443,
+    },
+    "cached": {
+        "nginx_sites": [CACHED, {**PLAIN, "cache": {"locations": ["/news"]}}],
+        "nginx_cache_size_mib": 16,
     },
 }
 
@@ -274,41 +284,52 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return paths
 
 
+def laid_out(
+    directory: Path,
+    files: Mapping[str, str],
+    nginx_program: tuple[Path, Path],
+    certificate: tuple[Path, Path],
+) -> Path:
+    """Write a rendered configuration below a directory, where the host's paths lead then."""
+    replaced = {
+        "/etc/nginx/mime.types": str(nginx_program[1]),
+        "/etc/nginx/modules-enabled/*.conf": str(directory / "modules/*.conf"),
+        "/usr/share/nginx/modules/*.conf": str(directory / "modules/*.conf"),
+        "/run/nginx.pid": str(directory / "nginx.pid"),
+        "/var/log/nginx": str(directory / "log"),
+        "/var/cache/nginx": str(directory / "cache"),
+        SITE["certificate"]: str(certificate[0]),
+        SITE["certificate_key"]: str(certificate[1]),
+    }
+    for needed in ("log", "bodies", "cache"):
+        (directory / needed).mkdir(exist_ok=True)
+    for dest, text in files.items():
+        if not dest.startswith("/etc/nginx/"):
+            continue
+        for old, new in replaced.items():
+            text = text.replace(old, new)
+        # The family's user need not exist here, and places for bodies belong to the package.
+        text = re.sub(r"(?m)^user .*\n", "user root root;\n", text)
+        if dest == "/etc/nginx/nginx.conf":
+            places = "".join(
+                f"    {kind}_temp_path {directory}/bodies/{kind};\n"
+                for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+            )
+            text = text.replace("http {\n", "http {\n" + places)
+        path = directory / dest.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return directory / "etc/nginx/nginx.conf"
+
+
 @pytest.fixture
 def lay_out(
     tmp_path: Path, nginx_program: tuple[Path, Path], certificate: tuple[Path, Path]
 ) -> Callable[..., Path]:
-    """Writes a rendered configuration below tmp_path, with the host's absolute paths led there."""
+    """Writes a rendered configuration below tmp_path."""
 
     def write(files: Mapping[str, str]) -> Path:
-        replaced = {
-            "/etc/nginx/mime.types": str(nginx_program[1]),
-            "/etc/nginx/modules-enabled/*.conf": str(tmp_path / "modules/*.conf"),
-            "/usr/share/nginx/modules/*.conf": str(tmp_path / "modules/*.conf"),
-            "/run/nginx.pid": str(tmp_path / "nginx.pid"),
-            "/var/log/nginx": str(tmp_path / "log"),
-            SITE["certificate"]: str(certificate[0]),
-            SITE["certificate_key"]: str(certificate[1]),
-        }
-        (tmp_path / "log").mkdir(exist_ok=True)
-        (tmp_path / "bodies").mkdir(exist_ok=True)
-        for dest, text in files.items():
-            if not dest.startswith("/etc/nginx/"):
-                continue
-            for old, new in replaced.items():
-                text = text.replace(old, new)
-            # The family's user need not exist here, and places for bodies belong to the package.
-            text = re.sub(r"(?m)^user .*\n", "user root root;\n", text)
-            if dest == "/etc/nginx/nginx.conf":
-                places = "".join(
-                    f"    {kind}_temp_path {tmp_path}/bodies/{kind};\n"
-                    for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-                )
-                text = text.replace("http {\n", "http {\n" + places)
-            path = tmp_path / dest.lstrip("/")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        return tmp_path / "etc/nginx/nginx.conf"
+        return laid_out(tmp_path, files, nginx_program, certificate)
 
     return write
 
@@ -758,6 +779,23 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         {"nginx_sites": [{**PLAIN, "private_locations": ["/metrics/"]}]},
         "nginx_sites has a private location that is not a path without a slash at the end",
     ),
+    "cache-location-with-slash": (
+        {"nginx_sites": [{**PLAIN, "cache": {"locations": ["/news/"]}}]},
+        "nginx_sites has a cache location that is neither / nor a path without a slash at the end",
+    ),
+    "cache-that-is-a-word": (
+        {"nginx_sites": [{**PLAIN, "cache": "yes"}]},
+        "cache",
+    ),
+    "cache-without-upstream": (
+        {"nginx_sites": [{**FILES, "cache": {"locations": ["/news"]}}]},
+        "nginx_sites has a cache for sites without an upstream: files",
+    ),
+    "relative-key-path": (
+        {"nginx_sites": [{**PLAIN, "cache": {"locations": ["/"], "key_path": "current"}}]},
+        'nginx_sites[0].cache.key_path is "current", which is not an absolute path',
+    ),
+    "cache-of-no-size": ({"nginx_cache_size_mib": 0}, "nginx_cache_size_mib is 0"),
     "hidden-directory": (
         {"nginx_sites": [{**PLAIN, "static": [{"location": "/s/", "directory": "/home/s"}]}]},
         "nginx_sites has static files in a place that the sandbox of nginx.service hides",
@@ -925,7 +963,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     cases = {name: Case(variables) for name, (variables, _) in GUARDS.items()}
     cases |= {name: case for name, (case, _) in HOSTS.items()}
     cases |= {
-        "good": Case({"nginx_sites": [SITE, PLAIN, BOTH]}),
+        "good": Case({"nginx_sites": [SITE, PLAIN, BOTH, CACHED]}),
         "good-and-changed": Case(VARIANTS["everything-changed"]),
         "good-and-rich": Case(VARIANTS["all-members"]),
         "good-behind-a-proxy": Case(VARIANTS["behind-a-proxy"]),

@@ -80,6 +80,34 @@ def test_a_release_replaces_another_while_somebody_always_accepts(live: World) -
     ]
 
 
+def test_what_the_web_server_keeps_is_of_one_release(live: World) -> None:
+    """While both answer it keeps either's; from then on nothing of before is used again."""
+    first = live.cache_key
+    assert live.run("new").code == 0
+    second = live.cache_key
+    live.look()
+    assert {who for who, _ in live.answered[first]} == {"old", "new"}
+    assert {who for who, _ in live.answered[second]} == {"new"}
+    # What is judged bad once clients had it leaves nothing either.
+    live.behaviour["third"] = lambda age: "" if age < 3 else "broken"
+    assert live.run("third").code == 1
+    live.look()
+    assert {who for who, _ in live.answered[live.cache_key]} == {"new"}
+    assert live.run("old").code == 0
+    assert live.cache_key not in (first, second)
+    assert Path(live.cache_key).name.startswith("old.")
+    # The one before is still there for a request that resolves it at this moment, and no other.
+    assert len(list((live.root / "cache-keys").iterdir())) == 2
+    assert (live.root / "cache-keys").stat().st_mode & 0o777 == 0o755
+    assert Path(live.cache_key).stat().st_mode & 0o777 == 0o755
+
+
+def test_a_host_that_has_no_key_yet_gets_one(live: World) -> None:
+    (live.root / "cache-key").unlink()
+    assert live.run("old").changed is False
+    assert Path(live.cache_key).name.startswith("old.")
+
+
 def test_a_standby_that_is_killed_in_the_end_is_no_failed_unit(live: World) -> None:
     begin = live.begin
 
@@ -392,6 +420,7 @@ def test_wherever_it_is_killed_the_host_comes_to_a_known_state(
         world.clock, world.behaviour = clock, {}
         world.steps.clear()
         world.served.clear()
+        world.answered.clear()
         world.stalls = 0
         wanted = begin(world, how)
         world.kill_at = at
@@ -414,6 +443,8 @@ def test_wherever_it_is_killed_the_host_comes_to_a_known_state(
         # Killed before anything was begun, what config_tree had written is there as it wrote it.
         if afterwards == "again" or world.history()[1:]:
             assert (running, loaded) in allowed, where
+            world.look()
+            assert world.answered[world.cache_key] == {(running, loaded)}, where
         if how in ("bad release", "bad settings"):
             assert "new" not in world.served, where
         assert world.unit("shop-standby.service").active in ("inactive", "failed"), where

@@ -269,7 +269,7 @@ def test_a_worker_that_is_to_be_alone_from_now_on_is_so_at_once(live: World) -> 
 @pytest.mark.parametrize("afterwards", ["again", "reboot"])
 def test_wherever_it_is_killed_who_is_alone_is_alone(scheduled: World, afterwards: str) -> None:
     world = scheduled
-    for at in range(60):
+    for at in range(80):
         world.kill_at = at
         world.crashes["new"] = lambda age: int(age > 4)
         world.steps.clear()

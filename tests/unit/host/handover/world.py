@@ -60,6 +60,8 @@ class World(Systemd):
     kill_at: int = -1  # the step before which the program is killed
     steps: list[str] = field(default_factory=list)
     served: set[str] = field(default_factory=set)  # releases that took clients' connections
+    # By key of the web server's cache, who took clients' connections: release and settings.
+    answered: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
     stalls: int = 0  # moments at which nobody accepted, while clients could connect
     reported: list[str] = field(default_factory=list)
     runs: int = 0
@@ -69,6 +71,11 @@ class World(Systemd):
     together: list[str] = field(default_factory=list)  # those that two generations ran of at once
 
     # The host's files
+
+    @property
+    def cache_key(self) -> str:
+        """What answers are kept under that the web server gets now."""
+        return os.path.realpath(self.root / "cache-key")
 
     @property
     def application(self) -> Application:
@@ -192,6 +199,8 @@ class World(Systemd):
             return
         accepting = [unit for unit in self.units.values() if unit.accepts]
         self.served |= {unit.release for unit in accepting}
+        who = {(unit.release, unit.settings) for unit in accepting}
+        self.answered.setdefault(self.cache_key, set()).update(who)
         self.stalls += not accepting and self.unit("shop.service").invocation != ""
 
     # systemd's commands, as the program calls them

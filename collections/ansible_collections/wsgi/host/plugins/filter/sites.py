@@ -57,7 +57,10 @@ OF_THE_SERVER = (
 SERVER = {"weight": 1, "down": False, "backup": False}
 REDIRECT = {"status": 302, "keep_path": False}
 # Where it is, and in which order nginx looks: an exact path, then the longest beginning.
-PLACE = {"exact": False, "directory": "", "immutable": False, "redirect": {}, "extra": ""}
+PLACE: dict[str, Any] = {
+    **{"exact": False, "directory": "", "immutable": False, "redirect": {}, "extra": ""},
+    "cached": False,
+}
 # What a site or a location is for, one of these at most.
 PURPOSES = ("upstream", "upstreams", "redirect", "directory")
 FAULTS = (
@@ -83,6 +86,7 @@ def _site(
 ) -> dict[str, Any]:
     whole = {**defaults, **_said(site)}
     whole["pools"], whole["zones"], whole["user_files"] = [], [], []
+    whole["cache"] = {**defaults["cache"], **_said(site.get("cache") or {})}
     own: dict[str, Any] = {key: whole[key] for key in INHERITED}
     own["pool"] = whole["pool"] = _pool(whole, whole["name"], whole)
     own["users"] = _users(whole, whole["name"], whole["basic_auth"])
@@ -96,7 +100,22 @@ def _site(
     if not any(place["path"] == "/" and not place["exact"] for place in places):
         root = {"path": "/", "redirect": whole["redirect"]}
         places.append(_place(whole, own, root, "", limits))
+    for path in whole["cache"]["locations"]:
+        _keep_answers(places, path)
     return {**whole, "places": places}
+
+
+def _keep_answers(places: list[dict[str, Any]], path: str) -> None:
+    """Have the answers below a path kept: by the place of that path, or one as that around it."""
+    around = [place for place in places if not place["exact"] and path.startswith(place["path"])]
+    place = max(around, key=lambda each: len(each["path"]))
+    if place["kind"] != "application":
+        return
+    if place["path"] == path:
+        place["cached"] = True
+    else:
+        # It counts in the same zones.
+        places.insert(0, {**place, "path": path, "match": "^~ ", "cached": True})
 
 
 def _place(

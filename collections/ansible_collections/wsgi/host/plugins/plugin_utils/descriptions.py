@@ -184,6 +184,9 @@ def site(description: Mapping[str, Any], links_directory: str) -> dict[str, Any]
         # Below each file's hash, the files of all releases on the host: see docs/decisions/0010.
         released = {"location": "/static/", "directory": f"/opt/{name}/static", "immutable": True}
         static.insert(0, released)
+    if isinstance(told.get("cache"), Mapping):
+        # The handover moves it: no release answers with what another one has said.
+        told["cache"] = {"key_path": f"/opt/{name}/cache-key", **told["cache"]}
     return {
         "name": name,
         "domains": description["domains"],
