@@ -63,7 +63,7 @@ def init_app(app: APIFlask, settings: Settings) -> None:
 
     @app.after_request
     def forbid_caching(response: Response) -> Response:
-        """Answers hold for now: tariffs depend on the time, health on the process."""
+        """Answers hold for now, unless their view says otherwise: health depends on the process."""
         response.headers.setdefault("Cache-Control", "no-store")
         return response
 

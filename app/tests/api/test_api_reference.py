@@ -17,6 +17,50 @@ def test_plazas_and_classes(client):
     assert [each["code"] for each in classes] == ["motorcycle", "car", "truck", "trailer"]
 
 
+FOR_EVERYBODY = (
+    "/api/v1/plazas",
+    "/api/v1/classes",
+    "/api/v1/tariffs?plaza=harbour-bridge",
+    "/api/v1/quote?plaza=harbour-bridge&class=car",
+)
+
+
+@pytest.mark.parametrize("path", FOR_EVERYBODY)
+def test_what_is_the_same_for_everybody_may_be_shared(client, path, reader_key):
+    """For seconds, and only without a cookie: a cache would keep nothing with one."""
+    for headers in ({}, {"Authorization": f"Bearer {reader_key}"}):
+        answer = client.get(path, headers=headers)
+        assert answer.status_code == 200
+        directives = dict(
+            each.strip().partition("=")[::2] for each in answer.headers["Cache-Control"].split(",")
+        )
+        assert "public" in directives
+        assert directives["max-age"] == "0"
+        assert int(directives["s-maxage"]) + int(directives["stale-while-revalidate"]) < 10
+        assert not {"Set-Cookie", "Vary"} & set(answer.headers.keys())
+
+
+@pytest.mark.parametrize(
+    "path", [f"{FOR_EVERYBODY[3]}&at=x", "/api/v1/quote", "/api/v1/tariffs?x=1"]
+)
+def test_a_refusal_is_not_shared(client, path):
+    """It names its request."""
+    answer = client.get(path)
+    assert answer.status_code in (400, 422)
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_nothing_else_is_shared(app, client, reader_key):
+    """What depends on log-in, a key or a session is for one."""
+    shared = {path.partition("?")[0] for path in FOR_EVERYBODY}
+    for rule in app.url_map.iter_rules():
+        if "GET" not in rule.methods or rule.arguments or rule.rule in shared:
+            continue
+        for headers in ({}, {"Authorization": f"Bearer {reader_key}"}):
+            said = client.get(rule.rule, headers=headers).headers["Cache-Control"]
+            assert "s-maxage" not in said, rule.rule
+
+
 def test_tariffs_by_plaza_class_and_time(client):
     query = {"plaza": "harbour-bridge", "class": "car"}
     [tariff] = client.get("/api/v1/tariffs", query_string=query).json["tariffs"]

@@ -29,6 +29,11 @@ blueprint = APIBlueprint("api", __name__, url_prefix="/api/v1", tag="Toll")
 
 IDEMPOTENCY_KEY = re.compile(schemas.KEY)
 
+# What is the same for everybody. The web server in front may answer others with it for some seconds,
+# some more while it asks again, and for a minute while nobody here answers; browsers ask each time.
+# A quote says for when it holds.
+FOR_EVERYBODY = "public, max-age=0, s-maxage=3, stale-while-revalidate=3, stale-if-error=60"
+
 View = TypeVar("View", bound=Callable[..., Any])
 
 
@@ -37,6 +42,13 @@ def answer(document: Mapping[str, Any], status: int = 200) -> Response:
     return current_app.response_class(
         current_app.json.dumps(document), status=status, mimetype="application/json"
     )
+
+
+def answer_everybody(document: Mapping[str, Any]) -> Response:
+    """Return a JSON answer that does not depend on who asks, and may be shared for a moment."""
+    response = answer(document)
+    response.headers["Cache-Control"] = FOR_EVERYBODY
+    return response
 
 
 def checked(view: View) -> View:
@@ -139,7 +151,7 @@ def shown_tariff(tariff: Tariff) -> dict[str, Any]:
 @blueprint.doc(responses=problems(400, 503), operation_id="listPlazas")
 def list_plazas() -> Response:
     """All plazas."""
-    return answer(
+    return answer_everybody(
         {
             "plazas": [
                 {
@@ -162,7 +174,7 @@ def list_plazas() -> Response:
 @blueprint.doc(responses=problems(400, 503), operation_id="listClasses")
 def list_classes() -> Response:
     """All vehicle classes."""
-    return answer(
+    return answer_everybody(
         {
             "classes": [
                 {"code": each.code, "name": each.name} for each in tariffs.list_classes(db.session)
@@ -183,7 +195,7 @@ def list_tariffs(query_data: schemas.TariffQuery) -> Response:
     found = tariffs.list_tariffs(
         db.session, query_data.plaza, query_data.vehicle_class, query_data.at
     )
-    return answer({"tariffs": [shown_tariff(tariff) for tariff in found]})
+    return answer_everybody({"tariffs": [shown_tariff(tariff) for tariff in found]})
 
 
 @blueprint.get("/quote")
@@ -203,7 +215,7 @@ def quote(query_data: schemas.QuoteQuery) -> Response:
             problem, remedy = error.args
             raise InvalidParameters([FieldError("at", query_data.at, problem, remedy)]) from error
     found = tariffs.price(db.session, query_data.plaza, query_data.vehicle_class, at)
-    return answer(
+    return answer_everybody(
         {
             "plaza": found.plaza,
             "class": found.vehicle_class,

@@ -69,6 +69,27 @@ def test_each_application_has_a_certificate_and_a_site() -> None:
     assert found["certificates"][1]["name"] == name(WWW, APP)
 
 
+def test_what_is_kept_for_everybody_goes_with_its_release() -> None:
+    """Where the handover says so; only a description that asks for a cache has one."""
+    told = trusted(
+        {
+            "applications": {
+                **shop(domains=[SHOP])["applications"],
+                "blog": {
+                    "source": "app",
+                    "domains": [APP],
+                    "site": {"cache": {"locations": ["/news"]}},
+                },
+            }
+        }
+    )
+    found = evaluate("application", "__application_descriptions", "Debian", **told)
+    assert [each.get("cache") for each in found["sites"]] == [
+        None,
+        {"locations": ["/news"], "key_path": "/opt/blog/cache-key"},
+    ]
+
+
 @pytest.mark.parametrize("file", ["main.yml", "certificate.yml"])
 def test_each_way_to_a_certificate_asks_for_the_same(file: str) -> None:
     """playbooks/certificate.yml obtains what site.yml will look for, where nginx listens."""

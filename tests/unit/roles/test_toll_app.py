@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -58,6 +59,19 @@ def test_files_that_the_description_names_are_there() -> None:
     assert (app / told["static"]).is_dir()
     assert (ROLES.parent / told["data"]["packaged"]).is_file()
     assert (app / f"{told['wsgi'].split(':')[0]}.py").is_file()
+
+
+def test_nginx_asks_its_cache_for_what_the_application_shares() -> None:
+    """A path that is missing here is slow; one too many makes its clients wait for each other."""
+    views = ast.parse((ROLES.parent / "app/toll/api/views.py").read_text())
+    shared = set()
+    for view in (each for each in views.body if isinstance(each, ast.FunctionDef)):
+        if "answer_everybody(" in ast.unparse(view) and view.decorator_list:
+            route = view.decorator_list[0]
+            assert isinstance(route, ast.Call)
+            shared.add(f"/api/v1{ast.literal_eval(route.args[0])}")
+    assert shared
+    assert set(described()["site"]["cache"]["locations"]) == shared
 
 
 def test_a_password_is_in_no_command() -> None:
