@@ -207,8 +207,7 @@ def site_text(site: Mapping[str, Any], family: str = "Debian", **overrides: Any)
     return configuration(family, **overrides)[f"/etc/nginx/sites/{site['name']}.conf"]
 
 
-@pytest.fixture(scope="session")
-def nginx_program() -> tuple[Path, Path]:
+def found_nginx() -> tuple[Path, Path]:
     """nginx and its mime.types: this machine's, else unpacked from the distribution's package.
 
     Unpacked and not installed, because an installed one would serve its welcome page on port 80.
@@ -234,6 +233,12 @@ def nginx_program() -> tuple[Path, Path]:
             said = getattr(error, "stderr", "") or error
             pytest.fail(f"These tests need nginx; install it, or let apt-get download it: {said}")
     return program, types
+
+
+@pytest.fixture(scope="session")
+def nginx_program() -> tuple[Path, Path]:
+    """nginx and its mime.types."""
+    return found_nginx()
 
 
 @pytest.fixture(scope="session")
