@@ -164,6 +164,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "nginx_proxy_protocol_http_port": 8080,
         "nginx_proxy_protocol_https_port": 8443,
     },
+    "maintenance": {
+        "nginx_sites": [
+            PLAIN,
+            {
+                **SITE,
+                "maintenance": True,
+                "maintenance_allow": ["192.0.2.0/24", "2001:db8::/32"],
+                "maintenance_open": ["/healthz"],
+            },
+        ],
+        "nginx_maintenance_retry_after_seconds": 60,
+    },
     "cached": {
         "nginx_sites": [CACHED, {**PLAIN, "cache": {"locations": ["/news"]}}],
         "nginx_cache_size_mib": 16,
@@ -302,6 +314,7 @@ def laid_out(
         "/usr/share/nginx/modules/*.conf": str(directory / "modules/*.conf"),
         "/run/nginx.pid": str(directory / "nginx.pid"),
         "/var/log/nginx": str(directory / "log"),
+        "/etc/nginx/maintenance": str(directory / "etc/nginx/maintenance"),
         "/var/cache/nginx": str(directory / "cache"),
         SITE["certificate"]: str(certificate[0]),
         SITE["certificate_key"]: str(certificate[1]),
@@ -784,6 +797,14 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         {"nginx_sites": [{**PLAIN, "private_locations": ["/metrics/"]}]},
         "nginx_sites has a private location that is not a path without a slash at the end",
     ),
+    "no-network-to-let-through": (
+        {"nginx_sites": [{**PLAIN, "maintenance_allow": ["office"]}]},
+        'nginx_sites[0].maintenance_allow[0] is "office", which is neither an IP address nor',
+    ),
+    "open-path-with-slash": (
+        {"nginx_sites": [{**PLAIN, "maintenance_open": ["/health/"]}]},
+        "nginx_sites has a path in maintenance_open that is neither / nor a path without a slash",
+    ),
     "cache-location-with-slash": (
         {"nginx_sites": [{**PLAIN, "cache": {"locations": ["/news/"]}}]},
         "nginx_sites has a cache location that is neither / nor a path without a slash at the end",
@@ -969,6 +990,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     cases |= {name: case for name, (case, _) in HOSTS.items()}
     cases |= {
         "good": Case({"nginx_sites": [SITE, PLAIN, BOTH, CACHED]}),
+        "good-in-maintenance": Case(VARIANTS["maintenance"]),
         "good-and-changed": Case(VARIANTS["everything-changed"]),
         "good-and-rich": Case(VARIANTS["all-members"]),
         "good-behind-a-proxy": Case(VARIANTS["behind-a-proxy"]),
@@ -990,6 +1012,7 @@ def test_preflight_names_what_is_wrong(guard: str, findings: dict[str, str]) -> 
     "case",
     [
         "good",
+        "good-in-maintenance",
         "good-and-changed",
         "good-and-rich",
         "good-behind-a-proxy",

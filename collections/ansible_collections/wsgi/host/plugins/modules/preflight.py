@@ -34,7 +34,7 @@ options:
       stands for each item of a list or each value of a dictionary. The formats are C(absolute_path),
       C(address), C(body_size) (nginx's), C(calendar) (C(OnCalendar=)), C(domain), C(email),
       C(endpoint) (C(ip:port), C([ip]:port) or C(unix:/path)), C(host_name), C(line) (any text in one
-      line), C(local_path) (on the control node), C(name), C(password), C(port), C(postgresql_url),
+      line), C(local_path) (on the control node), C(name), C(network), C(password), C(port), C(postgresql_url),
       C(secret_key), C(server) (C(host:port)), C(sha256), C(system_name) (of a user or group),
       C(systemd_size), C(unit), C(url), C(url_path) and C(wildcard_domain). With C(?) behind it empty text passes too. A value that equals the specification's default is not held against its format.
     type: dict
