@@ -26,6 +26,9 @@ VERBS = {
         "jobs": ("jobs", "background workers and timers: what runs, ran, and runs next"),
         "logs": ("logs", "the journal of all its processes"),
     },
+    "Site": {
+        "maintenance": ("maintenance", "have nginx answer its clients, while you work on it"),
+    },
     "Releases": {
         "handover": ("handover.command", "make a release live, or load changed settings"),
         "rollback": ("rollback", "go back to the release before, on this host alone"),

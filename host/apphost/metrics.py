@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from . import files, jobs, prometheus, records, systemd, times
+from . import files, jobs, maintenance, prometheus, records, systemd, times
 from .answer import Answer
 from .application import Application
 from .errors import HostError
@@ -43,7 +43,12 @@ def metrics(application: Application, shown: Mapping[str, str]) -> list[Metric]:
     Args:
         shown: what systemd knows of the service, see PROPERTIES.
     """
-    return [*of_releases(application), *of_the_service(shown), *of_jobs(application)]
+    return [
+        *of_releases(application),
+        *of_the_service(shown),
+        *of_the_site(application),
+        *of_jobs(application),
+    ]
 
 
 def of_releases(application: Application) -> Iterator[Metric]:
@@ -105,6 +110,20 @@ def of_the_service(shown: Mapping[str, str]) -> Iterator[Metric]:
         "counter",
         "Processor time of the service: of its control group, or else of its processes.",
         (used.seconds or None) if nanoseconds is None else nanoseconds / 1e9,
+    )
+
+
+def of_the_site(application: Application) -> Iterator[Metric]:
+    """About what its clients get."""
+    try:
+        found = maintenance.look(application)
+    except HostError:
+        return
+    yield Metric(
+        "app_in_maintenance",
+        "gauge",
+        "Whether clients get a page of nginx in place of the application.",
+        int(found is not None),
     )
 
 

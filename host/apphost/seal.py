@@ -28,8 +28,8 @@ VERSION = 1
 # A file is hashed up to this size; of a larger one, size and time count.
 HASHED_BYTES = 16 * 2**20
 ANSWER_SECONDS = 10.0
-# Directories of which it matters what else is in them.
-LISTED = re.compile(r"etc/(?!systemd/system$)|usr/local/")
+# Directories of which it matters what else is in them. Whether a site is in maintenance does not.
+LISTED = re.compile(r"etc/(?!systemd/system$|nginx/maintenance$)|usr/local/")
 # What a run looks at of the host itself.
 FACTS = (
     *("apphost", "architecture", "cpus", "distribution", "distribution_version", "edited_files"),

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import files, jobs, readiness, records, releases, systemd
+from . import files, jobs, maintenance, readiness, records, releases, systemd
 from .answer import Answer, short_revision, short_time, table
 from .application import Application
 from .backup import interrupted
@@ -112,6 +112,7 @@ def look(application: Application, certificate: str, site: str, port: int) -> di
         "handover": files.read_json_if_possible(application.state / "handover.json") or None,
     }
     facts["jobs"] = look_at_jobs(application)
+    facts["maintenance"] = maintenance.look(application)
     return {**facts, "drift": drift(application, facts, site)}
 
 
@@ -173,6 +174,8 @@ def headline(name: str, facts: dict[str, Any]) -> str:
         return f"{name} is down."
     if facts["site"] and not facts["site"]["ok"]:
         return f"{name} runs, but its site does not answer."
+    if facts["maintenance"]:
+        return f"{name} is up, and in maintenance: its clients get 503."
     if faults:
         return f"{name} is up, and {faults} thing{'s need' if faults > 1 else ' needs'} attention."
     return f"{name} is up."
@@ -203,6 +206,7 @@ def text(name: str, facts: dict[str, Any]) -> str:
         ),
         *(["certificate", f"{days:g} days left"] for _ in [days] if days is not None),
         *(["jobs", jobs.summary(each)] for each in [facts["jobs"]] if each),
+        *(["maintenance", maintenance.words(each)] for each in [facts["maintenance"]] if each),
         ["lock", held],
         *(["drift", each] for each in facts["drift"]),
     ]

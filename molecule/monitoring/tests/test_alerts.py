@@ -108,6 +108,10 @@ FAULTS = {
         f"rm -r {BROKEN} && toll-app handover --restart"
         " && systemctl start toll-app-metrics.service",
     ),
+    "InMaintenance": (
+        "toll-app maintenance on && systemctl start toll-app-metrics.service",
+        "toll-app maintenance off && systemctl start toll-app-metrics.service",
+    ),
     "MetricsStale": (
         "systemctl stop toll-app-metrics.timer"
         f" && touch -d '20 minutes ago' {TEXTFILES}/toll-app.prom",

@@ -85,7 +85,10 @@ def test_processes_stand_in_for_a_control_group_that_counts_nothing(shop: Applic
 
 def test_what_is_not_known_is_left_out(application: Application) -> None:
     """A zero that stands for "unknown" would end an alert."""
-    assert lines(application, UNKNOWN) == ['app_workers{application="shop"} 0']
+    assert lines(application, UNKNOWN) == [
+        'app_workers{application="shop"} 0',
+        'app_in_maintenance{application="shop"} 0',
+    ]
 
 
 def test_labels_hold_any_text() -> None:

@@ -187,6 +187,7 @@ def site(description: Mapping[str, Any], links_directory: str) -> dict[str, Any]
     if isinstance(told.get("cache"), Mapping):
         # The handover moves it: no release answers with what another one has said.
         told["cache"] = {"key_path": f"/opt/{name}/cache-key", **told["cache"]}
+    health = (description["health"][key] for key in ("path", "live_path"))
     return {
         "name": name,
         "domains": description["domains"],
@@ -194,6 +195,8 @@ def site(description: Mapping[str, Any], links_directory: str) -> dict[str, Any]
         "certificate_key": f"{certificate}/privkey.pem",
         "upstream": f"unix:/run/gunicorn/{name}.sock",
         "static": static,
+        # Whoever asks there looks after hosts, unless it is the front page.
+        "maintenance_open": sorted({path for path in health if path not in ("", "/")}),
         **told,
     }
 

@@ -264,6 +264,12 @@ def report(application: str, hosts: Mapping[str, Answer], failed: Mapping[str, s
                 f"Lock on {host}: {lock.get('owner')} since {lock.get('since')}, "
                 f"for {lock.get('reason')!r}."
             )
+    for host, answer in hosts.items():
+        if isinstance(told := answer.get("maintenance"), Mapping):
+            since = f" since {told['since']}" if told.get("since") else ""
+            who = f" by {told['by']}" if told.get("by") else ""
+            why = f", for {told['reason']!r}" if told.get("reason") else ""
+            lines.append(f"MAINTENANCE  {host}: clients get 503{since}{who}{why}.")
     lines += [f"NO ANSWER  {host}: {why}" for host, why in failed.items()]
     lines += [f"DRIFT  {each}" for each in drift(hosts)]
     if not failed and not drift(hosts):
