@@ -1,6 +1,6 @@
 """Take the site of <name> off the air for its clients, and put it back.
 
-    sudo <name> maintenance on [--reason TEXT]
+    sudo <name> maintenance on --reason TEXT
     sudo <name> maintenance off
     sudo <name> maintenance status      the same as `sudo <name> maintenance`
 

@@ -79,3 +79,44 @@ def test_a_status_fails_where_nobody_is_served(
     assert "does not answer through nginx, though the service is well" in " ".join(
         said.output.split()
     )
+
+
+@pytest.mark.one_system(12)
+def test_maintenance_keeps_clients_out_and_nothing_else(
+    host: Host, site: Site, control: Any, as_root: Callable[[str], str]
+) -> None:
+    """A deploy's handover and its check, a status and another run go on; none of them ends it."""
+    quote = "/api/v1/quote?plaza=harbour-bridge&class=car"
+    name = host.ansible.get_variables()["inventory_hostname"]
+    as_root("toll-app maintenance on --reason 'new disk'")
+    try:
+        assert site.get(quote).status == 503
+        assert "Down for maintenance" in site.get("/").body
+        # A balancer leaves the host where it is.
+        assert site.get("/readyz").status == 200
+        as_root("toll-app handover --restart")
+        again = control.run_playbook(PLAYBOOKS / "deploy.yml", limit=name)
+        assert again.returncode == 0, again.output
+        said = control.run_playbook(PLAYBOOKS / "status.yml", limit=name)
+        assert said.returncode == 0, said.output
+        assert "MAINTENANCE" in said.output
+        assert "new disk" in said.output
+        assert site.get(quote).status == 503
+        assert "in maintenance: its clients get 503" in as_root("toll-app")
+    finally:
+        off = control.run_playbook(
+            PLAYBOOKS / "maintenance.yml", variables={"application_maintenance": "off"}, limit=name
+        )
+    assert off.returncode == 0, off.output
+    assert site.get("/").status == 200
+
+
+def test_a_handover_leaves_nothing_in_the_cache(site: Site, as_root: Callable[[str], str]) -> None:
+    """What the application shares is kept, by a key that the next handover takes out of use."""
+    quote = "/api/v1/plazas"
+    statuses = [site.get(quote).headers["Cache-Status"] for _ in range(3)]
+    assert "nginx; hit" in statuses
+    key = as_root("readlink -f /opt/toll-app/cache-key").strip()
+    as_root("toll-app handover --restart")
+    assert as_root("readlink -f /opt/toll-app/cache-key").strip() != key
+    assert site.get(quote).headers["Cache-Status"] == "nginx; fwd=miss"

@@ -46,6 +46,11 @@ class Echo(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         for name, value in OWN_HEADERS.items() if self.path == "/own-headers" else ():
             self.send_header(name, value)
+        if self.path.startswith("/kept"):
+            self.send_header("Cache-Control", "public, s-maxage=60")
+        if self.path == "/kept/varies":
+            self.send_header("Vary", "X-Tenant")
+            self.send_header("Vary", "Accept-Language")
         self.end_headers()
         self.wfile.write(body)
 
