@@ -90,8 +90,8 @@ def application(
         "TOLL_DATABASE_URL": f"sqlite:///{home}/toll.db",
         "TOLL_METRICS_DIRECTORY": str(home / f"metrics-{name}"),
     }
-    for words in (("migrate",), ("demo", "seed")):
-        command = [sys.executable, "-m", "flask", "--app", "app", "toll", *words]
+    for verb in (("migrate",), ("demo", "seed")):
+        command = [sys.executable, "-m", "flask", "--app", "app", "toll", *verb]
         subprocess.run(
             command, cwd=PROJECT / "app", env=environment, check=True, capture_output=True
         )
@@ -124,7 +124,7 @@ def tutorial(
     }
     for name, text in texts.items():
         for old, new in replaced.items():
-            text = re.sub(old, lambda _, new=new: new, text)
+            text = re.sub(old, new.replace("\\", r"\\"), text)
         (place / name).write_text(text)
     return place / "nginx.conf"
 
@@ -273,13 +273,16 @@ def main() -> None:
     found = table(measure(options.rounds, options.seconds, options.connections))
     print(found)
     if options.write:
+        today = time.strftime("%Y-%m-%d", time.gmtime())
+        turns = f"{options.rounds} turns of {options.seconds} s each"
         head = f"""# How fast a quote is that may be kept
 
-Written by `.venv/bin/python tests/proof/cached_reads.py --write` on {time.strftime("%Y-%m-%d", time.gmtime())}:
-the same quote over and over, {options.connections} connections of wrk on the same {CPUS} CPUs,
-{options.rounds} turns of {options.seconds} s each, medians; ratios are of neighbouring turns, with the least and the
-most. *Tutorial* is gunicorn with three sync workers behind Debian's nginx.conf; *kept* is what nginx answers for
-toll-app from its cache, which asks the application once in three seconds; *with a cookie* goes through to it.
+Written by `.venv/bin/python tests/proof/cached_reads.py --write` on {today}: the same quote over
+and over, {options.connections} connections of wrk on the same {CPUS} CPUs, {turns}, medians; ratios
+are of neighbouring turns, with the least and the most. *Tutorial* is gunicorn with three sync
+workers behind Debian's nginx.conf; *kept* is what nginx answers for toll-app from its cache, which
+asks the application once in three seconds; *with a cookie* goes through to it. CPU is what nginx
+and gunicorn take for an answer, which other work on the machine changes less than the rate.
 
 """
         REPORT.write_text(f"{head}{found}\n", encoding="utf-8")

@@ -1,9 +1,9 @@
 """What separates the answers of one release from those of another in the web server's cache.
 
 nginx resolves `<root>/cache-key` for each request and makes it part of the key (option `cache` of
-the role nginx). While two releases answer side by side, either's answers are kept, as clients get them
-from either. Once one of them answers alone, the link leads elsewhere, and nothing from before is used
-again. A name is never taken twice, so that a way back does not find them either.
+the role nginx). While two releases answer side by side, either's answers are kept, as clients get
+them from either. Once one of them answers alone, the link leads elsewhere, and nothing from before
+is used again. A name is never taken twice, so that a way back does not find them either.
 """
 
 from __future__ import annotations

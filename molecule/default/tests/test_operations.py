@@ -114,9 +114,9 @@ def test_maintenance_keeps_clients_out_and_nothing_else(
 def test_a_handover_leaves_nothing_in_the_cache(site: Site, as_root: Callable[[str], str]) -> None:
     """What the application shares is kept, by a key that the next handover takes out of use."""
     quote = "/api/v1/plazas"
-    statuses = [site.get(quote).headers["Cache-Status"] for _ in range(3)]
+    statuses = [site.get(quote).headers["cache-status"] for _ in range(3)]
     assert "nginx; hit" in statuses
     key = as_root("readlink -f /opt/toll-app/cache-key").strip()
     as_root("toll-app handover --restart")
     assert as_root("readlink -f /opt/toll-app/cache-key").strip() != key
-    assert site.get(quote).headers["Cache-Status"] == "nginx; fwd=miss"
+    assert site.get(quote).headers["cache-status"] == "nginx; fwd=miss"
