@@ -62,8 +62,12 @@ def of_roles(variables: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def describe(variables: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What the role's own task returns for a host with these variables and facts."""
+def describe(
+    variables: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    hosts: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What the role's own task returns for a host with these variables and facts, beside others."""
     task_vars = {
         "inventory_hostname": "web1",
         **of_role("application"),
@@ -72,6 +76,8 @@ def describe(variables: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str
         "role_path": trust_as_template(str(ROLES / "application")),
         "playbook_dir": str(ROLES.parent),
         "ansible_facts": {},
+        "hostvars": dict(hosts or {}),
+        "groups": {"all": list(hosts or {})},
     }
     loader = Loader()
     listed = read(ROLES / "application" / "tasks" / "describe.yml")

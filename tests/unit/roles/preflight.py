@@ -93,7 +93,7 @@ def check(
         **variables.get("hostvars", {}),
     }
     if role == "application":
-        hosts = {name: described(told, facts) for name, told in hosts.items()}
+        hosts = {name: described(told, facts, hosts) for name, told in hosts.items()}
     task_vars = {
         **own(role),
         **of_roles(variables),
@@ -121,6 +121,8 @@ def check(
     return str(result.get("msg", ""))
 
 
-def described(variables: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+def described(
+    variables: Mapping[str, Any], facts: Mapping[str, Any], hosts: Mapping[str, Any]
+) -> dict[str, Any]:
     """A host's variables with what its applications are, as the role registers it."""
-    return {**variables, "__application_descriptions": describe(variables, facts)}
+    return {**variables, "__application_descriptions": describe(variables, facts, hosts)}

@@ -306,7 +306,30 @@ BOTH = ["app.example.com", "www.example.com"]
 TWIN = {"web2": toll_app(domains=BOTH)}
 DATA = {"database_url": "postgresql://u:p@db/toll"}
 SHARED: dict[str, Any] = {"data": DATA, "secrets": {"secret_key": KEY}}
+
+
+def fleet(number: int, address: str = "192.0.2.{}", **variables: Any) -> Case:
+    """Hosts that serve one name; what is set is set for all of them."""
+    others = {
+        f"web{n}": {**shop(), "ansible_host": address.format(n), **variables}
+        for n in range(2, number + 1)
+    }
+    return Case({**shop(), **variables}, beside=others)
+
+
 HOSTS: dict[str, tuple[Case, str]] = {
+    "a host of the same name without an address": (
+        fleet(2, "web{}.example.com"),
+        'application_peer_address ("") is not set for web2, which also serve names of web1. Their '
+        "ansible_host is no IP address",
+    ),
+    "more hosts of one name than there are certificates": (
+        fleet(6),
+        "gives 6 hosts the same names (web1, web2, web3, web4, web5, web6). Each obtains and "
+        "renews a certificate of its own, of which Let's Encrypt issues 5 a week for the same set "
+        "of names: add a name of each host's own to its domains, such as "
+        '"{{ inventory_hostname }}.example.com"',
+    ),
     "another system": (
         Case(toll_app(), {"distribution": "alpine", "pretty_name": "Alpine Linux 3.22"}),
         "Alpine Linux 3.22",
@@ -338,6 +361,15 @@ HOSTS: dict[str, tuple[Case, str]] = {
     ),
 }
 GOOD = {
+    "as many hosts of one name as certificates": fleet(5),
+    "many hosts whose authority has no such limit": fleet(
+        6, certbot_directory_url="https://ca.example.com/dir"
+    ),
+    "many hosts without an authority": fleet(6, certbot_obtain=False),
+    "hosts whose address is told": fleet(
+        2, "web{}.example.com", application_peer_address="192.0.2.9"
+    ),
+    "hosts that do not ask one another": fleet(2, "web{}.example.com", nginx_challenge_peers=[]),
     "the least": Case(shop()),
     "the least of toll-app": Case(toll_app()),
     "a source in full": Case(shop(source={"directory": "app", "lock": "requirements.txt"})),
@@ -385,8 +417,10 @@ GOOD = {
         }
     ),
     "a key": Case(toll_app(secrets={"secret_key": KEY})),
-    "two hosts of one database": Case(toll_app(**SHARED), beside=TWIN),
-    "two hosts without data": Case(shop(), beside={"web2": shop()}),
+    "two hosts of one database": Case(
+        toll_app(**SHARED), beside={"web2": {**TWIN["web2"], "ansible_host": "192.0.2.2"}}
+    ),
+    "two hosts without data": fleet(2),
     "two hosts apart": Case(toll_app(), beside={"web3": toll_app(domains=["b.example.com"])}),
     "an admin": Case({**toll_app(), "toll_app_admin_password": "correct horse"}),
     "a role for the one, none for the other": Case(

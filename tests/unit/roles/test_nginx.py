@@ -121,6 +121,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "nginx_public_https_port": 9443,
         "nginx_ipv6": False,
         "nginx_challenge_directory": "/srv/challenge",
+        "nginx_challenge_peers": ["192.0.2.11:80", "[2001:db8::12]:8080"],
         "nginx_hsts_max_age_seconds": 300,
         "nginx_hsts_include_subdomains": True,
         "nginx_content_security_policy": "default-src https:",

@@ -12,7 +12,7 @@ from typing import Any
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.template import Templar
-from ansible_collections.wsgi.host.plugins.plugin_utils import descriptions, families
+from ansible_collections.wsgi.host.plugins.plugin_utils import descriptions, families, sharing
 from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import project_of
 from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import filled, merged
 from ansible_collections.wsgi.host.plugins.plugin_utils.host import FACT, looked_at
@@ -80,6 +80,10 @@ class ActionModule(KeptModules):
         )
         for whole in right.values():
             whole.update(descriptions.reached(whole, links, port, public))
+        certificates = [
+            {"name": whole["certificate_name"], "domains": whole["domains"]}
+            for whole in right.values()
+        ]
         return {
             "changed": False,
             "https_port": port,
@@ -87,10 +91,13 @@ class ActionModule(KeptModules):
             "described": described if isinstance(written, Mapping) else written,
             "applications": result,
             "names": list(result),
-            "certificates": [
-                {"name": whole["certificate_name"], "domains": whole["domains"]}
-                for whole in right.values()
-            ],
+            "certificates": certificates,
+            "sharing": sharing.sharing(
+                str(task_vars.get("inventory_hostname")),
+                certificates,
+                (task_vars.get("groups") or {}).get("all", []),
+                task_vars.get("hostvars") or {},
+            ),
             "sites": [descriptions.site(whole, links) for whole in right.values()],
             "origins": _origins(list(right)),
             "ansible_facts": {FACT: host},

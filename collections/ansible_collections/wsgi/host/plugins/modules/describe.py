@@ -53,6 +53,12 @@ certificates:
   description: Their certificates, for C(certbot_certificates).
   type: list
   returned: success
+sharing:
+  description: >-
+    Of the hosts of the inventory that serve a name of this one, C(peers), where their nginx answers plain HTTP; C(nowhere), those whose
+    address is not known; C(alike), the hosts that have the same set of names on a certificate, for the set that most have.
+  type: dict
+  returned: success
 origins:
   description: What a person wrote that the items of both are made of.
   type: dict

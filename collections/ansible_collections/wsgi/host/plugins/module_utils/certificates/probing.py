@@ -110,7 +110,9 @@ def probe(
         return (
             f"{domain}: {'; '.join(wrong)}",
             "Either the name's record points to another host, or the web server does not serve "
-            f"{challenge_directory} at /.well-known/acme-challenge/ on port 80 for the name.",
+            f"{challenge_directory} at /.well-known/acme-challenge/ on port 80 for the name. Hosts "
+            "that share a name fetch challenges from each other once a run has gone through all of "
+            "them.",
             addresses,
         )
     if not good:
