@@ -90,6 +90,23 @@ def test_what_is_kept_for_everybody_goes_with_its_release() -> None:
     ]
 
 
+def test_a_certificate_that_is_brought_along_is_served_and_not_obtained() -> None:
+    """Its end is what is watched, and not that of a file which nobody renews."""
+    own = {"certificate": "/etc/ssl/own.pem", "certificate_key": "/etc/ssl/private/own.pem"}
+    applications = {
+        "shop": {"source": "app", "domains": [SHOP], "site": own},
+        "blog": {"source": "app", "domains": [APP]},
+    }
+    told = trusted({"applications": applications})
+    found = evaluate("application", "__application_descriptions", "Debian", **told)
+    assert [each["domains"] for each in found["certificates"]] == [[APP]]
+    assert found["origins"]["certbot_certificates[0]"] == "applications.blog.domains"
+    assert "certbot_certificates[1]" not in found["origins"]
+    assert found["sites"][0]["certificate"] == own["certificate"]
+    assert found["sites"][0]["certificate_key"] == own["certificate_key"]
+    assert found["applications"]["shop"]["certificate"] == own["certificate"]
+
+
 @pytest.mark.parametrize("file", ["main.yml", "certificate.yml"])
 def test_each_way_to_a_certificate_asks_for_the_same(file: str) -> None:
     """playbooks/certificate.yml obtains what site.yml will look for, where nginx listens."""

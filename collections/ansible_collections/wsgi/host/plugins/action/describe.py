@@ -80,9 +80,11 @@ class ActionModule(KeptModules):
         )
         for whole in right.values():
             whole.update(descriptions.reached(whole, links, port, public))
+        # Who brings a certificate along also renews it.
+        obtained = [n for n, whole in right.items() if not whole["site"].get("certificate")]
         certificates = [
-            {"name": whole["certificate_name"], "domains": whole["domains"]}
-            for whole in right.values()
+            {"name": right[name]["certificate_name"], "domains": right[name]["domains"]}
+            for name in obtained
         ]
         return {
             "changed": False,
@@ -99,7 +101,7 @@ class ActionModule(KeptModules):
                 task_vars.get("hostvars") or {},
             ),
             "sites": [descriptions.site(whole, links) for whole in right.values()],
-            "origins": _origins(list(right)),
+            "origins": _origins(list(right), obtained),
             "ansible_facts": {FACT: host},
             "_ansible_verbose_override": True,
         }
@@ -186,12 +188,13 @@ def _with_what_follows(
     return whole
 
 
-def _origins(names: list[str]) -> dict[str, str]:
-    """What a person wrote that sites and certificates are made of."""
+def _origins(names: list[str], obtained: list[str]) -> dict[str, str]:
+    """What a person wrote that sites and certificates are made of, the latter of some only."""
     found = {}
     for index, name in enumerate(names):
         found[f"nginx_sites[{index}]"] = f"applications.{name}.site"
         found[f"nginx_sites[{index}].domains"] = f"applications.{name}.domains"
+    for index, name in enumerate(obtained):
         found[f"certbot_certificates[{index}]"] = f"applications.{name}.domains"
         found[f"certbot_certificates[{index}].domains"] = f"applications.{name}.domains"
     return found

@@ -276,7 +276,8 @@ def reached(
     return {
         "address": address,
         "https_port": port,
-        "certificate": f"{links_directory}/{description['certificate_name']}/fullchain.pem",
+        "certificate": description["site"].get("certificate")
+        or f"{links_directory}/{description['certificate_name']}/fullchain.pem",
         "notes": (
             [str(line).replace("{address}", address) for line in notes]
             if isinstance(notes, list)
