@@ -66,7 +66,7 @@ def webroot(directory: Path) -> dict[str, Any]:
     """The challenge that the web server answers from a directory."""
     arguments = ["--webroot-path", str(directory)]
     told = {"authenticator": "webroot", "settings": {}}
-    return {**told, "arguments": arguments, "directory": str(directory)}
+    return {**told, "arguments": arguments, "directory": str(directory), "programs": []}
 
 
 def write_pair(
@@ -155,9 +155,10 @@ class Host:
         server: str = AUTHORITY,
         authenticator: str = "webroot",
         webroot: str = "",
+        settings: str = "",
         **options: Any,
     ) -> None:
-        """What certbot has under a name."""
+        """What certbot has under a name; `settings` are further lines of its renewal."""
         root = root or self.configuration
         write_pair(root / "live" / name, domains or DOMAINS, **options)
         (root / "renewal").mkdir(exist_ok=True)
@@ -166,7 +167,7 @@ class Host:
                 server=server,
                 authenticator=authenticator,
                 webroot=webroot or str(self.challenges),
-            )
+            ).replace("[renewalparams]\n", f"[renewalparams]\n{settings}")
         )
 
     def warn(self, message: str) -> None:
@@ -188,6 +189,9 @@ class Host:
             "challenge": webroot(self.challenges),
             "directory_url": AUTHORITY,
             "email": "ops@example.org",
+            "account_file": "",
+            "profile": "",
+            "profile_required": True,
             "key_type": "ecdsa-p256",
             "probe": False,
             "serving_address": "",

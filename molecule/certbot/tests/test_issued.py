@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import Web, issuer, names
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from testinfra.host import Host
 
@@ -21,6 +22,15 @@ def test_each_name_shows_the_authoritys_certificate(
             shown = web.certificate(domain)
             assert names(shown) == set(wanted["domains"])
             assert "Pebble" in issuer(shown)
+
+
+def test_an_address_has_a_certificate(web: Web, variables: dict[str, Any]) -> None:
+    """Asked for as a client does that has no name to send."""
+    if variables["certbot_install"] != "bundle":
+        pytest.skip("the distribution's certbot obtains none")
+    extensions = web.certificate(web.address).extensions
+    found = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(each) for each in found.get_values_for_type(x509.IPAddress)] == [web.address]
 
 
 def test_the_key_is_of_the_kind_that_was_asked_for(

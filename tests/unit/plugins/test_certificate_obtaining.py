@@ -13,6 +13,7 @@ from ansible_collections.wsgi.host.plugins.module_utils.certificates import (
 )
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.run import Run
 from certifying import AUTHORITY, DOMAINS, REFUSED, Host
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 
@@ -60,6 +61,42 @@ def test_no_address_is_a_registration_without_one(host: Host) -> None:
     host.run(email="")
     assert "--register-unsafely-without-email" in host.asked()[0]
     assert "--email" not in host.asked()[0]
+
+
+def test_a_customers_key_is_in_a_file(host: Host) -> None:
+    """What stands on a command line can be read by everybody on the host."""
+    host.issue()
+    host.run(account_file="/etc/letsencrypt/account-binding.ini")
+    assert "--config /etc/letsencrypt/account-binding.ini" in host.asked()[0]
+    assert "eab" not in host.asked()[0]
+
+
+@pytest.mark.parametrize("required", [True, False], ids=["required", "preferred"])
+def test_a_profile_is_asked_for_once(host: Host, required: bool) -> None:
+    """It stays in the settings of the renewal until it is wanted no more."""
+    name = "required" if required else "preferred"
+    host.lineage()
+    host.issue(settings=f"{name}_profile = shortlived\n")
+    wanted = {"profile": "shortlived", "profile_required": required}
+    assert not host.run(**wanted)["failures"]
+    assert f"--{name}-profile shortlived" in host.asked()[0]
+    assert "--force-renewal" in host.asked()[0]
+    assert not host.run(**wanted)["changed"]
+    reason = host.prepare()["certificates"]["shop"]["reason"]
+    assert reason == f"it would be renewed with {name}_profile = shortlived, not nothing"
+
+
+def test_an_address_is_another_kind_of_name(host: Host) -> None:
+    wanted = ("shop", ["shop.example.org", "192.0.2.7", "2001:db8::7"])
+    assert host.prepare(wanted)["pending"] == ["shop"]
+    names = host.served().extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["shop.example.org"]
+    assert [str(each) for each in names.get_values_for_type(x509.IPAddress)] == wanted[1][1:]
+    host.run(wanted)
+    assert (
+        "--domain shop.example.org --ip-address 192.0.2.7 --ip-address 2001:db8::7"
+        in host.asked()[0]
+    )
 
 
 def test_nothing_is_asked_when_all_is_as_wanted(host: Host) -> None:

@@ -194,6 +194,43 @@ def certificate_options(**more: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize(
+    ("mode", "owner", "said"),
+    [
+        (0o755, "root", ""),
+        (0o777, "root", "can be changed by every user, so root does not run it"),
+        (0o755, "nobody", "can be changed by nobody, so root does not run it"),
+        (0o644, "root", "is no program on this host. Put it there and make it executable"),
+    ],
+)
+def test_a_program_that_others_can_change_is_not_run(
+    tmp_path: Path, mode: int, owner: str, said: str
+) -> None:
+    program = tmp_path / "record"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(mode)
+    shutil.chown(program, owner)
+    link = tmp_path / "link"
+    link.symlink_to(program)
+    for path in (program, link):
+        if said:
+            with pytest.raises(paths.ForeignPathError, match=said):
+                paths.require_own_program(str(path))
+        else:
+            paths.require_own_program(str(path))
+
+
+def test_a_challenge_that_others_can_change_is_not_proven(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "record"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o777)
+    challenge = {**webroot(tmp_path / "www"), "directory": "", "programs": [str(program)]}
+    with pytest.raises(Stopped, match="can be changed by every user, so root does not run it"):
+        through_main(certificate, monkeypatch, **certificate_options(challenge=challenge))
+
+
 @pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
 def test_a_directory_that_was_swapped_for_a_link_is_refused(
     writer: Writer, root: Path, etc: Path, service: Path, monkeypatch: pytest.MonkeyPatch

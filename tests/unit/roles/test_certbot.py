@@ -92,6 +92,7 @@ def test_a_challenge_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     told = evaluate("certbot", expression, "Debian", **chosen)
     assert told == {
         "directory": "",
+        "programs": [],
         **{k: v for k, v in yaml.safe_load(CHALLENGE).items() if k != "wildcards"},
     }
     settings = {"authenticator": "dns-invented", "dns_invented_credentials": "/etc/invented.ini"}
@@ -104,11 +105,51 @@ def test_a_challenge_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     params = {
         **{"challenge": told, "certbot": "certbot", "email": "", "key_type": "ecdsa-p256"},
         **{"configuration_directory": "/etc/letsencrypt", "directory_url": "https://a.dev/d"},
+        **{"account_file": "", "profile": "", "profile_required": True},
     }
     argv = certbot_argv(wanted, "shop", params)
     at = argv.index("--authenticator")
     assert argv[at : at + 4] == ["--authenticator", "dns-invented", *told["arguments"]]
     assert not [word for word in argv if "webroot" in word]
+
+
+def test_credentials_are_in_a_file_of_roots() -> None:
+    """The tree neither shows it nor lets others read it, and only one challenge brings it."""
+    chosen = {
+        "certbot_challenge": "dns-rfc2136",
+        "certbot_dns_credentials": {"server": "192.0.2.53", "name": "k.", "secret": "c2VjcmV0"},
+        "certbot_account_binding": {"kid": "kid-1", "hmac_key": "a2V5"},
+    }
+    text = render("certbot", "dns-credentials.ini.j2", "Debian", **chosen)
+    assert re.findall("^dns_.*", text, re.MULTILINE) == [
+        'dns_rfc2136_algorithm = "HMAC-SHA256"',
+        'dns_rfc2136_server = "192.0.2.53"',
+        'dns_rfc2136_name = "k."',
+        'dns_rfc2136_secret = "c2VjcmV0"',
+    ]
+    text = render("certbot", "account-binding.ini.j2", "Debian", **chosen)
+    assert re.findall("^eab.*", text, re.MULTILINE) == ["eab-kid = kid-1", "eab-hmac-key = a2V5"]
+    files = evaluate("certbot", "__certbot_secrets", "Debian", **chosen)
+    assert [(file["mode"], file["secret"]) for file in files] == [("0600", True)] * 2
+    assert evaluate("certbot", "__certbot_secrets", "Debian") == []
+    # What the module and its log are told has none.
+    assert "c2VjcmV0" not in str(evaluate("certbot", "__certbot_challenge", "Debian", **chosen))
+
+
+def test_the_operators_program_is_told_the_record(tmp_path: Path) -> None:
+    """certbot puts its words through a shell; the arguments are the operator's to the letter."""
+    program = tmp_path / "a program"
+    program.write_text('#!/bin/sh\necho "$ACME_RECORD" "$CERTBOT_VALIDATION" "$@"\n')
+    program.chmod(0o755)
+    argv = [str(program), "it's", "$HOME"]
+    chosen = {"certbot_challenge": "dns-hook", "certbot_dns_hook_argv": argv}
+    hook = tmp_path / "hook"
+    hook.write_text(render("certbot", "certbot-dns-hook.j2", "Debian", **chosen))
+    hook.chmod(0o755)
+    told = {"CERTBOT_DOMAIN": "shop.example.org", "CERTBOT_VALIDATION": "text", "HOME": "/root"}
+    done = subprocess.run([hook, "add"], env=told, capture_output=True, text=True, check=True)
+    assert done.stdout == "_acme-challenge.shop.example.org text it's $HOME add\n"
+    assert evaluate("certbot", "__certbot_challenge.programs", "Debian", **chosen) == argv[:1]
 
 
 def test_a_wrong_calendar_does_not_reach_the_host(tmp_path: Path) -> None:
@@ -341,16 +382,82 @@ GOOD: dict[str, Any] = {
     "certbot_email": "ops@toll-app.dev",
     "certbot_ca_file": __file__,
 }
+CREDENTIALS = {"server": "192.0.2.53", "name": "certbot.", "secret": "bm90IGEgc2VjcmV0"}
+RFC2136 = {"certbot_challenge": "dns-rfc2136", "certbot_dns_credentials": CREDENTIALS}
+ADDRESS = {"certbot_certificates": [{"name": "shop", "domains": ["192.0.2.7"]}]}
 # Each with what the message must say: the variable, what was found, and the remedy.
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a wildcard": (
         {"certbot_certificates": [{"name": "shop", "domains": ["*.example.org"]}]},
         "certbot_certificates has *.example.org, and the challenge http-01 cannot prove a "
-        "wildcard: list each name by itself",
+        "wildcard: list each name by itself, or set certbot_challenge to one of the dns- "
+        "challenges",
     ),
     "a challenge that nobody knows": (
         {"certbot_challenge": "dns-01"},
-        'certbot_challenge ("dns-01") is none of http-01: name one of these',
+        'certbot_challenge ("dns-01") is none of dns-hook, dns-rfc2136, http-01: name one of these',
+    ),
+    "no credentials": (
+        {"certbot_challenge": "dns-rfc2136"},
+        "certbot_dns_credentials has no server and no name and no secret, which the challenge "
+        "dns-rfc2136 needs: add it from the vault",
+    ),
+    "a server's name": (
+        {**RFC2136, "certbot_dns_credentials": {**CREDENTIALS, "server": "ns.example.org"}},
+        "certbot_dns_credentials has a name where certbot takes an IP address only: write the "
+        "address of the server, such as 192.0.2.53",
+    ),
+    "a quotation mark in a secret": (
+        {**RFC2136, "certbot_dns_credentials": {**CREDENTIALS, "secret": 'a"7f3a'}},
+        "certbot_dns_credentials has a value with a quotation mark, a backslash or %(: leave them",
+    ),
+    "a key with the plugin's prefix in front": (
+        {**RFC2136, "certbot_dns_credentials": {**CREDENTIALS, "dns-rfc2136-port": 5353}},
+        "certbot_dns_credentials has a key that is no setting of a plugin: use the names of its "
+        "documentation without the prefix, such as server",
+    ),
+    "no program": (
+        {"certbot_challenge": "dns-hook"},
+        "certbot_dns_hook_argv does not start with the absolute path of a program, which the "
+        "challenge dns-hook runs: name the program",
+    ),
+    "a program of the PATH": (
+        {"certbot_challenge": "dns-hook", "certbot_dns_hook_argv": ["acme-record"]},
+        "certbot_dns_hook_argv does not start with the absolute path of a program",
+    ),
+    "half a binding": (
+        {"certbot_account_binding": {"kid": "kid-1"}},
+        "certbot_account_binding lacks its kid or hmac_key, or one of them has a character that no "
+        "authority uses: copy both from the authority as they are",
+    ),
+    "a binding of two lines": (
+        {"certbot_account_binding": {"kid": "kid-1", "hmac_key": "7f3a b"}},
+        "certbot_account_binding lacks its kid or hmac_key, or one of them has a character",
+    ),
+    "an address by DNS": (
+        {**RFC2136, **ADDRESS, "certbot_profile": "shortlived"},
+        "certbot_certificates has 192.0.2.7, and the challenge dns-rfc2136 cannot prove an "
+        "address: set certbot_challenge: http-01, or list a name in its place",
+    ),
+    "an address with the distribution's certbot": (
+        {**ADDRESS, "certbot_install": "package"},
+        "certbot_certificates has 192.0.2.7, and the distribution's certbot obtains no certificate "
+        "for an address: set certbot_install: bundle, or list a name in its place",
+    ),
+    "an address without its profile": (
+        ADDRESS,
+        'certbot_profile ("") is not the one in which Let\'s Encrypt issues for an address such as '
+        "192.0.2.7: set certbot_profile: shortlived",
+    ),
+    "an address in another form": (
+        {"certbot_certificates": [{"name": "shop", "domains": ["2001:DB8:0::1"]}]},
+        'certbot_certificates[0].domains[0] is "2001:DB8:0::1", which is an address in another '
+        "form: write 2001:db8::1",
+    ),
+    "a profile with the distribution's certbot": (
+        {"certbot_profile": "tlsserver", "certbot_install": "package"},
+        'certbot_profile ("tlsserver") is nothing that the distribution\'s certbot is sure to '
+        "know: set certbot_install: bundle, or leave it empty",
     ),
     "one name twice": (
         {
@@ -447,6 +554,10 @@ ACCEPTED: tuple[dict[str, Any], ...] = (
         "certbot_directory_url": "https://ca.home.test/dir",
     },
     {"certbot_email": "", "certbot_serving_address": ""},
+    {**RFC2136, "certbot_certificates": [{"name": "shop", "domains": ["*.example.org"]}]},
+    {"certbot_challenge": "dns-hook", "certbot_dns_hook_argv": ["/usr/local/sbin/record", "-v"]},
+    {**ADDRESS, "certbot_profile": "shortlived"},
+    {"certbot_account_binding": {"kid": "kid-1", "hmac_key": "zWNDZM6eQGHWpSRTPal5eIUYFTu7"}},
 )
 
 PLAYBOOK = """\

@@ -238,7 +238,11 @@ def test_nothing_of_the_client_goes_on(
     fleet: Callable[..., list[Peer]], recorder: http.server.ThreadingHTTPServer
 ) -> None:
     (peer,) = fleet(1, recorder.server_port)
-    client = {"Cookie": "session=secret", "Authorization": "Basic c2VjcmV0", "X-Forwarded-For": "::"}
+    client = {
+        "Cookie": "session=secret",
+        "Authorization": "Basic c2VjcmV0",
+        "X-Forwarded-For": "::",
+    }
     for method in ("GET", "POST"):
         assert peer.ask(method=method, headers=client, body="secret=1") == (200, "recorded")
     came = recorder.RequestHandlerClass.came  # type: ignore[attr-defined]

@@ -110,3 +110,21 @@ def require_own(path: str, *, itself: bool = False) -> None:
                 f"into it, so root does not write there. Choose a directory that is root's alone, "
                 f"or make it so (`chown root:root` and `chmod go-w`)."
             )
+
+
+def require_own_program(path: str) -> None:
+    """Raises ForeignPathError unless it is a program, and root alone can change it."""
+    require_own(path)
+    real = os.path.realpath(path)
+    if real != path:
+        require_own(real)
+    found = look(real)
+    if found is None or not stat.S_ISREG(found.st_mode) or not os.access(real, os.X_OK):
+        raise ForeignPathError(
+            f"{path} is no program on this host. Put it there and make it executable."
+        )
+    if who := who_can_replace(found, None):
+        raise ForeignPathError(
+            f"{path} can be changed by {who}, so root does not run it. Make it root's alone "
+            "(`chown root:root` and `chmod go-w`)."
+        )

@@ -81,6 +81,11 @@ options:
           for every name. Empty where no web server answers.
         type: path
         default: ""
+      programs:
+        description: What certbot runs for it as root, and root alone may therefore be able to change.
+        type: list
+        elements: path
+        default: []
   directory_url:
     description: URL of the authority's ACME directory.
     type: str
@@ -90,6 +95,19 @@ options:
       none.
     type: str
     default: ""
+  account_file:
+    description: File with settings of certbot for the registration, such as C(eab-kid) and C(eab-hmac-key);
+      empty for none.
+    type: path
+    default: ""
+  profile:
+    description: The authority's profile in which certificates are issued; empty for its default.
+    type: str
+    default: ""
+  profile_required:
+    description: Whether a certificate in another profile is refused.
+    type: bool
+    default: true
   key_type:
     description: Kind of key of the certificates.
     type: str
@@ -192,6 +210,7 @@ from ansible_collections.wsgi.host.plugins.module_utils.certificates.run import 
 from ansible_collections.wsgi.host.plugins.module_utils.paths import (
     ForeignPathError,
     require_own,
+    require_own_program,
 )
 
 
@@ -247,10 +266,14 @@ def main() -> None:
                     "arguments": {"type": "list", "elements": "str", "default": []},
                     "settings": {"type": "dict", "default": {}},
                     "directory": {"type": "path", "default": ""},
+                    "programs": {"type": "list", "elements": "path", "default": []},
                 },
             },
             "directory_url": {"type": "str", "required": True},
             "email": {"type": "str", "default": ""},
+            "account_file": {"type": "path", "default": ""},
+            "profile": {"type": "str", "default": ""},
+            "profile_required": {"type": "bool", "default": True},
             # Spelled out, or Ansible takes the name for a secret's.
             "key_type": {
                 "type": "str",
@@ -276,6 +299,8 @@ def main() -> None:
         # certbot writes there as root too, and gives what it writes the owner of what is above.
         for directory in own:
             require_own(directory, itself=True)
+        for program in [] if module.check_mode else run.params["challenge"]["programs"]:
+            require_own_program(program)
         result = work(run)
     except (CertificateError, ForeignPathError) as error:
         module.fail_json(msg=str(error))

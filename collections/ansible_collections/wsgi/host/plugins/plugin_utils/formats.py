@@ -130,6 +130,15 @@ def wildcard_domain(value: object) -> Fault | None:
     return domain(value, wildcard=True)
 
 
+def subject(value: object) -> Fault | None:
+    """What a certificate can be for: a domain, `*.` and a domain, or an IP address."""
+    text = _text(value)
+    if text is None or not _is_address(text) or text.startswith("["):
+        return domain(value, wildcard=True)
+    short = str(ipaddress.ip_address(text))
+    return None if text == short else Fault("is an address in another form", f"write {short}")
+
+
 def _punycode(text: str) -> str:
     """Remedy for an internationalised name."""
     try:
@@ -560,6 +569,7 @@ FORMATS: dict[str, Check] = {
         secret_key,
         server,
         sha256,
+        subject,
         system_name,
         systemd_size,
         unit,

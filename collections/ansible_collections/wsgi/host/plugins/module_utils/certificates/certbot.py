@@ -11,6 +11,7 @@ from typing import Any
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.model import (
     CertificateError,
     Wanted,
+    is_address,
 )
 
 KEY_OPTIONS = {
@@ -38,7 +39,16 @@ def certbot_argv(wanted: Wanted, lineage: str, params: dict[str, Any]) -> list[s
         if params["email"]
         else ["--register-unsafely-without-email"]
     )
-    domains = [part for domain in wanted.domains for part in ("--domain", domain)]
+    if params["account_file"]:
+        account += ["--config", params["account_file"]]
+    profile = []
+    for name, value in wanted_profile(params).items():
+        profile += [f"--{name.replace('_', '-')}", value] if value else []
+    domains = [
+        part
+        for domain in wanted.domains
+        for part in ("--ip-address" if is_address(domain) else "--domain", domain)
+    ]
     challenge = params["challenge"]
     webroots = []
     if challenge["directory"]:
@@ -53,9 +63,19 @@ def certbot_argv(wanted: Wanted, lineage: str, params: dict[str, Any]) -> list[s
         *("--server", params["directory_url"], *account),
         *("--authenticator", challenge["authenticator"], *challenge["arguments"], *webroots),
         *KEY_OPTIONS[params["key_type"]],
+        *profile,
         *("--cert-name", lineage, *domains, "--renew-with-new-domains"),
         "--force-renewal" if wanted.force else "--keep-until-expiring",
     ]
+
+
+def wanted_profile(params: dict[str, Any]) -> dict[str, str]:
+    """What certbot's settings have to say of the profile, by their names; empty for nothing."""
+    name, required = params["profile"], params["profile_required"]
+    return {
+        "required_profile": name if required else "",
+        "preferred_profile": "" if required else name,
+    }
 
 
 def run_certbot(argv: list[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.wsgi.host.plugins.module_utils.certificates import pairs
+from ansible_collections.wsgi.host.plugins.module_utils.certificates.certbot import wanted_profile
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.lineages import (
     read_lineage,
     reason_to_obtain,
@@ -53,6 +54,7 @@ def judged(run: Run, name: str, wanted: Wanted) -> tuple[Source, str]:
         directory_url=run.params["directory_url"],
         challenge=run.params["challenge"],
         wanted_key=run.params["key_type"],
+        profile=wanted_profile(run.params),
         now=run.now,
     )
     covers = covered(found.certificate, wanted.domains, run.now) if found.certificate else 0

@@ -89,6 +89,7 @@ def reason_to_obtain(
     directory_url: str,
     challenge: dict[str, Any],
     wanted_key: str,
+    profile: dict[str, str],
     now: datetime.datetime,
 ) -> tuple[str, bool]:
     """Why a certificate is to be obtained (empty: it is as wanted), and whether by force.
@@ -108,6 +109,12 @@ def reason_to_obtain(
     if certificate.key_type != wanted_key:
         reasons.append(f"its key is {certificate.key_type}, not {wanted_key}")
     reasons += otherwise_proven(lineage, domains, challenge)
+    reasons += [
+        f"it would be renewed with {name} = {lineage.settings.get(name, 'nothing')}, not "
+        f"{value or 'nothing'}"
+        for name, value in profile.items()
+        if lineage.settings.get(name, "") != value
+    ]
     if certificate.not_after <= now:
         reasons.append(f"it expired at {certificate.not_after:%Y-%m-%d %H:%M} UTC")
     force = bool(reasons)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,6 +76,15 @@ class Wanted:
     planned: bool = False
     # What is wrong with certbot's files under the name, although another certificate serves.
     problem: str = ""
+
+
+def is_address(domain: str) -> bool:
+    """Whether it is an IP address, which certificates have as another kind of name."""
+    try:
+        ipaddress.ip_address(domain)
+    except ValueError:
+        return False
+    return True
 
 
 def names(wanted: Wanted) -> str:

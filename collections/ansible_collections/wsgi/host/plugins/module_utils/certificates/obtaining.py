@@ -123,7 +123,7 @@ def unproven(run: Run, wanted: Wanted) -> bool:
     return any(
         found.certificate is not None
         and found.certificate.not_after > run.now
-        and challenges in found.webroots.values()
+        and (not challenges or challenges in found.webroots.values())
         and is_served(run, found.certificate)
         for found in lineages
     )

@@ -7,6 +7,7 @@ Nothing else here imports cryptography, which a host has only once certbot is in
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import os
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ansible_collections.wsgi.host.plugins.module_utils.apphost.times import UTC
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.model import (
     Certificate,
     CertificateError,
+    is_address,
 )
 
 try:
@@ -109,7 +111,14 @@ def make_placeholder(directory: Path, domains: list[str], now: datetime.datetime
             x509.NameAttribute(NameOID.COMMON_NAME, domains[0][:64]),
         ]
     )
-    names = x509.SubjectAlternativeName([x509.DNSName(domain) for domain in domains])
+    names = x509.SubjectAlternativeName(
+        [
+            x509.IPAddress(ipaddress.ip_address(domain))
+            if is_address(domain)
+            else x509.DNSName(domain)
+            for domain in domains
+        ]
+    )
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -38,7 +38,7 @@ def fetch(address: str, domain: str, path: str) -> Answer:
 
     Raises NoAnswerError where none came in time; the time is for all redirects together.
     """
-    url = f"http://{domain}{path}"
+    url = f"http://{authority_of(domain)}{path}"
     deadline = Deadline(PROBE_TIMEOUT_SECONDS)
     for redirects in range(PROBE_REDIRECTS + 1):
         parts = urllib.parse.urlsplit(url)
@@ -69,6 +69,11 @@ def fetch(address: str, domain: str, path: str) -> Answer:
             return Answer(answer.status, server, answer.body, url)
         url = urllib.parse.urljoin(url, location)
     raise NoAnswerError(f"more than {PROBE_REDIRECTS} redirects")
+
+
+def authority_of(domain: str) -> str:
+    """The domain or address as it stands in a URL."""
+    return f"[{domain}]" if ":" in domain else domain
 
 
 def resolve(domain: str) -> list[str]:
@@ -104,7 +109,7 @@ def probe(
             good.append(address)
             continue
         what = "with another content" if answer.status == 200 else "instead of the challenge"
-        where = "" if answer.url == f"http://{domain}{path}" else f" at {answer.url}"
+        where = "" if answer.url == f"http://{authority_of(domain)}{path}" else f" at {answer.url}"
         wrong.append(f"{address} answered {answer.status} {what} ({answer.server}{where})")
     if wrong:
         return (
