@@ -165,7 +165,7 @@ def described(overrides: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any
     told[own] = {**variables, **told[own], "hostvars": {}}
     hosts = {
         name: (
-            {**each, "__application_descriptions": describe(each, facts)}
+            {**each, "__application_descriptions": describe(each, facts, told)}
             if "applications" in each
             else each
         )

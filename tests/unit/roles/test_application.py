@@ -747,6 +747,30 @@ def test_every_stage_of_a_role_is_told_the_same() -> None:
         assert all(each == variables[0] for each in variables)
 
 
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, ["192.0.2.2:80", "192.0.2.3:80"]),
+        ({"certbot_challenge": "dns-rfc2136"}, []),
+        ({"nginx_challenge_peers": ["198.51.100.1:80"]}, ["198.51.100.1:80"]),
+    ],
+    ids=["by the inventory", "no web server is asked", "by hand"],
+)
+def test_nginx_is_told_who_serves_the_same_names(
+    variables: dict[str, Any], expected: list[str]
+) -> None:
+    nginx = next(
+        task["vars"]
+        for task in tasks(load(ROLES / ROLE / "tasks" / "main.yml"))
+        if task.get("ansible.builtin.import_role", {}).get("name") == "nginx"
+    )
+    expression = nginx["nginx_challenge_peers"].strip("{} \n")
+    case = fleet(3, **variables)
+    hosts = {"web1": {**case.variables}, **case.beside}
+    told = trusted({**case.variables, "hostvars": hosts})
+    assert evaluate(ROLE, expression, "Debian", **told) == expected
+
+
 def test_the_service_is_told_in_one_place() -> None:
     """What `check.yml` checks is what `provision.yml` sets up and `remove.yml` removes."""
     stages = {}
