@@ -1024,3 +1024,19 @@ def test_preflight_names_what_is_wrong(guard: str, findings: dict[str, str]) -> 
 def test_preflight_lets_good_variables_pass(case: str, findings: dict[str, str]) -> None:
     """One that always complains would pass every test above."""
     assert findings[case] == ""
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"nginx_sites": [SITE]}, False),
+        ({"nginx_sites": [SITE, PLAIN]}, True),
+        ({"nginx_sites": [SITE], "nginx_challenge_peers": ["192.0.2.11:80"]}, True),
+    ],
+    ids=["a socket", "a port", "other hosts"],
+)
+def test_selinux_lets_nginx_connect_where_it_has_to(
+    variables: dict[str, Any], expected: bool
+) -> None:
+    first, *_ = yaml.safe_load((ROLES / "nginx/tasks/selinux/permit.yml").read_text())
+    assert evaluate("nginx", first["when"], "RedHat", **variables) is expected
