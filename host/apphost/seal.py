@@ -19,6 +19,7 @@ from typing import Any
 from . import files, trees
 from .application import Application
 from .backup import settings
+from .certificates import rehearsal, renewals
 from .errors import HostError
 from .http import NoAnswerError, get
 
@@ -36,6 +37,8 @@ FACTS = (
     *("foreign_files", "ipv6", "journal_limits", "logins", "memory_mib", "packages"),
     *("python", "renewals", "root", "selinux", "systemd"),
 )
+# When certbot asks the authority again about a renewal: it notes that twice a day.
+ASKED = re.compile(rb"^ari_retry_after = \S+$", re.MULTILINE)
 # Where programs and data are. Units have file systems of their own below /run, which come and go.
 OURS = re.compile(r"/$|/(opt|usr|var|home|srv)\b")
 # Outside of trees.
@@ -115,7 +118,7 @@ def _sizes(application: Application) -> list[tuple[str, int]]:
 
 def _paths(host: Path) -> Iterator[Path]:
     yield from (host / path for path in MORE)
-    yield from sorted((host / "etc/letsencrypt/renewal").glob("*.conf"))
+    yield from _renewals(host)
     for record in sorted((host / RECORDS).glob("*.json")):
         yield record
         told = files.read_json_if_possible(record)
@@ -130,6 +133,22 @@ def _paths(host: Path) -> Iterator[Path]:
         for part in ("fullchain.pem", "privkey.pem"):
             # certbot's are links to links.
             yield from (link, link.resolve() / part, (link / part).resolve())
+
+
+def _renewals(host: Path) -> Iterator[Path]:
+    """All that certbot needs for a renewal, and whether the last rehearsal failed."""
+    configuration = host / "etc/letsencrypt"
+    yield host / "var/lib/certificates" / rehearsal.VERDICT
+    for path in sorted((configuration / "renewal").glob("*.conf")):
+        yield path
+        yield from sorted((configuration / "live" / path.stem).glob("*.pem"))
+        try:
+            renewal = renewals.read(path)
+        except OSError:
+            continue
+        account = renewal.settings.get("account", "none")
+        directory = renewals.accounts_directory(configuration, renewal.server) / account
+        yield from (directory, *(directory / name for name in renewals.ACCOUNT_FILES))
 
 
 def _names(found: Any) -> list[str]:
@@ -169,7 +188,7 @@ def _state(path: Path, listed: bool = False) -> str:
             return f"file {said} {found.st_size} {found.st_mtime_ns}"
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(descriptor, "rb") as stream:
-            return f"file {said} {hashlib.sha256(stream.read()).hexdigest()}"
+            return f"file {said} {hashlib.sha256(ASKED.sub(b'', stream.read())).hexdigest()}"
     except OSError:
         # It is not there, or has just gone.
         return "absent"

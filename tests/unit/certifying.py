@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,15 @@ DOMAINS = ["shop.example.org", "www.shop.example.org"]
 RENEWAL = """\
 # renew_before_expiry = 30 days
 version = 5.8.0
-archive_dir = /etc/letsencrypt/archive/shop
-cert = /etc/letsencrypt/live/shop/cert.pem
-privkey = /etc/letsencrypt/live/shop/privkey.pem
-chain = /etc/letsencrypt/live/shop/chain.pem
-fullchain = /etc/letsencrypt/live/shop/fullchain.pem
+archive_dir = {configuration}/archive/{name}
+cert = {configuration}/live/{name}/cert.pem
+privkey = {configuration}/live/{name}/privkey.pem
+chain = {configuration}/live/{name}/chain.pem
+fullchain = {configuration}/live/{name}/fullchain.pem
 
 # Options used in the renewal process
 [renewalparams]
-account = a1b2075ad89b1913f0dcd89854287681
+account = {account}
 key_type = ecdsa
 elliptic_curve = secp256r1
 server = {server}
@@ -43,6 +44,7 @@ shop.example.org = {webroot}
 ari_retry_after = 2026-11-24T02:44:00
 """
 
+ACCOUNT = "a1b2075ad89b1913f0dcd89854287681"
 BOTH = ("both", DOMAINS)
 
 REFUSED = """\
@@ -107,6 +109,15 @@ def write_pair(
     )
 
 
+def write_account(configuration: Path, account: str = ACCOUNT, server: str = AUTHORITY) -> Path:
+    """An account of certbot's at an authority."""
+    directory = configuration / "accounts" / server.partition("://")[2] / account
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in ("private_key.json", "regr.json", "meta.json"):
+        (directory / name).write_text("{}")
+    return directory
+
+
 class Host:
     """The module's view of a host, with a certbot that does what a test tells it."""
 
@@ -156,17 +167,31 @@ class Host:
         authenticator: str = "webroot",
         webroot: str = "",
         settings: str = "",
+        account: str = ACCOUNT,
         **options: Any,
     ) -> None:
         """What certbot has under a name; `settings` are further lines of its renewal."""
         root = root or self.configuration
-        write_pair(root / "live" / name, domains or DOMAINS, **options)
+        archive, live = root / "archive" / name, root / "live" / name
+        if live.exists():
+            shutil.rmtree(live)
+        write_pair(archive, domains or DOMAINS, **options)
+        live.mkdir(parents=True)
+        for part in ("cert", "chain"):
+            (archive / f"{part}.pem").write_bytes((archive / "fullchain.pem").read_bytes())
+        for part in ("cert", "privkey", "chain", "fullchain"):
+            (archive / f"{part}.pem").replace(archive / f"{part}1.pem")
+            (live / f"{part}.pem").symlink_to(f"../../archive/{name}/{part}1.pem")
         (root / "renewal").mkdir(exist_ok=True)
+        write_account(root, account, server)
         (root / "renewal" / f"{name}.conf").write_text(
             RENEWAL.format(
                 server=server,
                 authenticator=authenticator,
                 webroot=webroot or str(self.challenges),
+                configuration=self.configuration,
+                name=name,
+                account=account,
             ).replace("[renewalparams]\n", f"[renewalparams]\n{settings}")
         )
 
@@ -200,6 +225,7 @@ class Host:
             "certbot": str(self.root / "certbot"),
             "configuration_directory": str(self.configuration),
             "reload_marker": str(self.marker),
+            "state_directory": str(self.root / "state"),
             **options,
         }
         self.call = Run(self)

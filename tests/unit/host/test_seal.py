@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,14 @@ def point(link: Path, target: str) -> None:
     link.symlink_to(target)
 
 
+RENEWAL = """\
+[renewalparams]
+server = https://ca.test/dir
+account = 0a1b
+[acme_renewal_info]
+ari_retry_after = """
+
+
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host with one application, sealed."""
@@ -77,7 +86,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     put(tmp_path, "opt/shop/state/releases/new.json", "{}")
     put(tmp_path, "var/lib/gunicorn-handover/shop/healthy.json", "{}")
     put(tmp_path, "var/lib/shop/shop.db", "rows")
-    put(tmp_path, "etc/letsencrypt/renewal/shop.conf", "authenticator = webroot")
+    put(tmp_path, "etc/letsencrypt/renewal/shop.conf", RENEWAL + "2026-11-24T02:44:00\n")
+    for name in ("private_key.json", "regr.json", "meta.json"):
+        put(tmp_path, f"etc/letsencrypt/accounts/ca.test/dir/0a1b/{name}", "{}")
     for part in ("fullchain", "privkey"):
         put(tmp_path, f"etc/letsencrypt/archive/shop/{part}1.pem", part)
         link = tmp_path / f"etc/letsencrypt/live/shop/{part}.pem"
@@ -111,6 +122,9 @@ def test_what_goes_on_all_the_time_does_not_break_it(host: Path) -> None:
     put(host, "var/lib/shop/shop.db-wal", "still more")
     put(host, "opt/shop/state/history.jsonl", "{}")
     put(host, "var/log/nginx/access.log", "GET /")
+    put(host, "etc/letsencrypt/renewal/shop.conf", RENEWAL + "2026-11-24T14:44:00\n")
+    # A rehearsal with Let's Encrypt registers one there.
+    put(host, "etc/letsencrypt/accounts/staging.test/dir/1c/regr.json", "{}")
     seen = copy.deepcopy(SEEN)
     seen["mounts"]["/"] = 8000
     seen["units"]["shop-health.service"]["state"] = "inactive"
@@ -177,6 +191,22 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a renewal that goes another way": (
         lambda host: put(host, "etc/letsencrypt/renewal/shop.conf", "authenticator = manual"),
         "etc/letsencrypt/renewal/shop.conf",
+    ),
+    "an account that is gone": (
+        lambda host: shutil.rmtree(host / "etc/letsencrypt/accounts"),
+        "etc/letsencrypt/accounts/ca.test/dir/0a1b",
+    ),
+    "an account without its key": (
+        lambda host: (host / "etc/letsencrypt/accounts/ca.test/dir/0a1b/private_key.json").unlink(),
+        "etc/letsencrypt/accounts/ca.test/dir/0a1b/private_key.json",
+    ),
+    "a link of certbot's that is a file": (
+        lambda host: put(host, "etc/letsencrypt/live/shop/chain.pem", "chain"),
+        "etc/letsencrypt/live/shop/chain.pem",
+    ),
+    "a rehearsal of the renewals that failed": (
+        lambda host: put(host, "var/lib/certificates/rehearsal.json", "{}"),
+        "var/lib/certificates/rehearsal.json",
     ),
     "an empty database": (
         lambda host: put(host, "var/lib/shop/shop.db", ""),

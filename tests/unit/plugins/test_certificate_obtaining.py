@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.wsgi.host.plugins.module_utils.certificates import (
-    certbot,
-    lineages,
-    serving,
-)
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.certificates import renewals
+from ansible_collections.wsgi.host.plugins.module_utils.certificates import certbot, serving
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.run import Run
 from certifying import AUTHORITY, DOMAINS, REFUSED, Host
 from cryptography import x509
@@ -192,11 +189,11 @@ def test_capital_letters_are_no_difference(host: Host) -> None:
 
 def test_a_default_authority_is_lets_encrypt(host: Host) -> None:
     """Settings from before certbot wrote the address."""
-    host.lineage(server=lineages.DEFAULT_DIRECTORY_URL)
+    host.lineage(server=renewals.DEFAULT_DIRECTORY_URL)
     conf = host.configuration / "renewal" / "shop.conf"
     lines = conf.read_text().splitlines(keepends=True)
     conf.write_text("".join(line for line in lines if not line.startswith("server")))
-    result = host.run(directory_url=lineages.DEFAULT_DIRECTORY_URL)
+    result = host.run(directory_url=renewals.DEFAULT_DIRECTORY_URL)
     assert result["pending"] == []
 
 
@@ -329,13 +326,3 @@ def test_certbots_words_without_its_noise(output: str, expected: str) -> None:
     assert expected in said
     assert "Ask for help" not in said
     assert "Saving debug log" not in said
-
-
-def test_an_authority_that_forgot_the_account(host: Host) -> None:
-    """A test authority forgets all when it restarts."""
-    host.certbot(
-        1,
-        "An unexpected error occurred:\nurn:ietf:params:acme:error:accountDoesNotExist :: The "
-        "request specified an account that does not exist\n",
-    )
-    assert f"{host.configuration}/accounts" in host.run()["failures"]["shop"]

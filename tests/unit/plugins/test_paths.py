@@ -189,6 +189,7 @@ def certificate_options(**more: Any) -> dict[str, Any]:
         "links_directory": "/etc/ssl/sites",
         "challenge": webroot(Path("/var/lib/challenges")),
         "reload_marker": "/run/certbot/reload-pending",
+        "state_directory": "/nonexistent",
         "reload_argv": [],
         **more,
     }

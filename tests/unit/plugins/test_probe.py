@@ -177,7 +177,10 @@ def test_this_machine_can_be_read() -> None:
 
 def test_what_was_found_is_in_the_fact(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each finder has tests of its own, which do not notice one that nobody asks."""
-    (tmp_path / "shop.example.com.conf").touch()
+    (tmp_path / "shop.example.com.conf").write_text(
+        "[renewalparams]\nauthenticator = nginx\ninstaller = nginx\n"
+        "[[webroot_map]]\nshop.example.com = /srv\n"
+    )
     (tmp_path / "status").touch()
     exists = os.path.exists
     monkeypatch.setattr(probe, "RENEWALS", str(tmp_path / "*.conf"))
@@ -195,10 +198,10 @@ def test_what_was_found_is_in_the_fact(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert facts["foreign_files"] == ["beside /etc/mine"]
     assert facts["edited_files"] == ["edited ['shop'] 1"]
     assert facts["journal_limits"] == ["limit beside 1"]
-    assert facts["renewals"] == ["shop.example.com"]
+    assert facts["renewals"] == {"shop.example.com": {"plugins": ["nginx"], "webroots": ["/srv"]}}
     monkeypatch.setattr(probe, "recorded", lambda: (["certbot"], set()))
     monkeypatch.setattr(probe, "foreign_files", lambda _: [])
-    assert probe.probe()["renewals"] == []
+    assert probe.probe()["renewals"] == {}
 
 
 def test_a_program_that_is_missing_has_no_output() -> None:

@@ -41,7 +41,7 @@ BARE: dict[str, Any] = {
     "apphost": "",
     "foreign_files": [],
     "edited_files": [],
-    "renewals": [],
+    "renewals": {},
     "journal_limits": [],
     "logins": ["root"],
 }

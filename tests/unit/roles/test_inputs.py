@@ -377,7 +377,11 @@ def test_a_file_system_without_programs_is_refused() -> None:
             {"edited_files": ["/etc/nginx/sites-enabled/shop"]},
             "/etc/nginx/sites-enabled/shop",
         ),
-        ("certbot", {"renewals": ["shop.example.com"]}, "/etc/letsencrypt/live/shop.example.com"),
+        (
+            "certbot",
+            {"renewals": {"shop.example.com": {"plugins": ["webroot"], "webroots": []}}},
+            "/etc/letsencrypt/live/shop.example.com",
+        ),
         ("certbot", {"foreign_files": ["/usr/local/bin/certbot"]}, "/usr/local/bin/certbot"),
         (
             "gunicorn_systemd",
@@ -398,6 +402,40 @@ def test_what_somebody_else_set_up_needs_a_yes(role: str, host: dict[str, Any], 
     assert named in message
     agreed = trusted(BASE[role] | {f"{role}_take_over": True})
     assert check(role, agreed, host) == ""
+
+
+@pytest.mark.parametrize(
+    ("renewal", "install", "said"),
+    [
+        ({"plugins": ["nginx"], "webroots": []}, "package", "theirs (plugin nginx)"),
+        ({"plugins": ["dns-ovh"], "webroots": []}, "bundle", "theirs (plugin dns-ovh)"),
+        ({"plugins": ["dns-ovh"], "webroots": []}, "package", ""),
+        (
+            {"plugins": ["webroot"], "webroots": ["/srv/www"]},
+            "bundle",
+            "theirs (its challenges go to /srv/www)",
+        ),
+        ({"plugins": ["webroot"], "webroots": ["/var/www/acme-challenge"]}, "bundle", ""),
+    ],
+)
+def test_what_could_not_be_renewed_is_not_taken_over(
+    renewal: dict[str, Any], install: str, said: str
+) -> None:
+    """With a yes, a green run took the timer over, and the certificate ended weeks later."""
+    packages = {**FACTS["Debian"]["packages"], "python3-certbot-dns-ovh": "2.1.0-1"}
+    given = {"certbot_take_over": True, "certbot_install": install}
+    for name, refused in (("theirs", said), ("app.example.com-0001", "")):
+        host = {"renewals": {name: renewal}, "packages": packages}
+        message = check("certbot", trusted(BASE["certbot"] | given), host)
+        assert refused in message
+        assert bool(message) is bool(refused)
+    if said:
+        again = {"renewals": {"theirs": renewal}, "packages": packages}
+        message = check("certbot", trusted(BASE["certbot"] | given), again)
+        assert (
+            "- certbot_take_over (true) would take over certificates that certbot.timer" in message
+        )
+        assert "certbot delete --cert-name NAME" in message
 
 
 def test_what_others_put_beside_ours_needs_no_yes() -> None:

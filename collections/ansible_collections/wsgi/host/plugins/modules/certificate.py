@@ -17,9 +17,9 @@ description:
     certbot, or certbot is killed while it exchanges the files, the copy serves until the authority has issued again.
   - Only if no name has a valid certificate is it a self-signed placeholder, so that the web server
     can start and answer the challenge.
-  - certbot is run only for a certificate that is missing, has expired, or differs from what is
-    wanted in its names, its authority, its kind of key or its challenge. What
-    is merely due is left to the renewal timer.
+  - certbot is run only for a certificate that is missing, has expired, differs from what is
+    wanted in its names, its authority, its kind of key or its challenge, or could not be renewed, as one whose
+    account is gone. What is merely due is left to the renewal timer.
   - Before the authority is asked, each name's challenge path is fetched from the host where a web server
     answers, because an
     authorisation that fails counts against a limit of the authority.
@@ -132,6 +132,11 @@ options:
     description: certbot's own directory.
     type: path
     default: /etc/letsencrypt
+  state_directory:
+    description: Where the rehearsal of the renewals leaves what failed, C(rehearsal.json). An account that the
+      authority does not know any more is replaced, and what was obtained with it is obtained anew.
+    type: path
+    default: /var/lib/certificates
   reload_marker:
     description: File that exists from the moment a link or certificate changes until the web
       server has reloaded, so that an interrupted run is finished by the next one.
@@ -285,6 +290,7 @@ def main() -> None:
             "reload_argv": {"type": "list", "elements": "str", "default": []},
             "certbot": {"type": "str", "default": "certbot"},
             "configuration_directory": {"type": "path", "default": "/etc/letsencrypt"},
+            "state_directory": {"type": "path", "default": "/var/lib/certificates"},
             "reload_marker": {"type": "path", "default": "/run/certbot/reload-pending"},
         },
         supports_check_mode=True,

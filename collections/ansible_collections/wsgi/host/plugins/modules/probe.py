@@ -106,8 +106,10 @@ ansible_facts:
             edited or added, as long as no tree holds any of it. On Debian only.
           type: list
         renewals:
-          description: Certificates that certbot renews there, as long as no tree is called C(certbot).
-          type: list
+          description: >-
+            Certificates that certbot renews there, by name, each with the C(plugins) that it needs and the
+            C(webroots) that its challenges go to, as long as no tree is called C(certbot).
+          type: dict
         journal_limits:
           description: Files outside of trees that say how much the journal may keep.
           type: list
@@ -150,6 +152,7 @@ from ansible_collections.wsgi.host.plugins.module_utils.apphost import (
     installation,
     seal,
 )
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.certificates import renewals
 
 # Of config_tree, about what it has put in place.
 RECORDS = "/var/lib/config-tree"
@@ -475,6 +478,20 @@ def listeners() -> list[dict[str, Any]]:
     return sorted(described, key=lambda one: (one["port"], one["address"]))
 
 
+def renewals_of_others() -> dict[str, Any]:
+    """How certbot renews what somebody obtained."""
+    found = {}
+    for path in sorted(glob.glob(RENEWALS)):
+        name = os.path.basename(path).removesuffix(".conf")
+        try:
+            renewal = renewals.read(Path(path))
+        except OSError:
+            renewal = renewals.Renewal()
+        webroots = sorted(set(renewal.webroots.values()))
+        found[name] = {"plugins": renewal.plugins, "webroots": webroots}
+    return found
+
+
 def probe() -> dict[str, Any]:
     """The whole fact."""
     running = os.path.isdir("/run/systemd/system")
@@ -492,7 +509,6 @@ def probe() -> dict[str, Any]:
         )
     release = os_release(read("/etc/os-release") or read("/usr/lib/os-release"))
     trees, ours = recorded()
-    renewals = sorted(os.path.basename(path).removesuffix(".conf") for path in glob.glob(RENEWALS))
     passwd = read("/etc/passwd")
     mounts = read("/proc/self/mounts")
     free = free_mib(mounts)
@@ -517,7 +533,7 @@ def probe() -> dict[str, Any]:
         "trees": trees,
         "foreign_files": foreign_files(ours),
         "edited_files": edited_files(shipped, trees, ours) if shipped else [],
-        "renewals": [] if "certbot" in trees else renewals,
+        "renewals": {} if "certbot" in trees else renewals_of_others(),
         "journal_limits": journal_limits(ours),
         "users": names(passwd),
         "logins": logins(passwd),

@@ -48,6 +48,10 @@ def look(run: Run, wanted: Wanted) -> None:
 def judged(run: Run, name: str, wanted: Wanted) -> tuple[Source, str]:
     """What certbot has under a name, judged by what is wanted; and what is wrong with it."""
     found = read_lineage(name, run.configuration)
+    failure = run.rehearsed.get(name, {})
+    if failure.get("account") and failure["account"] == found.settings.get("account"):
+        # Obtained since, it has another account, and what was rehearsed before does not count.
+        found.obstacle = found.obstacle or failure["reason"]
     reason, force = reason_to_obtain(
         found,
         wanted.domains,

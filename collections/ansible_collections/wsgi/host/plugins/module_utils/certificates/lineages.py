@@ -6,39 +6,12 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.certificates import renewals
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.model import (
     CertificateError,
     Lineage,
 )
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.pairs import read_pair
-
-# What certbot uses when the renewal settings name no authority.
-DEFAULT_DIRECTORY_URL = "https://acme-v02.api.letsencrypt.org/directory"
-
-
-def read_renewal(path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """certbot's settings for a renewal, and the directory of each name's challenges.
-
-    The file is an INI file with a nested section, [[webroot_map]], that configparser refuses.
-    """
-    settings: dict[str, str] = {}
-    webroots: dict[str, str] = {}
-    section = ""
-    for line in path.read_text().splitlines():
-        text = line.strip()
-        if text.startswith("["):
-            section = text.strip("[] ")
-        elif "=" in text and not text.startswith("#"):
-            key, value = (part.strip() for part in text.split("=", 1))
-            if section == "webroot_map":
-                webroots[key.lower()] = value.rstrip("/")
-            elif section == "renewalparams":
-                settings[key] = value
-    # A list, of which certbot takes the last for names that have no directory of their own.
-    given = [part.strip() for part in settings.get("webroot_path", "").split(",") if part.strip()]
-    if given:
-        webroots[""] = given[-1].rstrip("/")
-    return settings, webroots
 
 
 def read_lineage(name: str, configuration: Path) -> Lineage:
@@ -46,8 +19,10 @@ def read_lineage(name: str, configuration: Path) -> Lineage:
     lineage = Lineage()
     renewal = configuration / "renewal" / f"{name}.conf"
     live = configuration / "live" / name
+    told = renewals.Renewal()
     if renewal.exists():
-        lineage.settings, lineage.webroots = read_renewal(renewal)
+        told = renewals.read(renewal)
+        lineage.settings, lineage.webroots = told.settings, told.webroots
     if not live.exists():
         if lineage.settings:
             lineage.problem = f"{live} is missing"
@@ -59,6 +34,10 @@ def read_lineage(name: str, configuration: Path) -> Lineage:
     else:
         if not renewal.exists():
             lineage.problem = f"certbot does not renew it: {renewal} is missing"
+        elif renewals.damage(told):
+            lineage.problem = f"certbot cannot read it: {renewals.damage(told)}"
+        else:
+            lineage.obstacle = renewals.obstacle(told, configuration)
     return lineage
 
 
@@ -103,7 +82,7 @@ def reason_to_obtain(
     if certificate is None:
         return "there is none yet", False
     reasons = []
-    server = lineage.settings.get("server", DEFAULT_DIRECTORY_URL)
+    server = lineage.settings.get("server", renewals.DEFAULT_DIRECTORY_URL)
     if server != directory_url:
         reasons.append(f"it is from {server}")
     if certificate.key_type != wanted_key:
@@ -115,6 +94,8 @@ def reason_to_obtain(
         for name, value in profile.items()
         if lineage.settings.get(name, "") != value
     ]
+    if lineage.obstacle:
+        reasons.append(f"it could not be renewed: {lineage.obstacle}")
     if certificate.not_after <= now:
         reasons.append(f"it expired at {certificate.not_after:%Y-%m-%d %H:%M} UTC")
     force = bool(reasons)

@@ -27,6 +27,7 @@ class Certificate:
 class Lineage:
     """What certbot has under one name. `certificate` is None where nothing can be served.
 
+    `problem` is why certbot could not even read it, `obstacle` why it could not renew it.
     `webroots` is the directory of each name's challenges; that of "" is for all other names.
     """
 
@@ -34,6 +35,7 @@ class Lineage:
     webroots: dict[str, str] = field(default_factory=dict)
     certificate: Certificate | None = None
     problem: str = ""
+    obstacle: str = ""
 
 
 @dataclass

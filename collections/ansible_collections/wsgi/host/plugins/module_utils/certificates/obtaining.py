@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from ansible_collections.wsgi.host.plugins.module_utils.certificates import pairs
+from ansible_collections.wsgi.host.plugins.module_utils.certificates import accounts, pairs
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.certbot import (
     certbot_argv,
     run_certbot,
@@ -39,10 +39,21 @@ def obtain_all(run: Run, missing: list[Wanted]) -> None:
                 f"{run.params['directory_url']}, because {wanted.reason}"
             )
             continue
-        try:
-            obtain(run, wanted)
-        except CertificateError as error:
-            run.failures[wanted.name] = str(error)
+        attempt(run, wanted)
+    if any(line.startswith("account: ") for line in run.done):
+        # Others were renewed with the account that is set aside.
+        for wanted in missing:
+            look(run, wanted)
+            if wanted.reason and wanted.name not in run.failures:
+                attempt(run, wanted)
+
+
+def attempt(run: Run, wanted: Wanted) -> None:
+    """Gets one certificate, and keeps account of why it cannot be had."""
+    try:
+        obtain(run, wanted)
+    except CertificateError as error:
+        run.failures[wanted.name] = str(error)
 
 
 def obtain(run: Run, wanted: Wanted) -> None:
@@ -57,7 +68,7 @@ def obtain(run: Run, wanted: Wanted) -> None:
         run.remember_reload()
     lineage = free_lineage(run, wanted)
     try:
-        run_certbot(certbot_argv(wanted, lineage, run.params))
+        ask(run, wanted, lineage)
     except CertificateError as error:
         if not before:
             run.marker.unlink(missing_ok=True)
@@ -68,12 +79,6 @@ def obtain(run: Run, wanted: Wanted) -> None:
             if local
             else ""
         )
-        if "accountDoesNotExist" in str(error):
-            note += (
-                " The authority does not know this host's account any more, as a test "
-                "authority that has restarted: move the account's directory below "
-                f"{run.configuration / 'accounts'} away, and the next run registers a new one."
-            )
         raise CertificateError(f"{error}{note}") from error
     reason = wanted.reason
     look(run, wanted)
@@ -84,6 +89,31 @@ def obtain(run: Run, wanted: Wanted) -> None:
         )
     run.done.append(f"{wanted.name}: obtained for {names(wanted)}, because {reason}")
     connect(run, wanted)
+
+
+def ask(run: Run, wanted: Wanted, lineage: str) -> None:
+    """Runs certbot, a second time where the authority does not know the account any more.
+
+    It was removed there, or a test authority has restarted. Raises where certbot failed.
+    """
+    server = run.params["directory_url"]
+    try:
+        run_certbot(request(run, wanted, lineage))
+    except CertificateError as error:
+        if accounts.UNKNOWN not in str(error):
+            raise
+        kept = accounts.set_aside(run.configuration, server)
+        run.done.append(
+            f"account: {kept.name} set aside in {kept.parent}, which {server} does not know any "
+            "more; another is registered"
+        )
+        run_certbot(request(run, wanted, lineage))
+
+
+def request(run: Run, wanted: Wanted, lineage: str) -> list[str]:
+    """certbot's command, with the account that it is to use."""
+    told = accounts.account_argv(run.configuration, run.params["directory_url"])
+    return [*certbot_argv(wanted, lineage, run.params), *told]
 
 
 def free_lineage(run: Run, wanted: Wanted) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.wsgi.host.plugins.module_utils.apphost import times
+from ansible_collections.wsgi.host.plugins.module_utils.certificates import strangers
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.certbot import (
     cron_files,
     other_renewers,
@@ -44,6 +45,8 @@ def warn(run: Run, unlisted: list[str]) -> None:
                 "renewal fails. Another one serves in its place: certbot delete --cert-name "
                 f"{wanted.name}"
             )
+    for warning in strangers.warnings(run):
+        run.module.warn(warning)
     for path in other_renewers(cron_files()):
         run.module.warn(
             f"{path} runs certbot too. certbot.timer renews the certificates: remove the job, "

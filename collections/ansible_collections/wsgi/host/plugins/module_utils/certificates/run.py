@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.certificates import rehearsal
 from ansible_collections.wsgi.host.plugins.module_utils.apphost.times import UTC
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.model import Wanted
 
@@ -22,6 +23,7 @@ class Run:
         done: what was done (in check mode, would be), in words.
         failures: by name, why a certificate could not be obtained.
         before: what each link led to, in words.
+        rehearsed: by certificate, what the last rehearsal of its renewal failed with.
     """
 
     def __init__(self, module: AnsibleModule) -> None:
@@ -32,6 +34,7 @@ class Run:
         self.placeholders = self.links / ".placeholder"
         self.kept = self.links / ".kept"
         self.marker = Path(self.params["reload_marker"])
+        self.rehearsed = rehearsal.verdict(Path(self.params["state_directory"]))[1]
         self.now = datetime.datetime.now(UTC)
         self.wanted = [
             Wanted(
