@@ -5,6 +5,9 @@ from __future__ import annotations
 import datetime
 import shlex
 import shutil
+import socket
+import ssl
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +255,48 @@ class Host:
             elif path.is_file():
                 found[str(path)] = path.read_bytes().hex()
         return found
+
+
+class Tls:
+    """A web server that shows a pair of files for the names in its certificate, no other."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[str, ssl.SSLContext] = {}
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.sni_callback = self.choose
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def choose(self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
+        if name not in self.pairs:
+            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        connection.context = self.pairs[name]
+        return None
+
+    def serve(self, pair: Path, *names: str) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair / "fullchain.pem", pair / "privkey.pem")
+        for name in names or DOMAINS:
+            self.pairs[name] = context
+        # A context without any certificate does not get as far as the name.
+        self.context.load_cert_chain(pair / "fullchain.pem", pair / "privkey.pem")
+
+    def run(self) -> None:
+        while True:
+            try:
+                raw, _ = self.listener.accept()
+            except OSError:
+                return
+            try:
+                with self.context.wrap_socket(raw, server_side=True) as connection:
+                    connection.recv(1)
+            except OSError:
+                raw.close()
+
+    def stop(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
 
 
 def names_of(leaf: x509.Certificate) -> set[str]:

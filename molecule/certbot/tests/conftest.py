@@ -108,6 +108,7 @@ def variables(host: Host) -> dict[str, Any]:
     defaults = {
         "certbot_install": "bundle",
         "certbot_key_type": "ecdsa-p256",
+        "certbot_challenge_directory": "/var/www/acme-challenge",
         "certbot_links_directory": "/etc/ssl/sites",
         "certbot_renewal_calendar": "*-*-* 00,12:00:00",
         "certbot_renewal_jitter_seconds": 43200,

@@ -109,9 +109,10 @@ def test_the_timer_is_as_configured(
     assert re.search(rf"\b{jitter * 1_000_000}\b", seconds), seconds
 
 
+@pytest.mark.parametrize("name", ["certbot", "certificates-rehearsal", "certificates-watch"])
 @pytest.mark.parametrize("property_", ["is_enabled", "is_running"])
-def test_the_timer_runs_and_will_after_a_reboot(host: Host, property_: str) -> None:
-    assert getattr(host.service("certbot.timer"), property_)
+def test_the_timers_run_and_will_after_a_reboot(host: Host, property_: str, name: str) -> None:
+    assert getattr(host.service(f"{name}.timer"), property_)
 
 
 def test_the_version_is_that_of_the_variant(
@@ -123,12 +124,21 @@ def test_the_version_is_that_of_the_variant(
     assert version.startswith("5.") is bundled
 
 
+def test_what_is_served_is_as_it_should_be(as_root: Callable[[str], str]) -> None:
+    """Asked by the host itself, in its sandbox; and each renewal could be made."""
+    as_root("systemctl start certificates-watch.service certificates-rehearsal.service")
+    said = as_root("journalctl -u 'certificates-*' -n 20 -o cat --no-pager")
+    assert "3 names show their certificates" in said
+    assert "2 certificates could be renewed" in said
+
+
 def test_exposure_of_the_renewal(as_root: Callable[[str], str]) -> None:
     """It speaks to strangers and holds every key."""
-    said = as_root("systemd-analyze security --no-pager certbot.service").splitlines()[-1]
-    found = re.search(r"(\d+\.\d+)", said)
-    assert found is not None, said
-    assert float(found[1]) <= 1.5
+    for unit in ("certbot", "certificates-rehearsal", "certificates-watch"):
+        said = as_root(f"systemd-analyze security --no-pager {unit}.service").splitlines()[-1]
+        found = re.search(r"(\d+\.\d+)", said)
+        assert found is not None, said
+        assert float(found[1]) <= 1.5, said
 
 
 def test_no_unit_has_failed(as_root: Callable[[str], str]) -> None:

@@ -123,6 +123,77 @@ def test_a_failed_renewal_shows(
     assert as_root("systemctl --failed --plain --no-legend").strip() == ""
 
 
+def test_a_reload_that_changes_nothing_shows(
+    host: Host, web: Web, due: Due, as_root: Callable[[str], str]
+) -> None:
+    """It succeeded, and what is served is still the old one: clients would see that one end."""
+    before = web.certificate(due.domain)
+    drop_in = "/run/systemd/system/nginx.service.d/test.conf"
+    as_root(
+        f"mkdir -p $(dirname {drop_in}) && "
+        f"printf '[Service]\\nExecReload=\\nExecReload=/bin/true\\n' > {drop_in} && "
+        "systemctl daemon-reload"
+    )
+    try:
+        assert host.run(RENEW).rc != 0
+        journal = as_root("journalctl -u certbot.service -n 30 -o cat --no-pager")
+        assert f"{due.domain} does not show the certificate in " in journal
+        assert web.certificate(due.domain) == before
+        assert host.run("systemctl start certificates-watch.service").rc != 0
+        journal = as_root("journalctl -u certificates-watch.service -n 30 -o cat --no-pager")
+        assert f"{due.domain} (shop): stale: " in journal
+    finally:
+        as_root(f"rm -r $(dirname {drop_in}) && systemctl daemon-reload")
+    as_root("sed -i /renew_before_expiry/d /etc/letsencrypt/renewal/*.conf")
+    as_root(RENEW)
+    web.replaced(due.domain, before)
+    as_root("systemctl start certificates-watch.service")
+
+
+def test_a_configuration_that_is_wrong_shows(
+    host: Host, web: Web, due: Due, as_root: Callable[[str], str]
+) -> None:
+    """Somebody edited a file of the web server and left it so; it serves on."""
+    before = web.certificate(due.domain)
+    as_root("cp /etc/nginx/nginx.conf /root/ && echo nonsense >> /etc/nginx/nginx.conf")
+    try:
+        assert host.run(RENEW).rc != 0
+        assert web.certificate(due.domain) == before
+    finally:
+        as_root("cp /root/nginx.conf /etc/nginx/nginx.conf")
+    as_root("sed -i /renew_before_expiry/d /etc/letsencrypt/renewal/*.conf")
+    as_root(RENEW)
+    web.replaced(due.domain, before)
+
+
+def test_a_rehearsal_finds_what_a_renewal_would_meet(
+    host: Host, web: Web, variables: dict[str, Any], as_root: Callable[[str], str]
+) -> None:
+    """Weeks before it is due: here nobody serves the challenges any more."""
+    before = web.certificate("shop." + variables["inventory_hostname"] + ".test")
+    challenges = variables["certbot_challenge_directory"]
+    # Three attempts, five minutes apart, are for an authority that is away.
+    patience = "/usr/local/lib/certificates/certificates/rehearsal.py"
+    as_root(
+        f"cp {patience} /root/ && sed -i 's/^PAUSE_SECONDS = .*/PAUSE_SECONDS = 0.0/' {patience}"
+    )
+    as_root(
+        f"cp /etc/nginx/nginx.conf /root/ && sed -i 's|root {challenges}|root /nowhere|'"
+        " /etc/nginx/nginx.conf && systemctl reload nginx"
+    )
+    try:
+        assert host.run("systemctl start certificates-rehearsal.service").rc != 0
+        journal = as_root("journalctl -u certificates-rehearsal.service -n 30 -o cat --no-pager")
+        assert "shop could not be renewed: " in journal
+        assert "404" in journal
+        assert as_root("cat /var/lib/certificates/rehearsal.json")
+    finally:
+        as_root("cp /root/nginx.conf /etc/nginx/nginx.conf && systemctl reload nginx")
+        as_root(f"systemctl start certificates-rehearsal.service; cp /root/rehearsal.py {patience}")
+    assert not host.file("/var/lib/certificates/rehearsal.json").exists
+    assert web.certificate("shop." + variables["inventory_hostname"] + ".test") == before
+
+
 def test_a_failed_reload_shows_and_is_tried_again(
     host: Host, web: Web, due: Due, as_root: Callable[[str], str]
 ) -> None:

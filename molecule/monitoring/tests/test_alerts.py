@@ -14,6 +14,8 @@ testinfra_hosts = ["ansible://watched"]
 PATH = "/not-a-secret-5f1c"
 TEXTFILES = "/var/lib/application-metrics"
 SITE = "/etc/ssl/sites/watched.toll.test"
+WATCHED = "/etc/certificates/watch.json"
+UNWATCH = f"cp /root/watch.json {WATCHED} && systemctl start certificates-watch.service"
 COPIES = "/etc/toll-app/backup.json"
 BROKEN = "/opt/toll-app/releases/0badbadbad00"
 # Seconds between two messages about alerts of one name (group_interval).
@@ -99,6 +101,25 @@ FAULTS = {
         f" -subj /CN=watched.toll.test -out {SITE}/fullchain.pem -keyout {SITE}/privkey.pem"
         " && systemctl reload nginx",
         f"cp /root/fullchain.pem /root/privkey.pem {SITE}/ && systemctl reload nginx",
+    ),
+    # The clock cannot be turned, so the share of the lifetime is.
+    "CertificateNotRenewed": (
+        f'cp -n {WATCHED} /root/watch.json && sed -i \'s/"percent": .*/"percent": 100,/\' {WATCHED}'
+        " && ! systemctl start certificates-watch.service",
+        UNWATCH,
+    ),
+    # A name that no site has: the web server refuses it.
+    "CertificateWrong": (
+        f"cp -n {WATCHED} /root/watch.json"
+        f' && sed -i \'0,/"domains": \\[/s//&"gone.toll.test", /\' {WATCHED}'
+        " && ! systemctl start certificates-watch.service",
+        UNWATCH,
+    ),
+    # Settings that certbot cannot read.
+    "RenewalWouldFail": (
+        "touch /etc/letsencrypt/renewal/broken.conf"
+        " && ! systemctl start certificates-rehearsal.service",
+        "rm /etc/letsencrypt/renewal/broken.conf && systemctl start certificates-rehearsal.service",
     ),
     # A release that cannot be imported.
     "DeployFailed": (

@@ -13,6 +13,11 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.wsgi.host.plugins.module_utils.apphost import seal
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.certificates import (
+    rehearsal,
+    settings,
+)
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.certbot import certbot_argv
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.lineages import (
     otherwise_proven,
@@ -34,15 +39,33 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "certbot_renewal_calendar": "*-*-* 03:17:00",
         "certbot_renewal_jitter_seconds": 600,
         "certbot_reload_argv": ["systemctl", "reload", "it's.service"],
+        "certbot_rehearsal_calendar": "*-*-01 04:00:00 Europe/Berlin",
+        "certbot_rehearsal_jitter_seconds": 0,
     },
 }
 
 
+UNITS = (
+    *("certbot.service", "certbot.timer"),
+    *("certificates-rehearsal.service", "certificates-rehearsal.timer"),
+    *("certificates-watch.service", "certificates-watch.timer"),
+)
+
+
+def unit_text(unit: str, family: str, **variables: Any) -> str:
+    """A unit as the role writes it; what runs certbot shares one template."""
+    name = unit.partition(".")[0]
+    for service in evaluate("certbot", "__certbot_services", family, **variables):
+        if unit == f"{service['name']}.service":
+            return render("certbot", "certbot.service.j2", family, unit=service, **variables)
+    return render("certbot", f"{name}.{unit.partition('.')[2]}.j2", family, **variables)
+
+
 def write_units(folder: Path, family: str, **variables: Any) -> list[str]:
     paths = []
-    for unit in ("certbot.service", "certbot.timer"):
+    for unit in UNITS:
         path = folder / unit
-        path.write_text(render("certbot", f"{unit}.j2", family, **variables))
+        path.write_text(unit_text(unit, family, **variables))
         paths.append(str(path))
     return paths
 
@@ -85,8 +108,9 @@ def test_a_challenge_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "certbot_certificates": [{"name": "shop", "domains": ["*.shop.dev", "shop.dev"]}],
     }
     assert preflights.check("certbot", trusted(chosen)) == ""
-    unit = render("certbot", "certbot.service.j2", "Debian", **chosen)
-    assert re.findall(r"^ReadWritePaths=(.*?) *$", unit, re.MULTILINE) == ["/etc/letsencrypt"]
+    unit = unit_text("certbot.service", "Debian", **chosen)
+    writes = re.findall(r"^ReadWritePaths=(.*?) *$", unit, re.MULTILINE)
+    assert writes == ["/etc/letsencrypt", "-/var/lib/application-metrics"]
     [task] = yaml.safe_load((ROLES / "certbot/tasks/certificate.yml").read_text())
     expression = task["wsgi.host.certificate"]["challenge"].strip("{} ")
     told = evaluate("certbot", expression, "Debian", **chosen)
@@ -159,7 +183,7 @@ def test_a_wrong_calendar_does_not_reach_the_host(tmp_path: Path) -> None:
     assert "certbot.timer" in done.stderr
 
 
-@pytest.mark.parametrize("broken", [None, "certbot.service", "certbot.timer"])
+@pytest.mark.parametrize("broken", [None, *UNITS])
 def test_the_trees_check_refuses_a_unit_that_cannot_run(tmp_path: Path, broken: str | None) -> None:
     """The very commands of the task, over a staged tree: none of the units is left out."""
     (task,) = yaml.safe_load((ROLES / "certbot" / "tasks" / "configure.yml").read_text())
@@ -168,7 +192,7 @@ def test_the_trees_check_refuses_a_unit_that_cannot_run(tmp_path: Path, broken: 
     write_units(units, "Debian")
     if broken:
         text = (units / broken).read_text()
-        needed = {"certbot.service": "ExecStart=", "certbot.timer": "OnCalendar="}[broken]
+        needed = "ExecStart=" if broken.endswith(".service") else "On(Calendar|BootSec)="
         (units / broken).write_text(re.sub(rf"^{needed}.*$", "", text, flags=re.MULTILINE))
     checks = task["wsgi.host.config_tree"]["checks"]
     done = [
@@ -206,6 +230,7 @@ class Script:
             "__certbot_program": str(folder / "program"),
             "__certbot_interpreter": str(folder / "python"),
             "__certbot_authority_file": str(folder / "authority.pem"),
+            "__certbot_certificates_command": str(folder / "certificates"),
         }
         self.path = folder / "script"
         self.path.write_text(render("certbot", template, "Debian", **{**moved, **variables}))
@@ -217,14 +242,14 @@ class Script:
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
 
-    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *arguments: str, **told: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["/bin/sh", str(self.path), *arguments],
             capture_output=True,
             text=True,
             check=False,
             timeout=30,
-            env={"PATH": f"{self.folder / 'bin'}:/usr/bin:/bin"},
+            env={"PATH": f"{self.folder / 'bin'}:/usr/bin:/bin", **told},
         )
 
     @property
@@ -266,6 +291,7 @@ def test_the_wrapper_uses_the_proxy(tmp_path: Path) -> None:
 
 def test_the_hook_reloads_and_forgets(tmp_path: Path) -> None:
     script = Script(tmp_path, "reload-web-server.j2", certbot_reload_argv=["echo", "it's done"])
+    script.program("certificates", "exit 0")
     done = script()
     assert (done.returncode, done.stdout) == (0, "it's done\n")
     assert not script.marker.exists()
@@ -277,6 +303,7 @@ def test_a_reload_that_fails_is_remembered_and_tried_again(tmp_path: Path) -> No
     script = Script(
         tmp_path, "reload-web-server.j2", certbot_reload_argv=["test", "-e", str(switch)]
     )
+    script.program("certificates", "exit 0")
     assert script("--pending").returncode == 0, "nothing is pending yet"
     assert script().returncode != 0
     assert script.marker.exists()
@@ -284,6 +311,83 @@ def test_a_reload_that_fails_is_remembered_and_tried_again(tmp_path: Path) -> No
     switch.touch()
     assert script("--pending").returncode == 0
     assert not script.marker.exists()
+
+
+def test_a_web_server_that_shows_another_certificate_is_no_success(tmp_path: Path) -> None:
+    """A reload can succeed and change nothing, and a renewal that nobody sees ends the site."""
+    script = Script(tmp_path, "reload-web-server.j2", certbot_reload_argv=["true"])
+    script.program(
+        "certificates", 'test "$1 $2" = "compare /etc/certificates/watch.json" && exit 1'
+    )
+    assert script().returncode != 0
+    assert script.marker.exists()
+    assert script("--pending").returncode != 0
+    script.program("certificates", "exit 0")
+    assert script("--pending").returncode == 0
+    assert not script.marker.exists()
+
+
+def test_the_hook_leaves_a_run_of_the_playbook_alone(tmp_path: Path) -> None:
+    """certbot runs it for `certonly` too, from 5.3 on, before the links lead to what is new."""
+    script = Script(tmp_path, "reload-web-server.j2", certbot_reload_argv=["false"])
+    assert script(CERTIFICATES_OF_A_RUN="yes").returncode == 0
+    assert not script.marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "trust"),
+    [
+        ({}, "system"),
+        ({"certbot_directory_url": "https://acme-staging-v02.api.letsencrypt.org/dir"}, "chain"),
+        ({"certbot_directory_url": "https://ca.home.test/dir"}, "chain"),
+        ({"certbot_obtain": False}, "none"),
+    ],
+    ids=["public", "trial", "private", "self-signed"],
+)
+def test_what_is_watched(tmp_path: Path, variables: dict[str, Any], trust: str) -> None:
+    """The program reads what the role writes: each certificate of both, by its own names."""
+    given = {
+        **variables,
+        "certbot_certificates": CERTIFICATES,
+        "certbot_watched": [
+            {"name": "brought", "domains": ["brought.example.org"], "file": "/etc/ssl/b.pem"},
+            {"name": "mail", "domains": ["mx.example.org"], "address": "127.0.0.1:465"},
+        ],
+    }
+    path = tmp_path / "watch.json"
+    path.write_text(json.dumps(evaluate("certbot", "__certbot_watch", "Debian", **given)))
+    told = settings.read(path)
+    own, brought, mail = told.entries
+    assert own == settings.Entry(
+        "shop",
+        ("shop.example.org",),
+        "127.0.0.1:443",
+        "/etc/ssl/sites/shop/fullchain.pem",
+        trust,
+    )
+    assert brought.trust == mail.trust == "system"
+    assert (brought.address, brought.file) == ("127.0.0.1:443", "/etc/ssl/b.pem")
+    assert (mail.address, mail.file) == ("127.0.0.1:465", "")
+    assert told.percent == 20
+    # The seal and the module look there too.
+    assert str(told.state / rehearsal.VERDICT) == "/var/lib/certificates/rehearsal.json"
+    assert '"var/lib/certificates" / rehearsal.VERDICT' in Path(seal.__file__).read_text()
+    monitoring = yaml.safe_load((ROLES / "monitoring/vars/main.yml").read_text())
+    assert str(told.metrics) == monitoring["__monitoring_textfiles"]
+
+
+def test_the_programs_are_those_of_the_package() -> None:
+    """Each module is there, as a link that leads to it."""
+    package = Path(settings.__file__).parent
+    shipped = {path.name: path.resolve() for path in TEMPLATES.glob("programs/certificates/*")}
+    assert shipped == {path.name: path.resolve() for path in package.glob("*.py")}
+    done = subprocess.run(
+        ["python3", "-IB", str(TEMPLATES / "programs"), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "{watch,compare,rehearse}" in done.stdout
 
 
 def test_the_hook_never_restarts() -> None:
@@ -296,8 +400,8 @@ def test_the_hook_never_restarts() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_renewal_is_certbots_decision(family: str) -> None:
     """Lifetimes shrink from 90 to 45 days and less: no number of days may stand in a unit."""
-    for template in ("certbot.service.j2", "certbot.timer.j2"):
-        assert not re.search(r"days|\b(30|60)\b", render("certbot", template, family))
+    for unit in ("certbot.service", "certbot.timer"):
+        assert not re.search(r"days|\b(30|60)\b", unit_text(unit, family))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,0 +1,1 @@
+../../../../../host/apphost/certificates/__init__.py

@@ -1,0 +1,1 @@
+../../../../../host/apphost/certificates/command.py
