@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.wsgi.host.plugins.module_utils.certificates import (
@@ -147,3 +148,43 @@ def test_the_remedy_for_an_old_link_spares_what_another_reads(host: Host) -> Non
     assert not (host.links / "shop").is_symlink()
     assert host.run(BOTH)["actions"] == []
     assert host.warnings == []
+
+
+ADDED = ("both", [*DOMAINS, "new.example.org"])
+CHANGES: dict[str, tuple[tuple[str, list[str]], dict[str, Any]]] = {
+    "a name added": (ADDED, {}),
+    "a name removed": (("both", DOMAINS[:1]), {}),
+    "another name first": (("other", DOMAINS[::-1]), {"key_type": "rsa-2048"}),
+    "another kind of key": (BOTH, {"key_type": "ecdsa-p384"}),
+    "another authority": (BOTH, {"directory_url": "https://other.example.org/dir"}),
+    "another challenge": (BOTH, {"challenge": {"authenticator": "dns-invented", "settings": {}}}),
+}
+
+
+@pytest.mark.parametrize("end", ["refused", "killed", "nothing came"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_gives_nothing_up_before_its_successor_is_there(
+    host: Host, change: str, end: str
+) -> None:
+    """Each change, and each way in which it does not come to its end."""
+    host.lineage("both")
+    host.prepare(BOTH)
+    before = host.served("both")
+    wanted, options = CHANGES[change]
+    if "challenge" in options:
+        options = {"challenge": {**options["challenge"], "arguments": [], "directory": ""}}
+    host.certbot(1 if end == "refused" else 0, REFUSED)
+    if end == "killed":
+        # As by the out-of-memory killer, in the middle of certbot's exchange of files.
+        script = host.root / "certbot"
+        script.write_text("#!/bin/sh\nkill -9 $$\n")
+        script.chmod(0o755)
+    for result in (host.prepare(wanted, **options), host.run(wanted, **options)):
+        assert result["certificates"][wanted[0]]["serves"] == "issued"
+        assert host.served(wanted[0]) == before
+        assert host.served("both") == before
+    assert list(result["failures"]) == [wanted[0]]
+    if wanted[0] == "both" and end != "nothing came":
+        # A new link is read by nobody yet, and an old one did not move.
+        assert host.reloaded() == 0
+        assert not result["reload_pending"]

@@ -326,3 +326,25 @@ def test_certbots_words_without_its_noise(output: str, expected: str) -> None:
     assert expected in said
     assert "Ask for help" not in said
     assert "Saving debug log" not in said
+
+
+TLS_FAILED = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        (f"{TLS_FAILED}certificate has expired (_ssl.c:1000)", "This host's clock says 20"),
+        (f"{TLS_FAILED}certificate is not yet valid (_ssl.c:1000)", "This host's clock says 20"),
+        (f"{TLS_FAILED}unable to get local issuer certificate", "certbot_ca_file names the CA"),
+        ("Connection refused", ""),
+    ],
+)
+def test_what_certbot_says_of_the_authoritys_own_certificate(
+    host: Host, said: str, hint: str
+) -> None:
+    """It names neither the host's clock nor the variable."""
+    host.certbot(1, f"An unexpected error occurred:\nrequests.exceptions.SSLError: {said}")
+    failure = host.run()["failures"]["shop"]
+    assert hint in failure
+    assert ("clock" in failure or "certbot_ca_file" in failure) is bool(hint)

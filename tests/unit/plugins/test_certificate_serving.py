@@ -13,6 +13,7 @@ from ansible_collections.wsgi.host.plugins.module_utils.certificates import (
     pairs,
     serving,
 )
+from ansible_collections.wsgi.host.plugins.modules import certificate
 from certifying import (
     AUTHORITY,
     BOTH,
@@ -152,3 +153,38 @@ def test_a_failure_says_that_nobody_answers(host: Host, tls: Tls) -> None:
     assert set(serving.served(host.call).values()) == {
         f"nothing: no answer at {tls.address} (Connection refused)"
     }
+
+
+@pytest.mark.parametrize("fail", [True, False])
+def test_a_failure_can_wait_for_the_end_of_a_run(
+    host: Host, tls: Tls, monkeypatch: pytest.MonkeyPatch, fail: bool
+) -> None:
+    """What follows is done as well; that it failed is in the result, and said at once."""
+    host.certbot(1, REFUSED)
+    host.run(serving_address=tls.address)
+    told: dict[str, Any] = {}
+    warned: list[str] = []
+
+    class Module(Host):
+        def __init__(self, **_: Any) -> None:
+            self.params = {**host.params, "fail": fail}
+            self.check_mode = False
+
+        def warn(self, message: str) -> None:
+            warned.append(message)
+
+        def fail_json(self, **result: Any) -> None:
+            told.update(result, failed=True)
+            raise SystemExit(1)
+
+        def exit_json(self, **result: Any) -> None:
+            told.update(result, failed=False)
+
+    monkeypatch.setattr(certificate, "AnsibleModule", Module)
+    monkeypatch.setattr(certificate, "require_own", lambda *_, **__: None)
+    with contextlib.suppress(SystemExit):
+        certificate.main()
+    assert told["failed"] is fail
+    assert list(told["failures"]) == ["shop"]
+    assert "shop.example.org now serves nothing" in told["msg"]
+    assert (told["msg"] in warned) is not fail

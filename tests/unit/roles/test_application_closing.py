@@ -121,8 +121,54 @@ def test_what_was_not_deployed_is_the_last_word_and_said_once() -> None:
         if "__application_not_deployed" in path.read_text()
     ]
     assert said == ["closing.yml"]
-    message = LAST[-1]["ansible.builtin.debug"]["msg"]
+    message = LAST[-1]["ansible.builtin.assert"]["success_msg"]
     assert message == "{{ __application_forgotten + __application_not_deployed }}"
+
+
+def test_a_certificate_that_was_not_obtained_is_the_last_word_and_fails() -> None:
+    """The site serves on, monitoring and everything else is done, and the run is no success."""
+    said = "shop: 429, try again later\nshop.dev now serves a certificate, valid until then"
+    result = {"failures": {"shop": "429"}, "msg": said, "failed": False}
+    last = LAST[-1]
+
+    def lines(**variables: Any) -> list[str]:
+        given = {**trusted(toll_app()), **GIVEN, **variables}
+        found = evaluate("application", "__application_not_obtained", "Debian", **given)
+        fails = not evaluate(
+            "application", last["ansible.builtin.assert"]["that"], "Debian", **given
+        )
+        assert fails is bool(found)
+        sealed = yaml.safe_load((ROLES / "application/tasks/sealed.yml").read_text())[-1]["when"]
+        assert last["ansible.builtin.assert"]["that"] in sealed, "nor is such a run sealed"
+        return found
+
+    assert lines() == lines(__certbot_result={"skipped": True}) == []
+    assert lines(__certbot_result={"failed": False, "msg": "shop: obtained"}) == []
+    assert lines(__certbot_result=result) == [
+        "Everything else is done, but NOT OBTAINED:",
+        *said.splitlines(),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "later"),
+    [
+        ({"__application_closes": True}, True),
+        ({}, False),
+        ({"__application_closes": True, "ansible_run_tags": ["certbot"]}, False),
+        ({"__application_closes": True, "ansible_skip_tags": ["application"]}, False),
+    ],
+    ids=["site.yml", "a play of one's own", "some tags", "without some"],
+)
+def test_it_fails_at_once_where_nobody_has_the_last_word(
+    variables: dict[str, Any], later: bool
+) -> None:
+    """A run for some tags has no closing: it would end well."""
+    tasks = yaml.safe_load((ROLES / "application/tasks/main.yml").read_text())
+    [task] = [each for each in tasks if each["name"] == "Check them for certbot"]
+    expression = task["vars"]["__certbot_fails_later"].strip("{} ")
+    given = {"ansible_run_tags": ["all"], "ansible_skip_tags": [], **variables}
+    assert evaluate("application", expression, "Debian", **given) is later
 
 
 def test_an_application_that_left_the_inventory_is_named() -> None:

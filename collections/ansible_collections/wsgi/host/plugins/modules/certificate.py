@@ -132,6 +132,11 @@ options:
     description: certbot's own directory.
     type: path
     default: /etc/letsencrypt
+  fail:
+    description: Whether the module fails if a certificate cannot be obtained. V(false) warns, so that what follows is
+      done as well; a later task has to fail, for RV(failures).
+    type: bool
+    default: true
   state_directory:
     description: Where the rehearsal of the renewals leaves what failed, C(rehearsal.json). An account that the
       authority does not know any more is replaced, and what was obtained with it is obtained anew.
@@ -190,11 +195,11 @@ unlisted:
 failures:
   description: By name, why a certificate could not be obtained.
   type: dict
-  returned: failure
+  returned: if there are any
 served:
   description: By domain, what the web server showed in a TLS handshake after the failure.
   type: dict
-  returned: failure
+  returned: with RV(failures)
 """
 
 from typing import Any
@@ -290,6 +295,7 @@ def main() -> None:
             "reload_argv": {"type": "list", "elements": "str", "default": []},
             "certbot": {"type": "str", "default": "certbot"},
             "configuration_directory": {"type": "path", "default": "/etc/letsencrypt"},
+            "fail": {"type": "bool", "default": True},
             "state_directory": {"type": "path", "default": "/var/lib/certificates"},
             "reload_marker": {"type": "path", "default": "/run/certbot/reload-pending"},
         },
@@ -315,11 +321,11 @@ def main() -> None:
         obtained = [line for line in run.done if ": obtained for" in line]
         served = serving.served(run)
         looked = [f"{domain} now serves {text}." for domain, text in served.items()]
-        module.fail_json(
-            **{**result, "msg": "\n".join([*lines, *looked, *obtained])},
-            failures=run.failures,
-            served=served,
-        )
+        result["msg"] = "\n".join([*lines, *looked, *obtained])
+        result |= {"failures": run.failures, "served": served}
+        if run.params["fail"]:
+            module.fail_json(**result)
+        module.warn(result["msg"])
     module.exit_json(**result)
 
 

@@ -91,7 +91,7 @@ def run_certbot(argv: list[str]) -> None:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                # The role's deploy hook leaves the reload to this module, which moves links before it.
+                # The role's deploy hook leaves the reload to the module, which moves links first.
                 env={**os.environ, "CERTIFICATES_OF_A_RUN": "yes"},
                 timeout=CERTBOT_TIMEOUT_SECONDS,
             )

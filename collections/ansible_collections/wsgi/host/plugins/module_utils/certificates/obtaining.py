@@ -79,7 +79,7 @@ def obtain(run: Run, wanted: Wanted) -> None:
             if local
             else ""
         )
-        raise CertificateError(f"{error}{note}") from error
+        raise CertificateError(f"{error}{note}{hint(run, str(error))}") from error
     reason = wanted.reason
     look(run, wanted)
     if wanted.reason:
@@ -89,6 +89,21 @@ def obtain(run: Run, wanted: Wanted) -> None:
         )
     run.done.append(f"{wanted.name}: obtained for {names(wanted)}, because {reason}")
     connect(run, wanted)
+
+
+def hint(run: Run, said: str) -> str:
+    """What certbot's words mean where they hide the cause: the authority's own TLS certificate."""
+    if "certificate is not yet valid" in said or "certificate has expired" in said:
+        return (
+            f" This host's clock says {run.now:%Y-%m-%d %H:%M} UTC; if that is wrong, so is what "
+            "it makes of the authority's certificate: set the clock."
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return (
+            " The authority's own TLS certificate is not trusted: certbot_ca_file names the CA of "
+            "a private authority; with a public one, somebody answers in its place."
+        )
+    return ""
 
 
 def ask(run: Run, wanted: Wanted, lineage: str) -> None:
