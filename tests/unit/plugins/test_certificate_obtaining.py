@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.wsgi.host.plugins.module_utils.apphost.certificates import renewals
-from ansible_collections.wsgi.host.plugins.module_utils.certificates import certbot, serving
+from ansible_collections.wsgi.host.plugins.module_utils.certificates import (
+    certbot,
+    obtaining,
+    serving,
+)
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.run import Run
 from certifying import AUTHORITY, DOMAINS, REFUSED, Host
 from cryptography import x509
@@ -348,3 +352,24 @@ def test_what_certbot_says_of_the_authoritys_own_certificate(
     failure = host.run()["failures"]["shop"]
     assert hint in failure
     assert ("clock" in failure or "certbot_ca_file" in failure) is bool(hint)
+
+
+@pytest.mark.parametrize("refused", [2, 3])
+def test_a_nonce_that_is_refused_is_tried_again(host: Host, refused: int) -> None:
+    """An authority of several servers may not know each other's; certbot tries twice in all."""
+    host.issue()
+    script = host.root / "certbot"
+    (host.root / "log").write_text(
+        "acme.messages.Error: urn:ietf:params:acme:error:badNonce :: ..."
+    )
+    script.write_text(
+        script.read_text().replace(
+            "#!/bin/sh\n",
+            f"#!/bin/sh\necho try >> {host.root}/tries\n"
+            f'if [ "$(wc -l < {host.root}/tries)" -le {refused} ]; then '
+            f"echo 'Saving debug log to {host.root}/log'; echo invalid nonce; "
+            "exit 1; fi\n",
+        )
+    )
+    assert bool(host.run()["failures"]) is (refused == obtaining.NONCE_ATTEMPTS)
+    assert len((host.root / "tries").read_text().splitlines()) == 3

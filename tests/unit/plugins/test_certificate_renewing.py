@@ -123,18 +123,21 @@ def test_what_certbot_cannot_read_is_obtained_under_another_name(host: Host, cas
     assert any("certbot delete --cert-name shop" in warning for warning in host.warnings)
 
 
-UNKNOWN = "urn:ietf:params:acme:error:accountDoesNotExist :: Account not found.\n"
+# As certbot 5.8 says it: the kind of the error is in its log only.
+UNKNOWN = "An unexpected error occurred:\nAccount https://ca.test/acct/1 not found."
+LOGGED = "urn:ietf:params:acme:error:accountDoesNotExist :: The request specified an account"
 
 
 def forgetful(host: Host) -> None:
     """A certbot whose authority does not know the account that is there."""
-    script = host.root / "certbot"
+    script, log = host.root / "certbot", host.root / "letsencrypt.log"
+    log.write_text(LOGGED)
     good = script.read_text()
     account = host.configuration / "accounts" / AUTHORITY.partition("://")[2] / ACCOUNT
     script.write_text(
         good.replace(
             "#!/bin/sh\n",
-            f"#!/bin/sh\nif [ -e {account} ]; then echo '{UNKNOWN}'; "
+            f"#!/bin/sh\nif [ -e {account} ]; then echo 'Saving debug log to {log}\n{UNKNOWN}'; "
             f'echo "$*" >> {host.calls}; exit 1; fi\n',
         )
     )

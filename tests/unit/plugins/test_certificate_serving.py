@@ -165,7 +165,7 @@ def test_a_failure_can_wait_for_the_end_of_a_run(
     told: dict[str, Any] = {}
     warned: list[str] = []
 
-    class Module(Host):
+    class Module(Host):  # type: ignore[misc]
         def __init__(self, **_: Any) -> None:
             self.params = {**host.params, "fail": fail}
             self.check_mode = False

@@ -22,7 +22,7 @@ Ask for help or search for solutions at https://community.letsencrypt.org.
 """
 
 
-class Stage(Host):
+class Stage(Host):  # type: ignore[misc]
     """A host with one certificate, and what the role says of it."""
 
     def __init__(self, root: Path) -> None:

@@ -163,7 +163,7 @@ def test_what_is_as_it_should_be_has_no_fault(world: World) -> None:
     ],
     ids=["expired", "not yet", "of 90 days", "of six days", "six days with time left"],
 )
-def test_times_are_told_apart(world: World, span: dict[str, float], kind: str | None) -> None:
+def test_times_are_told_apart(world: World, span: dict[str, Any], kind: str | None) -> None:
     """A share of the lifetime: ten days would be too late for one and always for the other."""
     pair = world.issue(**span)
     world.tls.serve(pair, DOMAIN)
@@ -239,7 +239,7 @@ def test_nobody_answers_or_nobody_knows_the_name(world: World) -> None:
 def test_the_journal_the_exit_status_and_the_metrics_say_it(
     world: World, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pair = world.issue(begin=-90, end=-1)
+    pair = world.issue("ended", begin=-90, end=-1)
     world.tls.serve(pair, DOMAIN)
     world.say(pair)
     assert command.main(["watch", str(world.file)]) == 1

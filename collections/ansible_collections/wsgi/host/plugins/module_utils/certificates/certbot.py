@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -31,6 +32,22 @@ LOGS_KEPT = 50
 
 CRON_FILES = ("/etc/crontab", "/var/spool/cron/crontabs/root", "/var/spool/cron/root")
 CRON_DIRECTORY = "/etc/cron.d"
+
+
+class CertbotError(CertificateError):
+    """certbot failed. `output` is all that it said, of which the text is the essence."""
+
+    def __init__(self, output: str) -> None:
+        super().__init__(f"certbot: {essence(output)}")
+        self.output = output
+
+    def log(self) -> str:
+        """What it wrote about that, which has the kinds of errors that it does not say."""
+        named = re.search(r"^Saving debug log to (\S+)$", self.output, re.MULTILINE)
+        try:
+            return Path(named[1]).read_text(errors="replace") if named else ""
+        except OSError:
+            return ""
 
 
 def certbot_argv(wanted: Wanted, lineage: str, params: dict[str, Any]) -> list[str]:
@@ -106,7 +123,7 @@ def run_certbot(argv: list[str]) -> None:
             return
         locked = "Another instance of Certbot is already running" in done.stdout
         if not locked or time.monotonic() > deadline:
-            raise CertificateError(f"certbot: {essence(done.stdout)}")
+            raise CertbotError(done.stdout)
         time.sleep(LOCK_RETRY_SECONDS)
 
 

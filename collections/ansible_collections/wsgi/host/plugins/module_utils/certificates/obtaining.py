@@ -6,6 +6,7 @@ import ipaddress
 
 from ansible_collections.wsgi.host.plugins.module_utils.certificates import accounts, pairs
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.certbot import (
+    CertbotError,
     certbot_argv,
     run_certbot,
 )
@@ -23,6 +24,10 @@ from ansible_collections.wsgi.host.plugins.module_utils.certificates.model impor
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.probing import probe_all
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.run import Run
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.serving import is_served
+
+# As RFC 8555 calls it, section 6.5.
+BAD_NONCE = "urn:ietf:params:acme:error:badNonce"
+NONCE_ATTEMPTS = 3
 
 
 def obtain_all(run: Run, missing: list[Wanted]) -> None:
@@ -107,22 +112,31 @@ def hint(run: Run, said: str) -> str:
 
 
 def ask(run: Run, wanted: Wanted, lineage: str) -> None:
-    """Runs certbot, a second time where the authority does not know the account any more.
+    """Runs certbot, and again where that can help. Raises where certbot failed.
 
-    It was removed there, or a test authority has restarted. Raises where certbot failed.
+    The authority may not know the account any more: it was removed there, or a test authority has
+    restarted. And certbot itself tries a nonce that was refused once more only.
     """
+    for _ in range(NONCE_ATTEMPTS):
+        try:
+            run_certbot(request(run, wanted, lineage))
+            return
+        except CertbotError as error:
+            said = error.output + error.log()
+            if accounts.UNKNOWN in said:
+                break
+            if BAD_NONCE not in said:
+                raise
+            refused = error
+    else:
+        raise refused
     server = run.params["directory_url"]
-    try:
-        run_certbot(request(run, wanted, lineage))
-    except CertificateError as error:
-        if accounts.UNKNOWN not in str(error):
-            raise
-        kept = accounts.set_aside(run.configuration, server)
-        run.done.append(
-            f"account: {kept.name} set aside in {kept.parent}, which {server} does not know any "
-            "more; another is registered"
-        )
-        run_certbot(request(run, wanted, lineage))
+    kept = accounts.set_aside(run.configuration, server)
+    run.done.append(
+        f"account: {kept.name} set aside in {kept.parent}, which {server} does not know any more; "
+        "another is registered"
+    )
+    run_certbot(request(run, wanted, lineage))
 
 
 def request(run: Run, wanted: Wanted, lineage: str) -> list[str]:
