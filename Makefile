@@ -37,6 +37,7 @@ proof: bootstrap ## What is long: measurements and every fault, written to docs/
 	@$(python) tests/proof/run_cost.py $(ROUNDS)
 	@$(python) tests/proof/nginx_restart.py
 	@$(python) tests/proof/releases.py
+	@$(python) tests/proof/certificates.py --write
 	@$(python) tests/proof/foreign.py
 	@EVERY_SYSTEM=1 MONITORING_IMAGE=debian12 FIRST_SYSTEM=debian13 SECOND_SYSTEM=debian12 \
 		$(python) tools/run_tests.py molecule
