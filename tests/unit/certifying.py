@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shlex
 import shutil
 import socket
@@ -103,6 +104,9 @@ def write_pair(
     other = ec.generate_private_key(ec.SECP256R1()) if stranger else key
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "fullchain.pem").write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
+    # It is written when it is issued.
+    begin = (end - datetime.timedelta(days=90)).timestamp()
+    os.utime(directory / "fullchain.pem", (begin, begin))
     (directory / "privkey.pem").write_bytes(
         other.private_bytes(
             serialization.Encoding.PEM,

@@ -14,6 +14,7 @@ from .textfile import Gauge
 
 # Priorities of the journal; it takes them off.
 ERROR, WARNING = "<3>", "<4>"
+SECOND_LOOK_SECONDS = 20.0
 
 
 def main(words: list[str] | None = None) -> int:
@@ -30,6 +31,10 @@ def watch(told: Settings) -> int:
     """Says what is wrong with what the web server shows."""
     now = time.time()
     seen = served.look_at_all(told, now)
+    if any(each.faults for each in seen):
+        # Between a renewal and its reload, or while the web server restarts, something is wrong.
+        time.sleep(SECOND_LOOK_SECONDS)
+        seen = served.look_at_all(told, now)
     publish(told, "certificates-served", served.gauges(seen, now))
     faults = [(each, fault) for each in seen for fault in each.faults]
     for each, fault in faults:

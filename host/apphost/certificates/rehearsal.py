@@ -21,8 +21,8 @@ from .textfile import Gauge
 
 VERDICT = "rehearsal.json"
 UNKNOWN_ACCOUNT = "accountDoesNotExist"
-LOCKED = "Another instance of Certbot is already running"
-# An authority that is away for a moment is no reason to wake anybody.
+# An authority that is away for a moment is no reason to wake anybody; nor is certbot's lock, which
+# certbot.service may hold.
 ATTEMPTS = 3
 PAUSE_SECONDS = 300.0
 # Every name's authorisation and the issuance, each of which certbot gives 90 s.
@@ -80,6 +80,8 @@ def run(settings: Settings, step: list[str]) -> tuple[str, str]:
     """Why certbot failed, empty if it did not; and all that it wrote about that."""
     logs = settings.state / "logs"
     logs.mkdir(mode=0o700, exist_ok=True)
+    # certbot appends to it, and what an earlier command met is no matter of this one.
+    (logs / "letsencrypt.log").unlink(missing_ok=True)
     own = ["--config-dir", str(settings.configuration), "--logs-dir", str(logs)]
     argv = [settings.certbot, *step, "--non-interactive", *own, "--max-log-backups", "0"]
     try:

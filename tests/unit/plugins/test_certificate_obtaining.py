@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from ansible_collections.wsgi.host.plugins.module_utils.certificates import (
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.run import Run
 from certifying import AUTHORITY, DOMAINS, REFUSED, Host
 from cryptography import x509
+
+
+from certifying import AUTHORITY, DOMAINS, NOW, REFUSED, Host
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 
@@ -373,3 +377,22 @@ def test_a_nonce_that_is_refused_is_tried_again(host: Host, refused: int) -> Non
     )
     assert bool(host.run()["failures"]) is (refused == obtaining.NONCE_ATTEMPTS)
     assert len((host.root / "tries").read_text().splitlines()) == 3
+
+
+def test_a_clock_that_is_ahead_does_not_use_up_the_authoritys_limit(host: Host) -> None:
+    """Whatever was issued had ended by it, so that each run asked for another certificate."""
+    host.lineage(days=-100)
+    host.prepare()
+    host.issue(days=-10)
+    first = host.run()["failures"]["shop"]
+    assert "set the clock" in first
+    assert len(host.asked()) == 1
+    again = host.run()["failures"]["shop"]
+    assert f"this host's clock says {NOW:%Y-%m-%d}" in again
+    assert "The authority was not asked" in again
+    assert len(host.asked()) == 1
+    # Copied by somebody, which looks the same.
+    file = again.rpartition("touch -d @0 ")[2]
+    os.utime(file, (0, 0))
+    host.run()
+    assert len(host.asked()) == 2

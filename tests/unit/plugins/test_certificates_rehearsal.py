@@ -126,6 +126,18 @@ def test_an_account_that_nobody_knows_is_named_at_once(stage: Stage) -> None:
     assert len(stage.asked()) == 1
 
 
+def test_what_an_earlier_rehearsal_met_is_over(stage: Stage) -> None:
+    """certbot appends to its log, and any failure would have been one of the account."""
+    logs = stage.state_directory / "logs"
+    logs.mkdir()
+    (logs / "letsencrypt.log").write_text("urn:ietf:params:acme:error:accountDoesNotExist")
+    stage.failing("show_account", "Connection refused\n")
+    script = stage.root / "certbot"
+    script.write_text(script.read_text().replace("echo '' >", "echo '' >>"))
+    assert stage.rehearse() == 1
+    assert stage.verdict == {"shop": {"reason": "Connection refused", "account": ""}}
+
+
 def test_what_the_host_can_tell_needs_no_authority(stage: Stage) -> None:
     shutil.rmtree(stage.configuration / "accounts")
     assert stage.rehearse() == 1

@@ -236,12 +236,32 @@ def test_nobody_answers_or_nobody_knows_the_name(world: World) -> None:
     assert served.look_at_all(world.say(address=""), NOW.timestamp()) == []
 
 
+def test_what_is_over_in_a_moment_is_no_fault(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A renewal and its reload are not one step, and a web server restarts."""
+    pair = world.issue("newer")
+    world.tls.serve(world.issue("older"), DOMAIN)
+    world.say(pair)
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        world.tls.serve(pair, DOMAIN)
+
+    monkeypatch.setattr(command.time, "sleep", nap)
+    assert command.main(["watch", str(world.file)]) == 0
+    assert command.main(["watch", str(world.file)]) == 0
+    assert naps == [command.SECOND_LOOK_SECONDS], "what is good is looked at once"
+
+
 def test_the_journal_the_exit_status_and_the_metrics_say_it(
-    world: World, capfd: pytest.CaptureFixture[str]
+    world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pair = world.issue("ended", begin=-90, end=-1)
     world.tls.serve(pair, DOMAIN)
     world.say(pair)
+    monkeypatch.setattr(command, "SECOND_LOOK_SECONDS", 0)
     assert command.main(["watch", str(world.file)]) == 1
     said = capfd.readouterr().err
     assert said.startswith(f"<3>{DOMAIN} (shop): expired: it ended at ")

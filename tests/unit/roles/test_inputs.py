@@ -41,7 +41,17 @@ BASE: dict[str, dict[str, Any]] = {
             }
         }
     },
-    "certbot": {"certbot_certificates": [{"name": "a", "domains": ["app.example.com"]}]},
+    "certbot": {
+        "certbot_certificates": [{"name": "a", "domains": ["app.example.com"]}],
+        "certbot_watched": [
+            {
+                "name": "b",
+                "domains": ["b.example.com"],
+                "address": "127.0.0.1:8443",
+                "file": "/etc/ssl/b.pem",
+            }
+        ],
+    },
     "gunicorn_systemd": {
         "gunicorn_systemd_name": "shop",
         "gunicorn_systemd_directory": "/opt/shop/current/app",

@@ -79,6 +79,11 @@ class Wanted:
     # What is wrong with certbot's files under the name, although another certificate serves.
     problem: str = ""
 
+    @property
+    def source_file(self) -> Path:
+        """The chain that serves, or would."""
+        return (self.source.path if self.source else self.link) / "fullchain.pem"
+
 
 def is_address(domain: str) -> bool:
     """Whether it is an IP address, which certificates have as another kind of name."""

@@ -17,6 +17,7 @@ from ansible_collections.wsgi.host.plugins.module_utils.certificates.linking imp
     link_targets,
 )
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.model import (
+    Certificate,
     CertificateError,
     Wanted,
     names,
@@ -63,6 +64,11 @@ def attempt(run: Run, wanted: Wanted) -> None:
 
 def obtain(run: Run, wanted: Wanted) -> None:
     """Gets one certificate from the authority. Raises, with nothing changed, if it cannot."""
+    if wanted.certificate and written_after_its_end(wanted):
+        raise CertificateError(
+            f"{ended(run, wanted.certificate)} The authority was not asked. If the clock is right, "
+            f"the files were copied since: touch -d @0 {wanted.source_file}"
+        )
     addresses: list[str] = []
     directory = run.params["challenge"]["directory"]
     if run.params["probe"] and directory:
@@ -87,6 +93,8 @@ def obtain(run: Run, wanted: Wanted) -> None:
         raise CertificateError(f"{error}{note}{hint(run, str(error))}") from error
     reason = wanted.reason
     look(run, wanted)
+    if wanted.certificate and written_after_its_end(wanted):
+        raise CertificateError(ended(run, wanted.certificate))
     if wanted.reason:
         raise CertificateError(
             f"certbot reported success, but {wanted.reason}; `certbot certificates` shows what "
@@ -94,6 +102,29 @@ def obtain(run: Run, wanted: Wanted) -> None:
         )
     run.done.append(f"{wanted.name}: obtained for {names(wanted)}, because {reason}")
     connect(run, wanted)
+
+
+def written_after_its_end(wanted: Wanted) -> bool:
+    """Whether the host's clock is ahead: by it, the certificate came when it had ended already.
+
+    Each run would have another one issued, until the authority's limit is reached.
+    """
+    if wanted.source is None or wanted.certificate is None or wanted.source.covers:
+        return False
+    try:
+        written = wanted.source_file.stat().st_mtime
+    except OSError:
+        return False
+    return written > wanted.certificate.not_after.timestamp()
+
+
+def ended(run: Run, certificate: Certificate) -> str:
+    """What is said of such a clock."""
+    return (
+        f"this host's clock says {run.now:%Y-%m-%d %H:%M} UTC, and the certificate that was "
+        f"obtained last by that clock ended at {certificate.not_after:%Y-%m-%d %H:%M} UTC: set "
+        "the clock."
+    )
 
 
 def hint(run: Run, said: str) -> str:
