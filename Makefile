@@ -36,6 +36,7 @@ molecule: bootstrap ## All Molecule scenarios, or SCENARIO=name; KEEP=1 leaves i
 proof: bootstrap ## What is long: measurements and every fault, written to docs/proof/; ROUNDS=3
 	@$(python) tests/proof/run_cost.py $(ROUNDS)
 	@$(python) tests/proof/nginx_restart.py
+	@$(python) tests/proof/nginx_checks.py
 	@$(python) tests/proof/releases.py
 	@$(python) tests/proof/certificates.py --write
 	@$(python) tests/proof/foreign.py

@@ -158,8 +158,16 @@ def root(host: Mapping[str, Any], command: str) -> None:
         raise SystemExit(f"{command}: {done.stdout}{done.stderr}")
 
 
-def provision(members: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
-    """The scenario's sites on each host, the first with WebSockets."""
+def provision(
+    members: Mapping[str, Mapping[str, Any]],
+    folder: Path,
+    own: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """The scenario's sites on each host, the first with WebSockets.
+
+    Args:
+        own: further variables of hosts, by name.
+    """
     scenario = yaml.safe_load((SCENARIO / "molecule.yml").read_text())
     variables = scenario["provisioner"]["inventory"]["group_vars"]["defaults"]
     variables["nginx_sites"][0]["websockets"] = True
@@ -170,6 +178,7 @@ def provision(members: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
             "ansible_user": host["user"],
             "ansible_ssh_private_key_file": host["identity_file"],
             "ansible_ssh_common_args": SSH,
+            **(own or {}).get(name, {}),
         }
         for name, host in members.items()
     }

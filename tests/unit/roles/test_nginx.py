@@ -962,8 +962,8 @@ HOSTS: dict[str, tuple[Case, str]] = {
                 "pretty_name": "Debian GNU/Linux 12 (bookworm)",
             },
         ),
-        "nginx_http3 (true) needs HTTP/3, which nginx 1.22.1 of Debian GNU/Linux 12 (bookworm) does "
-        "not have: set it to false, or use a release of the system with nginx 1.25.0 or newer",
+        "nginx_http3 (true) needs HTTP/3, which nginx 1.22.1 of Debian GNU/Linux 12 (bookworm) "
+        "does not have: set it to false, or use a release of the system with nginx 1.25.0 or newer",
     ),
     "unsupported-system": (
         Case(host={"distribution": "alpine", "pretty_name": "Alpine Linux 3.22", "packages": {}}),
