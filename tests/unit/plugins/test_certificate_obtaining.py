@@ -14,11 +14,8 @@ from ansible_collections.wsgi.host.plugins.module_utils.certificates import (
     serving,
 )
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.run import Run
-from certifying import AUTHORITY, DOMAINS, REFUSED, Host
-from cryptography import x509
-
-
 from certifying import AUTHORITY, DOMAINS, NOW, REFUSED, Host
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 
