@@ -30,8 +30,8 @@ blueprint = APIBlueprint("api", __name__, url_prefix="/api/v1", tag="Toll")
 IDEMPOTENCY_KEY = re.compile(schemas.KEY)
 
 # What is the same for everybody. The web server in front may answer others with it for seconds, a
-# few more while it asks again, and for a minute while nobody here answers; browsers ask each time. A
-# quote says for when it holds.
+# few more while it asks again, and for a minute while nobody here answers; browsers ask each time.
+# A quote says for when it holds.
 FOR_EVERYBODY = "public, max-age=0, s-maxage=3, stale-while-revalidate=3, stale-if-error=60"
 
 View = TypeVar("View", bound=Callable[..., Any])
