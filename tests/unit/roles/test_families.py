@@ -18,7 +18,13 @@ from ansible_collections.wsgi.host.plugins.modules import probe
 from ansible_collections.wsgi.host.plugins.plugin_utils import families
 from conftest import PROJECT, Play, action_of
 
-from . import test_application_redis, test_certbot, test_gunicorn_systemd, test_monitoring
+from . import (
+    test_application_redis,
+    test_certbot,
+    test_gunicorn_systemd,
+    test_haproxy,
+    test_monitoring,
+)
 from . import test_nginx as nginx
 from .describing import ROLES, shop
 from .preflight import Case, preflight
@@ -153,6 +159,7 @@ RENDERED: dict[str, Callable[[Path], dict[str, str]]] = {
     },
     "certbot": units_of_certbot,
     "gunicorn_systemd": lambda _: test_gunicorn_systemd.files(NEW, test_gunicorn_systemd.REQUIRED),
+    "haproxy": lambda folder: test_haproxy.configuration(folder, NEW),
     "monitoring": lambda _: test_monitoring.configuration(NEW, **test_monitoring.ON),
     "nginx": lambda _: nginx.configuration(NEW, nginx_sites=[nginx.SITE, nginx.BOTH]),
 }
@@ -170,6 +177,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "application": shop(source={"directory": "app"}),
     "certbot": test_certbot.GOOD,
     "gunicorn_systemd": test_gunicorn_systemd.REQUIRED,
+    "haproxy": test_haproxy.VARIANTS["defaults"],
     "monitoring": {},
     "nginx": {"nginx_sites": [nginx.SITE]},
 }
@@ -214,6 +222,7 @@ LACKING: dict[tuple[str, str], tuple[dict[str, Any], list[str], bool]] = {
         True,
     ),
     ("certbot", "install"): ({"certbot_install": "package"}, ["certbot"], False),
+    ("haproxy", "install"): ({}, ["ca-certificates", "haproxy"], False),
     ("monitoring", "install"): ({"__monitoring_packages": ["exporter"]}, ["exporter"], False),
     # It looks at the machine again, so it comes last.
     ("nginx", "install"): ({}, ["logrotate", "nginx"], False),

@@ -26,7 +26,9 @@ from .describing import describe, read, shop, toll_app
 from .preflight import HOST, arguments, check, options, own
 from .render import FACTS, ROLES
 
-NAMES = ("application", "certbot", "gunicorn_systemd", "monitoring", "nginx", "toll_app")
+NAMES = (
+    *("application", "certbot", "gunicorn_systemd", "haproxy", "monitoring", "nginx", "toll_app"),
+)
 # What has no default, and one item of each list, so that what is below it is tried.
 BASE: dict[str, dict[str, Any]] = {
     "application": {
@@ -62,6 +64,15 @@ BASE: dict[str, dict[str, Any]] = {
         "gunicorn_systemd_release_root": "/opt/shop",
         "gunicorn_systemd_background": [{"name": "mail", "command": ["work"]}],
         "gunicorn_systemd_timers": [{"name": "nightly", "command": ["tidy"], "calendar": "daily"}],
+    },
+    "haproxy": {
+        "haproxy_sites": [
+            {
+                "name": "shop",
+                "domains": ["app.example.com"],
+                "servers": [{"name": "web1", "address": "192.0.2.11"}],
+            }
+        ]
     },
     "monitoring": {
         "monitoring_enabled": True,
@@ -391,6 +402,10 @@ def test_a_file_system_without_programs_is_refused() -> None:
             "certbot",
             {"renewals": {"shop.example.com": {"plugins": ["webroot"], "webroots": []}}},
             "/etc/letsencrypt/live/shop.example.com",
+        ),
+            "haproxy",
+            {"edited_files": ["/etc/haproxy/haproxy.cfg"]},
+            "/etc/haproxy/haproxy.cfg",
         ),
         ("certbot", {"foreign_files": ["/usr/local/bin/certbot"]}, "/usr/local/bin/certbot"),
         (

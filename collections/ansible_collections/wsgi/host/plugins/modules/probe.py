@@ -102,7 +102,7 @@ ansible_facts:
           type: list
         edited_files:
           description: >-
-            Of the configuration that packages of nginx and Prometheus brought, the files that somebody
+            Of the configuration that packages of nginx, HAProxy and Prometheus brought, the files that somebody
             edited or added, as long as no tree holds any of it. On Debian only.
           type: list
         renewals:
@@ -259,6 +259,8 @@ def edited_files(
     if "monitoring" not in trees:
         paths += glob.glob(f"{root}/etc/prometheus/*.yml")
         paths += glob.glob(f"{root}/etc/default/prometheus*")
+    if "haproxy" not in trees:
+        paths.append(f"{root}/etc/haproxy/haproxy.cfg")
     found = []
     for path in paths:
         text = read(path)
@@ -501,7 +503,7 @@ def probe() -> dict[str, Any]:
     if os.path.exists(DPKG_STATUS):
         status = read(DPKG_STATUS)
         packages = dpkg_packages(status)
-        if os.path.exists("/etc/nginx") or os.path.exists("/etc/prometheus"):
+        if any(os.path.exists(path) for path in ("/etc/nginx", "/etc/haproxy", "/etc/prometheus")):
             shipped = shipped_files(status)
     else:
         packages = rpm_packages(
