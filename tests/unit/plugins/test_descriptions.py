@@ -136,8 +136,27 @@ def test_the_site_has_the_members_of_the_description() -> None:
         "upstream": "unix:/run/gunicorn/shop.sock",
         # A directory below `current` is of the live release.
         "static": [{"directory": "/opt/shop/current/app/public"}],
+        "locations": [],
         "max_body_size": "50m",
     }
+
+
+def test_a_location_can_have_a_directory_of_the_release() -> None:
+    files = {"path": "/docs/", "directory": "current/app/docs"}
+    found = site(whole(site={"locations": [files, {"path": "/api/"}]}), "/x")["locations"]
+    assert found == [{**files, "directory": "/opt/shop/current/app/docs"}, {"path": "/api/"}]
+
+
+@pytest.mark.parametrize("rule", [{"allow": ["192.0.2.1"]}, {"basic_auth": {"users": [1]}}])
+def test_the_host_still_asks_a_site_that_is_not_for_everybody(rule: dict[str, Any]) -> None:
+    """A deploy is judged through nginx, and would fail with 401 or 403."""
+    health = {"path": "/readyz", "exact": True, "open_to_host": True}
+    told = whole(health={"path": "/readyz"}, site={**rule, "locations": [{"path": "/readyz"}]})
+    assert site(told, "/x")["locations"] == [{"path": "/readyz"}, health]
+    # Who describes the path has the last word.
+    own = {"path": "/readyz", "exact": True, "allow": []}
+    told = whole(health={"path": "/readyz"}, site={**rule, "locations": [own]})
+    assert site(told, "/x")["locations"] == [{**own, "open_to_host": True}]
 
 
 def test_static_files_of_all_releases_come_first() -> None:

@@ -403,6 +403,7 @@ def test_a_file_system_without_programs_is_refused() -> None:
             {"renewals": {"shop.example.com": {"plugins": ["webroot"], "webroots": []}}},
             "/etc/letsencrypt/live/shop.example.com",
         ),
+        (
             "haproxy",
             {"edited_files": ["/etc/haproxy/haproxy.cfg"]},
             "/etc/haproxy/haproxy.cfg",

@@ -583,7 +583,7 @@ def test_users_log_in(serve: Callable[..., Served], with_tls: dict[str, str]) ->
     )
     users = [{"name": "anna", "hash": done.stdout.strip()}]
     served = serve(
-        basic_auth={"realm": "Staff", "users": users},
+        basic_auth={"users": users},
         limits=ONCE,
         locations=[{"path": "/open", "basic_auth": {}, "limits": {"rate": "unlimited"}}],
         **with_tls,
@@ -592,7 +592,7 @@ def test_users_log_in(serve: Callable[..., Served], with_tls: dict[str, str]) ->
     (served.directory / "etc/nginx/users").mkdir()
     (served.directory / "etc/nginx/users/shop").write_text(f"anna:{users[0]['hash']}\n")
     answer = served.ask(tls=anybody())
-    assert (answer.status, answer.headers["www-authenticate"]) == (401, 'Basic realm="Staff"')
+    assert (answer.status, answer.headers["www-authenticate"]) == (401, 'Basic realm="Restricted"')
     assert served.ask(tls=anybody(), headers=logged_in("anna", "wrong")).status == 401
     answer = served.ask(tls=anybody(), headers=logged_in("anna", "correct"))
     assert answer.status == 200
@@ -614,6 +614,27 @@ def test_addresses_come_in_or_do_not(serve: Callable[..., Served]) -> None:
         for path in ("/", "/admin/", "/public/")
     }
     assert found == {"/": [200] * 3, "/admin/": [200, 403, 403], "/public/": [200, 403, 200]}
+
+
+def test_a_path_is_open_to_the_host_itself(
+    serve: Callable[..., Served], with_tls: dict[str, str]
+) -> None:
+    """What asks nginx whether an application is well has no password."""
+    served = serve(
+        {"nginx_trusted_proxies": [PROXY], "nginx_proxy_protocol": True},
+        basic_auth={"users": [{"name": "anna", "hash": "$6$" + "a" * 86}]},
+        allow=[NEIGHBOUR],
+        locations=[{"path": "/healthz", "exact": True, "open_to_host": True}],
+        **with_tls,
+    )
+    assert served.ask("/healthz", tls=anybody()).status == 200
+    assert served.ask("/", tls=anybody()).status == 403
+
+    def ask(address: str) -> int:
+        said = {"client": PROXY, "first": proxied(address), "tls": anybody()}
+        return served.ask("/healthz", to="127.0.0.9", **said).status
+
+    assert (ask("192.0.2.7"), ask(NEIGHBOUR)) == (403, 401)
 
 
 @pytest.mark.parametrize("verify", ["required", "optional"])

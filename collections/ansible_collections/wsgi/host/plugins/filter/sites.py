@@ -58,7 +58,12 @@ SERVER = {"weight": 1, "down": False, "backup": False}
 REDIRECT = {"status": 302, "keep_path": False}
 # Where it is, and in which order nginx looks: an exact path, then the longest beginning.
 PLACE: dict[str, Any] = {
-    **{"exact": False, "directory": "", "immutable": False, "redirect": {}, "extra": ""},
+    "exact": False,
+    "directory": "",
+    "immutable": False,
+    "redirect": {},
+    "open_to_host": False,
+    "extra": "",
     "cached": False,
 }
 # What a site or a location is for, one of these at most.
@@ -195,7 +200,7 @@ def _users(site: dict[str, Any], name: str, told: Mapping[str, Any]) -> dict[str
     """Who has to log in; empty for anybody."""
     if not told.get("users"):
         return {}
-    users = {"realm": "Restricted", **told, "name": name}
+    users = {"name": name, "users": told["users"]}
     site["user_files"].append(users)
     return users
 

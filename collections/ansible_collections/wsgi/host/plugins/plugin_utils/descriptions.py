@@ -184,6 +184,16 @@ def site(description: Mapping[str, Any], links_directory: str) -> dict[str, Any]
         # Below each file's hash, the files of all releases on the host: see docs/decisions/0010.
         released = {"location": "/static/", "directory": f"/opt/{name}/static", "immutable": True}
         static.insert(0, released)
+    locations = told.pop("locations", [])
+    if isinstance(locations, list):
+        locations = [
+            {**item, "directory": os.path.join(f"/opt/{name}", str(item["directory"]))}
+            if isinstance(item, Mapping) and item.get("directory")
+            else item
+            for item in locations
+        ]
+        if any(told.get(key) for key in ("basic_auth", "allow", "deny")):
+            locations = _with_health(locations, description["health"]["path"])
     if isinstance(told.get("cache"), Mapping):
         # The handover moves it: no release answers with what another one has said.
         told["cache"] = {"key_path": f"/opt/{name}/cache-key", **told["cache"]}
@@ -197,8 +207,19 @@ def site(description: Mapping[str, Any], links_directory: str) -> dict[str, Any]
         "static": static,
         # Whoever asks there looks after hosts, unless it is the front page.
         "maintenance_open": sorted({path for path in health if path not in ("", "/")}),
+        "locations": locations,
         **told,
     }
+
+
+def _with_health(locations: list[Any], path: str) -> list[Any]:
+    """The locations with that of the health path, which the host itself asks for through nginx."""
+    found, others = [], []
+    for item in locations:
+        own = isinstance(item, Mapping) and item.get("exact") and item.get("path") == path
+        (found if own else others).append(item)
+    open_to_host = {"path": path, "exact": True, "open_to_host": True}
+    return [*others, *({**open_to_host, **item} for item in found or [{}])]
 
 
 def credentials(description: Mapping[str, Any]) -> list[dict[str, Any]]:

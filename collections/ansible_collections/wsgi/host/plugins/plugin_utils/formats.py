@@ -423,16 +423,6 @@ def header(value: object) -> Fault | None:
     return Fault("is not the name of a header", "write one such as X-Forwarded-For")
 
 
-def words(value: object) -> Fault | None:
-    """Text that stands between quotation marks in a configuration."""
-    text = _text(value)
-    if text is not None and text.isprintable() and not re.search(r"[\"$\\\\]", text):
-        return None
-    return Fault(
-        "has a quotation mark, a dollar, a backslash or a line break", "write it without them"
-    )
-
-
 def http_user(value: object) -> Fault | None:
     """Name of a user who logs in by HTTP."""
     text = _text(value)
@@ -576,6 +566,5 @@ FORMATS: dict[str, Check] = {
         url,
         url_path,
         wildcard_domain,
-        words,
     )
 }
