@@ -160,6 +160,8 @@ class Rig:
             "ansible_ssh_private_key_file": str(IDENTITY),
             "ansible_ssh_common_args": "-o StrictHostKeyChecking=no -o LogLevel=ERROR "
             "-o UserKnownHostsFile=/dev/null -o IdentitiesOnly=yes",
+            # One address asks as much as the host can answer.
+            "nginx_unlimited_clients": ["0.0.0.0/0"],
             "applications": {
                 "toll-app": {"role": "toll_app", "domains": [DOMAIN], "site": {"default": True}}
             },

@@ -459,3 +459,28 @@ def test_http3_is_spoken_where_it_is_wanted(
     assert answer[1:5] == b"\0\0\0\0"
     assert answer[5:23] == b"\x08" + own + b"\x08" + others
     assert b"\0\0\0\x01" in answer[23:]
+
+
+def test_a_location_asks_for_a_password(
+    web: Web, name: str, changed: bool, as_root: Callable[[str], str]
+) -> None:
+    """Workers read the file, and nobody else on the host does."""
+    if not changed:
+        pytest.skip("the defaults have no users")
+    assert web.ask(name, "/staff/").status == 401
+    for password, status in (("swordfish", 200), ("guess", 401)):
+        token = base64.b64encode(f"anna:{password}".encode()).decode()
+        answer = web.ask(name, "/staff/", headers={"Authorization": f"Basic {token}"})
+        assert answer.status == status
+    shown = as_root("stat -c '%a %U %G' /etc/nginx/users/*").splitlines()
+    assert shown == ["640 root www-data"]
+
+
+def test_a_client_that_asks_too_much_waits(web: Web, name: str, changed: bool) -> None:
+    """Those who ask for other pages do not."""
+    if not changed:
+        pytest.skip("the defaults let a client ask more than a test does")
+    statuses = [web.ask(name, "/login").status for _ in range(6)]
+    assert statuses == [200] * 4 + [429] * 2
+    assert web.ask(name, "/login").header("Retry-After") == "30"
+    assert web.ask(name, "/").status == 200
