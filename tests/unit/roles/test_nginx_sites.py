@@ -90,6 +90,8 @@ class Answer:
 class Served:
     """nginx with a site, and the application behind it."""
 
+    process: subprocess.Popen[str]
+
     def __init__(self, directory: Path, port: int, tls_port: int) -> None:
         self.directory, self.port, self.tls_port = directory, port, tls_port
 
@@ -160,12 +162,17 @@ def serve(
     nginx_program: tuple[Path, Path],
     installed_version: dict[str, str],
 ) -> Iterator[Callable[..., Served]]:
-    """Starts nginx with one site, which is said by its members, and with variables of the role."""
+    """Starts nginx with one site, which is said by its members, and with variables of the role.
+
+    `over` is one that runs, and is reloaded.
+    """
     with ExitStack() as stack:
 
-        def start(variables: Mapping[str, Any] | None = None, **members: Any) -> Served:
+        def start(
+            variables: Mapping[str, Any] | None = None, over: Served | None = None, **members: Any
+        ) -> Served:
             site = {"name": "shop", "domains": [NAME], "upstream": application.address, **members}
-            port, tls_port = free_port(), free_port()
+            port, tls_port = (over.port, over.tls_port) if over else (free_port(), free_port())
             told: dict[str, Any] = {
                 "nginx_sites": [{key: value for key, value in site.items() if value is not None}],
                 "nginx_http_port": port,
@@ -183,6 +190,9 @@ def serve(
                 for path, text in configuration("Debian", **told).items()
             }
             path = lay_out(files)
+            if over:
+                over.process.send_signal(signal.SIGHUP)
+                return over
             process = subprocess.Popen(
                 [nginx_program[0], "-p", path.parent, "-c", path, "-g", "daemon off;"],
                 stderr=subprocess.PIPE,
@@ -197,7 +207,9 @@ def serve(
                 except ConnectionRefusedError:
                     assert process.poll() is None, process.stderr and process.stderr.read()
                     time.sleep(0.02)
-            return Served(tmp_path, port, tls_port)
+            served = Served(tmp_path, port, tls_port)
+            served.process = process
+            return served
 
         yield start
 
@@ -335,6 +347,18 @@ def test_a_key_changes_nothing_in_a_location_with_limits(serve: Callable[..., Se
     assert keys == [200] * 5 + [429]
 
 
+def test_a_reload_may_change_what_is_counted(serve: Callable[..., Served]) -> None:
+    """nginx keeps the old configuration if a zone of the same name counts by something else."""
+    served = serve(limits=ONCE)
+    for header in ("Authorization", "X-Api-Key"):
+        limits = {**ONCE, "key_header": header}
+        new = f'location = /new-{header} {{ return 200 "new"; }}'
+        serve(over=served, limits=limits, extra=new)
+        while served.ask(f"/new-{header}").body != b"new":
+            assert "[emerg]" not in (served.directory / "log/error.log").read_text()
+            time.sleep(0.02)
+
+
 def test_some_clients_have_no_limits(serve: Callable[..., Served]) -> None:
     served = serve({"nginx_unlimited_clients": [f"{NEIGHBOUR}/32"]}, limits=ONCE)
     assert served.statuses(20, client=NEIGHBOUR) == [200] * 20
@@ -439,6 +463,18 @@ def test_the_proxy_protocol_says_who_the_client_is(
     forged = {"X-Forwarded-Proto": "https"}
     plain = served.ask(to=outside, client=PROXY, first=proxied("192.0.2.7"), headers=forged)
     assert plain.status == 301
+
+
+def test_the_proxy_protocol_is_switched_on_by_a_reload(serve: Callable[..., Served]) -> None:
+    """A fleet goes behind its balancers while it serves."""
+    served = serve()
+    assert served.ask(to="127.0.0.9").status == 200
+    serve({"nginx_trusted_proxies": [PROXY], "nginx_proxy_protocol": True}, over=served)
+    how = {"client": PROXY, "to": "127.0.0.9", "first": proxied("192.0.2.7")}
+    while served.ask(**how).status == 400:  # by the workers of before
+        time.sleep(0.02)
+    assert served.ask(**how).json()["x-forwarded-for"] == "192.0.2.7"
+    assert served.ask().json()["x-forwarded-for"] == CLIENT
 
 
 def test_the_proxy_protocol_can_have_ports_of_its_own(serve: Callable[..., Served]) -> None:
