@@ -470,7 +470,7 @@ def test_the_proxy_protocol_is_switched_on_by_a_reload(serve: Callable[..., Serv
     served = serve()
     assert served.ask(to="127.0.0.9").status == 200
     serve({"nginx_trusted_proxies": [PROXY], "nginx_proxy_protocol": True}, over=served)
-    how = {"client": PROXY, "to": "127.0.0.9", "first": proxied("192.0.2.7")}
+    how: dict[str, Any] = {"client": PROXY, "to": "127.0.0.9", "first": proxied("192.0.2.7")}
     while served.ask(**how).status == 400:  # by the workers of before
         time.sleep(0.02)
     assert served.ask(**how).json()["x-forwarded-for"] == "192.0.2.7"

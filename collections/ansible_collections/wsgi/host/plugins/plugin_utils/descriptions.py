@@ -214,7 +214,8 @@ def site(description: Mapping[str, Any], links_directory: str) -> dict[str, Any]
 
 def _with_health(locations: list[Any], path: str) -> list[Any]:
     """The locations with that of the health path, which the host itself asks for through nginx."""
-    found, others = [], []
+    found: list[Any] = []
+    others: list[Any] = []
     for item in locations:
         own = isinstance(item, Mapping) and item.get("exact") and item.get("path") == path
         (found if own else others).append(item)
