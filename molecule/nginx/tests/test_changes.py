@@ -219,12 +219,28 @@ def asking(web: Web, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def slow_request(web: Web, name: str) -> Iterator[None]:
-    """A request whose body is not complete before the block ends. It must get its answer then."""
+    """A request whose body drips until the block ends. It must get its answer then."""
+    over = threading.Event()
+    size = 10_000
     with web.handshake(name) as slow:
-        head = f"POST / HTTP/1.1\r\nHost: {name}\r\nContent-Length: 2\r\n\r\n"
-        slow.sendall(f"{head}1".encode())
-        yield
-        slow.sendall(b"2")
+        head = f"POST / HTTP/1.1\r\nHost: {name}\r\nContent-Length: {size}\r\n\r\n"
+        slow.sendall(head.encode())
+        sent = 0
+
+        def drip() -> None:
+            nonlocal sent
+            while not over.wait(0.2):
+                slow.sendall(b"x")
+                sent += 1
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+        slow.sendall(b"x" * (size - sent))
         assert slow.recv(12) == b"HTTP/1.1 200"
 
 

@@ -445,7 +445,7 @@ def test_http3_is_spoken_where_it_is_wanted(
     web: Web, name: str, as_root: Callable[[str], str]
 ) -> None:
     """Of a version that does not exist, it says which ones do: nothing but QUIC answers so."""
-    wanted = "quic" in as_root("nginx -T 2>/dev/null")
+    wanted = " quic" in as_root("nginx -T 2>/dev/null")
     offered = web.ask(name).header("Alt-Svc")
     assert bool(offered) is wanted
     if not wanted:
