@@ -88,6 +88,9 @@ def test_maintenance_keeps_clients_out_and_nothing_else(
     """A deploy's handover and its check, a status and another run go on; none of them ends it."""
     quote = "/api/v1/quote?plaza=harbour-bridge&class=car"
     name = host.ansible.get_variables()["inventory_hostname"]
+    unsaid = control.run_playbook(PLAYBOOKS / "maintenance.yml", limit=name)
+    assert unsaid.returncode != 0
+    assert "application_maintenance is empty" in unsaid.output
     as_root("toll-app maintenance on --reason 'new disk'")
     try:
         assert site.get(quote).status == 503

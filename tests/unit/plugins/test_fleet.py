@@ -296,6 +296,15 @@ class TestStatus:
         assert "NO ANSWER  web2: No route to host" in text.splitlines()
         assert json.loads(fleet.as_json("", {"web1": well(A)}, {"web2": "x"}))["ok"] is False
 
+    def test_maintenance_is_said_and_is_no_fault(self):
+        told = {"since": "2026-11-25T02:00:00Z", "by": "ben", "reason": "new disk"}
+        hosts = {"web1": well(A, maintenance=told), "web2": well(A, maintenance=None)}
+        (line,) = (x for x in fleet.report("", hosts, {}).splitlines() if "MAINTENANCE" in x)
+        since = "since 2026-11-25T02:00:00Z by ben, for 'new disk'."
+        assert line == f"MAINTENANCE  web1: clients get 503 {since}"
+        assert fleet.down(hosts) == {}
+        assert json.loads(fleet.as_json("", hosts, {}))["ok"] is True
+
     def test_lock_says_who_since_when_and_what_for(self):
         lock = {"owner": "ben@desk", "since": "2026-11-25T02:00:00Z", "reason": "v2"}
         text = fleet.report("", {"web1": well(A, lock=lock)}, {})
