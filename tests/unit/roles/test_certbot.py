@@ -404,6 +404,19 @@ def test_renewal_is_certbots_decision(family: str) -> None:
         assert not re.search(r"days|\b(30|60)\b", unit_text(unit, family))
 
 
+def test_renewals_are_as_far_apart_as_the_calendar_says() -> None:
+    """With another delay each time a day could pass, of the two that are left of six."""
+    assert "\nFixedRandomDelay=true\n" in unit_text("certbot.timer", "Debian")
+
+
+def test_a_renewal_waits_for_a_rehearsal_and_not_the_other_way_round() -> None:
+    """certbot has one lock, and a renewal that meets it fails until the next run of the timer."""
+    waits = "\nAfter=certificates-rehearsal.service\n"
+    assert waits in unit_text("certbot.service", "Debian")
+    rehearsal_unit = unit_text("certificates-rehearsal.service", "Debian")
+    assert not re.search(r"^After=.*(certbot|certificates)", rehearsal_unit, re.MULTILINE)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_distributions_timers_are_known(family: str) -> None:
     """Exactly one renewer: a timer of ours, and every other name switched off."""
