@@ -64,6 +64,14 @@ def job(kind: str, variable: str, **told: Any) -> list[tuple[str, str]]:
     return rendered("gunicorn_systemd", f"{kind}.service.j2", **variables, **{kind: unit})
 
 
+def certbot() -> list[tuple[str, str]]:
+    """The renewal and its rehearsal."""
+    return [
+        (unit["name"], render("certbot", "certbot.service.j2", "Debian", unit=unit))
+        for unit in evaluate("certbot", "__certbot_services", "Debian")
+    ]
+
+
 def monitoring() -> list[tuple[str, str]]:
     """What is added to the distribution's units, which run as a user of theirs."""
     services = evaluate("monitoring", "__monitoring_all_services", "Debian", **MONITORING)
@@ -88,7 +96,10 @@ def backups() -> list[tuple[str, str]]:
 
 # By template; what is added to a unit of the distribution is measured by itself.
 UNITS: dict[str, Callable[[], list[tuple[str, str]]]] = {
-    "certbot/certbot.service.j2": lambda: rendered("certbot", "certbot.service.j2"),
+    "certbot/certbot.service.j2": certbot,
+    "certbot/certificates-watch.service.j2": lambda: rendered(
+        "certbot", "certificates-watch.service.j2"
+    ),
     "gunicorn_systemd/boot.service.j2": lambda: rendered(
         "gunicorn_systemd", "boot.service.j2", **APPLICATION
     ),
