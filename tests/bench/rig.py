@@ -167,8 +167,6 @@ class Rig:
             },
             "toll_app_demo": True,
             "certbot_obtain": False,
-            # All of the load comes from one address, which no visitor's does.
-            "nginx_unlimited_clients": ["0.0.0.0/0"],
         }
         write_inventory(path, {self.name: variables})
         return path

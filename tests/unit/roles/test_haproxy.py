@@ -148,7 +148,9 @@ def test_systemd_accepts_the_drop_in(family: str, tmp_path: Path) -> None:
 def workers(folder: Path, verb: str, master: int) -> subprocess.CompletedProcess[str]:
     """What the unit's script does for a master, on this machine."""
     script = folder / "haproxy-workers"
-    text = render("haproxy", "libexec/haproxy-workers.j2", "Debian", __haproxy_start_timeout_seconds=1)
+    text = render(
+        "haproxy", "libexec/haproxy-workers.j2", "Debian", __haproxy_start_timeout_seconds=1
+    )
     script.write_text(text.replace("/usr/sbin/haproxy -c -q -f", "true"))
     return subprocess.run(
         ["sh", script, verb, str(master)], check=False, capture_output=True, text=True
@@ -177,9 +179,18 @@ def test_a_worker_from_before_is_no_reload(tmp_path: Path) -> None:
 
 def test_a_site_is_known_by_its_names_in_lower_case(tmp_path: Path) -> None:
     """Names are compared as they are written, and clients' are lowered before."""
-    text_of(tmp_path, haproxy_sites=[SHOP, BLOG, {**BLOG, "name": "x", "domains": ["*.z.shop.example.org", "x.example.org"]}])
+    text_of(
+        tmp_path,
+        haproxy_sites=[
+            SHOP,
+            BLOG,
+            {**BLOG, "name": "x", "domains": ["*.z.shop.example.org", "x.example.org"]},
+        ],
+    )
     lines = {
-        name: [line for line in (tmp_path / name).read_text().splitlines() if line[:1] not in ("#", "")]
+        name: [
+            line for line in (tmp_path / name).read_text().splitlines() if line[:1] not in ("#", "")
+        ]
         for name in ("names.map", "wildcards.map")
     }
     assert lines["names.map"] == [
@@ -201,7 +212,9 @@ def test_a_host_without_ipv6_gets_no_listener_for_it(tmp_path: Path) -> None:
 )
 def test_connections_follow_from_the_memory(memory_mib: int, expected: int) -> None:
     host = {"memory_mib": memory_mib}
-    assert evaluate("haproxy", "__haproxy_max_connections | int", "Debian", wsgi_host=host) == expected
+    assert (
+        evaluate("haproxy", "__haproxy_max_connections | int", "Debian", wsgi_host=host) == expected
+    )
     given = {"haproxy_max_connections": 77, "wsgi_host": host}
     assert evaluate("haproxy", "__haproxy_max_connections | int", "Debian", **given) == 77
 
@@ -231,7 +244,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "metrics-at-a-socket": (
         {"haproxy_metrics_address": "unix:/run/x.sock"},
-        "haproxy_metrics_address (\"unix:/run/x.sock\") is not an address that Prometheus could ask",
+        'haproxy_metrics_address ("unix:/run/x.sock") is not an address that Prometheus could ask',
     ),
     "no-servers": (
         {"haproxy_sites": [{**SHOP, "servers": []}]},

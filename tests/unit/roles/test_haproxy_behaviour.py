@@ -59,9 +59,7 @@ def haproxy_program() -> Program:
 
 
 @pytest.fixture(scope="module")
-def running(
-    tmp_path_factory: pytest.TempPathFactory, haproxy_program: Program
-) -> Iterator[Fleet]:
+def running(tmp_path_factory: pytest.TempPathFactory, haproxy_program: Program) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("balancer")
     https, http, metrics, server_https, server_http = free_ports(5)
     ca_file, tls = certified(folder, SHOP, BLOG, "any.example.org")
