@@ -98,7 +98,9 @@ def sentence(application: Application, found: dict[str, Any] | None) -> str:
     """How it is."""
     if found is None:
         return f"{application.name} is not in maintenance."
+    end = (
+        "a run of site.yml" if found["described"] else f"`sudo {application.name} maintenance off`"
+    )
     return (
-        f"Maintenance of {application.name} is {words(found)}. Its clients get 503; "
-        f"`sudo {application.name} maintenance off` ends it."
+        f"Maintenance of {application.name} is {words(found)}. Its clients get 503; {end} ends it."
     )

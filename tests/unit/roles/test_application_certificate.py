@@ -107,6 +107,24 @@ def test_a_certificate_that_is_brought_along_is_served_and_not_obtained() -> Non
     assert found["applications"]["shop"]["certificate"] == own["certificate"]
 
 
+@pytest.mark.parametrize(
+    ("health", "paths"),
+    [
+        ({}, []),
+        ({"path": "/readyz", "live_path": "/healthz"}, ["/healthz", "/readyz"]),
+        ({"path": "/health/?full=1"}, ["/health/"]),
+        ({"path": "/a%20b"}, []),
+    ],
+)
+def test_health_checks_get_through_in_maintenance(health: dict[str, str], paths: list[str]) -> None:
+    """But for the front page, and for what nginx could not be told."""
+    told = trusted(
+        {"applications": {"blog": {"source": "app", "domains": [APP], "health": health}}}
+    )
+    (site,) = evaluate("application", "__application_descriptions", "Debian", **told)["sites"]
+    assert site["maintenance_open"] == paths
+
+
 @pytest.mark.parametrize("file", ["main.yml", "certificate.yml"])
 def test_each_way_to_a_certificate_asks_for_the_same(file: str) -> None:
     """playbooks/certificate.yml obtains what site.yml will look for, where nginx listens."""

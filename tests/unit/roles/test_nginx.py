@@ -173,7 +173,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
                 **SITE,
                 "maintenance": True,
                 "maintenance_allow": ["192.0.2.0/24", "2001:db8::/32"],
-                "maintenance_open": ["/healthz"],
+                "maintenance_open": ["/healthz", "/health/"],
             },
         ],
         "nginx_maintenance_retry_after_seconds": 60,
@@ -803,9 +803,9 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         {"nginx_sites": [{**PLAIN, "maintenance_allow": ["office"]}]},
         'nginx_sites[0].maintenance_allow[0] is "office", which is neither an IP address nor',
     ),
-    "open-path-with-slash": (
-        {"nginx_sites": [{**PLAIN, "maintenance_open": ["/health/"]}]},
-        "nginx_sites has a path in maintenance_open that is neither / nor a path without a slash",
+    "open-path-with-a-query": (
+        {"nginx_sites": [{**PLAIN, "maintenance_open": ["/health?full=1"]}]},
+        "nginx_sites has something in maintenance_open that is no plain path: write it without",
     ),
     "cache-location-with-slash": (
         {"nginx_sites": [{**PLAIN, "cache": {"locations": ["/news/"]}}]},

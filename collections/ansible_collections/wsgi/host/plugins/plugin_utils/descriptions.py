@@ -11,6 +11,9 @@ from urllib.parse import unquote, urlsplit
 
 from . import families
 
+# A path that nginx's configuration can name as it stands, the front page left out.
+OPEN_PATH = re.compile(r"/[A-Za-z0-9._~/+@:,=-]+")
+
 
 def entries(variables: Mapping[str, Any]) -> Mapping[str, Any]:
     """The applications that the inventory has for a host; empty where it has no dictionary."""
@@ -197,7 +200,8 @@ def site(description: Mapping[str, Any], links_directory: str) -> dict[str, Any]
     if isinstance(told.get("cache"), Mapping):
         # The handover moves it: no release answers with what another one has said.
         told["cache"] = {"key_path": f"/opt/{name}/cache-key", **told["cache"]}
-    health = (description["health"][key] for key in ("path", "live_path"))
+    asked = (str(description["health"][key]) for key in ("path", "live_path"))
+    health = (path.partition("?")[0] for path in asked)
     return {
         "name": name,
         "domains": description["domains"],
@@ -206,7 +210,7 @@ def site(description: Mapping[str, Any], links_directory: str) -> dict[str, Any]
         "upstream": f"unix:/run/gunicorn/{name}.sock",
         "static": static,
         # Whoever asks there looks after hosts, unless it is the front page.
-        "maintenance_open": sorted({path for path in health if path not in ("", "/")}),
+        "maintenance_open": sorted({path for path in health if OPEN_PATH.fullmatch(path)}),
         "locations": locations,
         **told,
     }
