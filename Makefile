@@ -45,6 +45,7 @@ proof: bootstrap ## What is long: measurements and every fault, written to docs/
 	@$(python) tests/proof/system_upgrade.py
 	@$(python) tests/proof/app_performance.py $(if $(ROUNDS),--rounds $(ROUNDS)) --write
 	@$(python) tests/proof/reading.py $(if $(ROUNDS),--rounds $(ROUNDS)) --write
+	@$(python) tests/proof/cached_reads.py $(if $(ROUNDS),--rounds $(ROUNDS)) --write
 	@cd app && TOLL_SCHEMATHESIS_EXAMPLES=300 ../$(python) -m pytest tests/api/test_api_schemathesis.py
 
 bench: bootstrap ## The old way, a tutorial's and this project measured: docs/comparison.md; ROUNDS=3

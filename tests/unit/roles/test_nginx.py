@@ -662,6 +662,19 @@ def test_systemd_accepts_the_drop_in(family: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_cache_lies_where_nginx_may_make_it() -> None:
+    """nginx makes the last directory of the path, when it only tests a configuration too.
+
+    The one above has to be there by then and to be writable in the sandbox: the package's own.
+    """
+    files = configuration("Debian", **VARIANTS["cached"])
+    (path,) = re.findall(r"proxy_cache_path (\S+)", "".join(files.values()))
+    drop_in = files["/etc/systemd/system/nginx.service.d/10-role.conf"]
+    (writable,) = re.findall(r"(?m)^ReadWritePaths=(.*)$", drop_in)
+    assert str(Path(path).parent) == "/var/lib/nginx"
+    assert "/var/lib/nginx" in writable.split()
+
+
 def test_the_distributions_rule_rotates_what_is_logged() -> None:
     """A log that nobody rotates fills the disk; both families rotate /var/log/nginx/*.log."""
     everything = "".join(configuration("Debian", nginx_sites=[SITE]).values())
