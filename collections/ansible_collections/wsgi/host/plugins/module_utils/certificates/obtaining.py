@@ -91,10 +91,11 @@ def obtain(run: Run, wanted: Wanted) -> None:
             else ""
         )
         raise CertificateError(f"{error}{note}{hint(run, str(error))}") from error
-    reason = wanted.reason
+    reason, last = wanted.reason, wanted.certificate
     look(run, wanted)
-    if wanted.certificate and written_after_its_end(wanted):
-        raise CertificateError(ended(run, wanted.certificate))
+    new = wanted.certificate
+    if new and new.not_after <= run.now and (last is None or new.serial != last.serial):
+        raise CertificateError(ended(run, new))
     if wanted.reason:
         raise CertificateError(
             f"certbot reported success, but {wanted.reason}; `certbot certificates` shows what "
