@@ -318,6 +318,10 @@ EXAMPLES: dict[str, tuple[dict[str, Any], str]] = {
         shop(backup={"command": ["/usr/bin/rsync", "{filename}"]}),
         "applications.shop.backup.command has {filename}, which stands for nothing: use {file}",
     ),
+    "certificates that the host itself has not": (
+        shop(site={"client_certificates": {"authority": "/etc/ssl/clients.pem"}}),
+        "applications.shop.site has client_certificates that are required, and this host, which",
+    ),
     "a setting with a bad name": (
         shop(environment={"MY-NAME": 1}),
         "applications.shop.environment has MY-NAME, which cannot be the name of an",
