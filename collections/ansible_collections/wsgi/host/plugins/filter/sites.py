@@ -56,7 +56,7 @@ OF_THE_SERVER = (
 )
 SERVER = {"weight": 1, "down": False, "backup": False}
 REDIRECT = {"status": 302, "keep_path": False}
-# Where it is, and in which order nginx looks: an exact path, then the longest beginning.
+# What a location leaves out.
 PLACE: dict[str, Any] = {
     "exact": False,
     "directory": "",
@@ -166,7 +166,7 @@ def _place(
 
 
 def _said(members: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is null, which is left out like this."""
+    """The members that are not null, which is a way to leave one out."""
     return {name: value for name, value in members.items() if value is not None}
 
 
