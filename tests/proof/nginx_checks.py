@@ -46,6 +46,7 @@ REASONS = {
     "BREACH": "text is compressed; nginx_gzip: false for pages that repeat input beside a secret",
     "DNS_CAArecord": "a matter of the domain, not of the host",
     "OCSP_stapling": "Let's Encrypt ended OCSP in 2025: its certificates name no responder",
+    "certificate_path_validation": "the authority was made for this test",
     "cert_chain_of_trust": "the authority was made for this test",
     "cert_revocation": "the authority was made for this test and publishes no list",
 }
