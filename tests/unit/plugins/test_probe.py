@@ -237,6 +237,16 @@ def shipped(*paths: str) -> dict[str, str]:
     return found
 
 
+def test_a_configuration_of_haproxy_that_somebody_wrote_is_found(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    main = written(tmp_path, "/etc/haproxy/haproxy.cfg", "the package's\n")
+    known = shipped(main)
+    assert probe.edited_files(known, [], set(), root) == []
+    Path(main).write_text("edited\n")
+    assert probe.edited_files(known, [], set(), root) == [main]
+    assert probe.edited_files(known, ["haproxy"], set(), root) == []
+
+
 def test_a_configuration_of_nginx_that_somebody_wrote_is_found(tmp_path: Path) -> None:
     """It would be switched off; what the package brought is nobody's."""
     root = str(tmp_path)

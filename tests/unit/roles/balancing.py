@@ -1,7 +1,7 @@
 """A real HAProxy on the loopback with the role's configuration, hosts behind it, and clients.
 
-A host is a thread: the PROXY protocol, TLS, and as much of HTTP as the tests need. It has an address
-of its own among 127.0.0.0/8, since all hosts of a site have the same ports.
+A host is a thread: the PROXY protocol, TLS, and as much of HTTP as the tests need. It has an
+address of its own among 127.0.0.0/8, since all hosts of a site have the same ports.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def find_program() -> Program:
 def lay_out(
     folder: Path, changes: Mapping[str, str], family: str = "Debian", **variables: Any
 ) -> Path:
-    """Write the role's configuration into a folder, with these texts replaced, and name its file."""
+    """Write the role's configuration with these texts replaced, and name its main file."""
     for template in sorted(TEMPLATES.glob("haproxy/*.j2")):
         text = render("haproxy", f"haproxy/{template.name}", family, **variables)
         for old, new in changes.items():
@@ -291,7 +291,7 @@ def exactly(connection: socket.socket, length: int) -> bytes:
 
 
 def said_by_proxy(connection: socket.socket) -> str:
-    """The client's address by the PROXY protocol, version 2; empty where the proxy speaks for itself.
+    """The client's address by the PROXY protocol, version 2; empty where the proxy asks itself.
 
     https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt, section 2.2
     """

@@ -227,6 +227,15 @@ def test_connections_of_a_host_that_is_down_are_not_cut(tmp_path: Path) -> None:
     assert "retry-on" not in text
 
 
+def test_a_host_that_vanishes_is_given_up_while_data_are_under_way(tmp_path: Path) -> None:
+    """Tried with HAProxy 2.6 and 3.0: `default-server tcp-ut` is read, and has no effect."""
+    text = text_of(tmp_path, **VARIANTS["many-sites"])
+    servers = re.findall(r"(?m)^ +server .*$", text)
+    assert len(servers) == 4 * (len(SHOP["servers"]) + len(BLOG["servers"]))
+    assert all(" tcp-ut 10s send-proxy-v2" in line for line in servers)
+    assert not re.search(r"default-server.* tcp-ut", text)
+
+
 # What preflight finds, by guard: variables, and a part of the message.
 WEB1 = {"name": "web1", "address": "192.0.2.11"}
 GUARDS: dict[str, tuple[dict[str, Any], str]] = {
@@ -280,7 +289,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "address-that-is-a-name": (
         {"haproxy_sites": [{**SHOP, "servers": [{**WEB1, "address": "web1.example.org"}]}]},
-        'haproxy_sites[0].servers[0].address is "web1.example.org", which is not an IP address: write',
+        'haproxy_sites[0].servers[0].address is "web1.example.org", which is not an IP address:',
     ),
     "odd-health-path": (
         {"haproxy_sites": [{**SHOP, "health_path": "/ready#z"}]},
