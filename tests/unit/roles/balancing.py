@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import json
 import os
 import shutil
@@ -82,23 +83,31 @@ def find_program() -> Program:
     if found:
         return Program(Path(found))
     cache = ROLES.parent / ".cache" / "haproxy"
-    program = cache / "usr/sbin/haproxy"
-    if not program.exists():
-        packages = cache / "packages"
-        packages.mkdir(parents=True, exist_ok=True)
-        simulated = subprocess.run(
-            ["apt-get", "--simulate", "--no-install-recommends", "install", "haproxy"],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        needed = [line.split()[1] for line in simulated.stdout.splitlines() if line[:4] == "Inst"]
-        subprocess.run(
-            ["apt-get", "-qq", "download", *needed], cwd=packages, check=True, capture_output=True
-        )
-        for package in packages.glob("*.deb"):
-            subprocess.run(["dpkg", "-x", package, cache], check=True, capture_output=True)
-    return Program(program, next(cache.glob("usr/lib/*/liblua*.so.*")).parent)
+    packages, whole = cache / "packages", cache / "whole"
+    packages.mkdir(parents=True, exist_ok=True)
+    # Tests run side by side.
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not whole.exists():
+            unpack(packages, cache)
+            whole.touch()
+    return Program(cache / "usr/sbin/haproxy", next(cache.glob("usr/lib/*-linux-*"), None))
+
+
+def unpack(packages: Path, into: Path) -> None:
+    """Download HAProxy and what it needs that this machine lacks, and unpack all of it."""
+    simulated = subprocess.run(
+        ["apt-get", "--simulate", "--no-install-recommends", "install", "haproxy"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    needed = [line.split()[1] for line in simulated.stdout.splitlines() if line[:4] == "Inst"]
+    subprocess.run(
+        ["apt-get", "-qq", "download", *needed], cwd=packages, check=True, capture_output=True
+    )
+    for package in packages.glob("*.deb"):
+        subprocess.run(["dpkg", "-x", package, into], check=True, capture_output=True)
 
 
 def lay_out(
