@@ -24,6 +24,7 @@ WHOLE: dict[str, Any] = {
     "name": "shop",
     "domains": ["shop.example.com", "www.shop.example.com"],
     "site": {},
+    "health": {"path": "/readyz", "live_path": ""},
     "static": "",
     "secrets": {},
     "network": "auto",
@@ -137,6 +138,7 @@ def test_the_site_has_the_members_of_the_description() -> None:
         # A directory below `current` is of the live release.
         "static": [{"directory": "/opt/shop/current/app/public"}],
         "locations": [],
+        "maintenance_open": ["/readyz"],
         "max_body_size": "50m",
     }
 
@@ -151,11 +153,11 @@ def test_a_location_can_have_a_directory_of_the_release() -> None:
 def test_the_host_still_asks_a_site_that_is_not_for_everybody(rule: dict[str, Any]) -> None:
     """A deploy is judged through nginx, and would fail with 401 or 403."""
     health = {"path": "/readyz", "exact": True, "open_to_host": True}
-    told = whole(health={"path": "/readyz"}, site={**rule, "locations": [{"path": "/readyz"}]})
+    told = whole(site={**rule, "locations": [{"path": "/readyz"}]})
     assert site(told, "/x")["locations"] == [{"path": "/readyz"}, health]
     # Who describes the path has the last word.
     own = {"path": "/readyz", "exact": True, "allow": []}
-    told = whole(health={"path": "/readyz"}, site={**rule, "locations": [own]})
+    told = whole(site={**rule, "locations": [own]})
     assert site(told, "/x")["locations"] == [{**own, "open_to_host": True}]
 
 

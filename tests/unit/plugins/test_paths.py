@@ -107,30 +107,29 @@ def snapshot(folder: Path) -> list[tuple[str, int, int, bytes]]:
     )
 
 
+# Of wsgi.host.config_tree.
+OPTIONS: dict[str, Any] = {
+    "name": "tree",
+    **{"directories": [], "inputs": {}, "stage": [], "checks": [], "units": []},
+    **{"settle": False, "revertible": False},
+}
+
+
 def tree(path: Path, **more: Any) -> None:
     wanted = [Wanted(str(path), 0o644, "0", "0", False, content=b"new\n")]
-    module = Module(
-        name="tree", directories=[], inputs={}, stage=[], checks=[], settle=False, **more
-    )
+    module = Module(**{**OPTIONS, **more})
     config_tree.put_in_place(module, wanted)
 
 
 def directory(path: Path) -> None:
-    module = Module(
-        name="tree",
-        directories=[{"path": str(path), "mode": "0777"}],
-        inputs={},
-        stage=[],
-        checks=[],
-        settle=False,
-    )
+    module = Module(**{**OPTIONS, "directories": [{"path": str(path), "mode": "0777"}]})
     config_tree.put_in_place(module, [])
 
 
 def removed(path: Path) -> None:
     record = trees.Record(files={str(path): digest(b"root\n")})
     trees.write(records.record_of("tree"), record)
-    config_tree.remove(Module(name="tree"))
+    config_tree.remove(Module(**OPTIONS))
 
 
 def through_main(module: Any, monkeypatch: pytest.MonkeyPatch, **params: Any) -> None:

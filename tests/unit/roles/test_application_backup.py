@@ -86,4 +86,5 @@ def test_the_command_reads_what_the_description_says(told: dict[str, Any], tmp_p
         "domain": "app.example.com",
         "port": 443,
         "certificate": "/etc/ssl/sites/app.example.com/fullchain.pem",
+        "maintenance": False,
     }

@@ -115,6 +115,12 @@ UNITS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     "monitoring/metrics.service.j2": lambda: rendered(
         "monitoring", "metrics.service.j2", **MONITORING, application={"name": "shop"}
     ),
+    "haproxy/systemd/haproxy.service.d/10-role.conf.j2": lambda: rendered(
+        "haproxy", "systemd/haproxy.service.d/10-role.conf.j2"
+    ),
+    "nginx/systemd/logrotate.service.d/10-nginx.conf.j2": lambda: rendered(
+        "nginx", "systemd/logrotate.service.d/10-nginx.conf.j2"
+    ),
     "nginx/systemd/nginx.service.d/10-role.conf.j2": lambda: rendered(
         "nginx", "systemd/nginx.service.d/10-role.conf.j2"
     ),
