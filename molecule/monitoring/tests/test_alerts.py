@@ -117,7 +117,7 @@ FAULTS = {
     ),
     # Settings that certbot cannot read.
     "RenewalWouldFail": (
-        "touch /etc/letsencrypt/renewal/broken.conf"
+        "mkdir -p /etc/letsencrypt/renewal && touch /etc/letsencrypt/renewal/broken.conf"
         " && ! systemctl start certificates-rehearsal.service",
         "rm /etc/letsencrypt/renewal/broken.conf && systemctl start certificates-rehearsal.service",
     ),

@@ -31,7 +31,7 @@ const NUMBERS = [
   ["Available, 1 d", "app:availability:ratio1d", percent, () => false],
   ["Available, 30 d", "app:availability:ratio30d", percent, () => false],
   ["Budget burnt, 1 h", "max(app:failures:ratio_rate1h) / BUDGET", (v) => plain(v) + " ×", (v) => v > 1],
-  ["Certificate", "min(probe_ssl_earliest_cert_expiry - time()) / 86400", (v) => plain(v) + " d", (v, limit) => v < limit("CertificateExpiresSoon")],
+  ["Certificate", "min(probe_ssl_earliest_cert_expiry - time()) / 86400", (v) => plain(v) + " d", (v, limit, fires) => fires("CertificateExpiresSoon")],
   ["Last good backup", "max(time() - app_backup_last_success_timestamp_seconds) / 3600", (v) => (v < 100 ? plain(v) + " h" : plain(v / 24) + " d") + " ago", (v, limit) => v > limit("BackupTooOld") / 3600],
   ["Fullest disk", "1 - min(node_filesystem_avail_bytes{fstype!~\"ramfs|tmpfs|squashfs|overlay\"} / node_filesystem_size_bytes)", percent, (v, limit) => 100 * (1 - v) < limit("DiskFull")],
 ];
@@ -131,12 +131,14 @@ async function numbers() {
   // What is too much is what the alerts say.
   const rules = (await ask("rules", { type: "alert" })).groups.flatMap((group) => group.rules);
   const limit = (name) => +rules.find((rule) => rule.name === name).query.match(/[<>] ([\d.e-]+)/)[1];
+  // Where that is no plain number, whether one does.
+  const fires = (name) => rules.find((rule) => rule.name === name).state !== "inactive";
   const budget = limit("ErrorBudgetBurnsFast") / 14.4;
   return Promise.all(NUMBERS.map(async ([name, query, unit, bad]) => {
     const { result } = await ask("query", { query: query.replace("BUDGET", budget) });
     const value = result.length ? +result[0].value[1] : NaN;
     const known = Number.isFinite(value);
-    return element("div", {}, element("span", {}, name), element("b", { class: known && bad(value, limit) ? "bad" : "" }, known ? unit(value) : "—"));
+    return element("div", {}, element("span", {}, name), element("b", { class: known && bad(value, limit, fires) ? "bad" : "" }, known ? unit(value) : "—"));
   }));
 }
 
