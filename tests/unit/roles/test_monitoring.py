@@ -183,6 +183,19 @@ def test_alerts_over_invented_time(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("variant", [ON, WATCHES])
+def test_the_dashboard_finds_its_limits_in_the_alerts(variant: dict[str, Any]) -> None:
+    """A name or a number that is not there leaves the whole page without figures."""
+    page = (ROLES / "monitoring/templates/monitoring/dashboard/dashboard.js").read_text()
+    # Of several with one name the page takes the first.
+    told = {alert["alert"]: alert["expr"] for alert in reversed(alerts(**variant))}
+    limits = set(re.findall(r'limit\("(\w+)"\)', page))
+    assert limits
+    for name in limits:
+        assert re.search(r"[<>] [\d.e-]+", told[name]), name
+    assert set(re.findall(r'fires\("(\w+)"\)', page)) <= told.keys()
+
+
 def test_each_alert_has_a_test_and_a_section_in_the_guide() -> None:
     """A call at night whose meaning stands nowhere is noise."""
     names = {alert["alert"] for variant in (ON, WATCHES) for alert in alerts(**variant)}
