@@ -363,7 +363,14 @@ class Client:
             context = ssl.create_default_context()
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-            self.connection = context.wrap_socket(self.connection, server_hostname=name or None)
+            with contextlib.ExitStack() as refused:
+                refused.callback(self.connection.close)
+                self.connection = context.wrap_socket(
+                    self.connection, server_hostname=name or None, do_handshake_on_connect=False
+                )
+                refused.callback(self.connection.close)
+                self.connection.do_handshake()
+                refused.pop_all()
 
     def __enter__(self) -> Client:
         return self
