@@ -15,7 +15,8 @@ PATH = "/not-a-secret-5f1c"
 TEXTFILES = "/var/lib/application-metrics"
 SITE = "/etc/ssl/sites/watched.toll.test"
 WATCHED = "/etc/certificates/watch.json"
-UNWATCH = f"cp /root/watch.json {WATCHED} && systemctl start certificates-watch.service"
+# Another fault of a certificate may still be there: the last to be mended asks for success.
+UNWATCH = f"cp /root/watch.json {WATCHED}; systemctl start certificates-watch.service || true"
 COPIES = "/etc/toll-app/backup.json"
 BROKEN = "/opt/toll-app/releases/0badbadbad00"
 # Seconds between two messages about alerts of one name (group_interval).
@@ -100,7 +101,8 @@ FAULTS = {
         f" && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 5"
         f" -subj /CN=watched.toll.test -out {SITE}/fullchain.pem -keyout {SITE}/privkey.pem"
         " && systemctl reload nginx",
-        f"cp /root/fullchain.pem /root/privkey.pem {SITE}/ && systemctl reload nginx",
+        f"cp /root/fullchain.pem /root/privkey.pem {SITE}/ && systemctl reload nginx"
+        " && systemctl start certificates-watch.service",
     ),
     # The clock cannot be turned, so the share of the lifetime is.
     "CertificateNotRenewed": (
