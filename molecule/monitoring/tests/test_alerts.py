@@ -15,6 +15,11 @@ PATH = "/not-a-secret-5f1c"
 TEXTFILES = "/var/lib/application-metrics"
 SITE = "/etc/ssl/sites/watched.toll.test"
 WATCHED = "/etc/certificates/watch.json"
+# What openssl needs to issue a certificate that is old already: soon is a share of its lifetime.
+AUTHORITY = (
+    r"[ca]\ndefault_ca=c\n[c]\ndatabase=index\nserial=serial\nnew_certs_dir=.\n"
+    r"default_md=sha256\npolicy=p\n[p]\ncommonName=supplied\n"
+)
 # Another fault of a certificate may still be there: the last to be mended asks for success.
 UNWATCH = f"cp /root/watch.json {WATCHED}; systemctl start certificates-watch.service || true"
 COPIES = "/etc/toll-app/backup.json"
@@ -97,9 +102,14 @@ FAULTS = {
         "systemctl start prometheus-nginx-exporter",
     ),
     "CertificateExpiresSoon": (
-        f"cp -L {SITE}/fullchain.pem {SITE}/privkey.pem /root/"
-        f" && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 5"
-        f" -subj /CN=watched.toll.test -out {SITE}/fullchain.pem -keyout {SITE}/privkey.pem"
+        f"cp -L {SITE}/fullchain.pem {SITE}/privkey.pem /root/ && mkdir -p /root/ca && cd /root/ca"
+        f" && printf '{AUTHORITY}' > ca.cnf && : > index && echo 01 > serial"
+        " && openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+        f" -subj /CN=watched.toll.test -keyout {SITE}/privkey.pem -out request"
+        f" && openssl ca -batch -selfsign -config ca.cnf -keyfile {SITE}/privkey.pem -in request"
+        f" -notext -out {SITE}/fullchain.pem"
+        " -startdate $(date -u -d '85 days ago' +%Y%m%d%H%M%SZ)"
+        " -enddate $(date -u -d '5 days' +%Y%m%d%H%M%SZ)"
         " && systemctl reload nginx",
         f"cp /root/fullchain.pem /root/privkey.pem {SITE}/ && systemctl reload nginx"
         " && systemctl start certificates-watch.service",
