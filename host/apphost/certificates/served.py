@@ -106,11 +106,13 @@ def of_time(seen: Seen, told: dict[str, Any], percent: float, now: float) -> Ite
         yield Fault("soon", f"it ends at {written(seen.ends)}, in {left:.1f} days")
 
 
-def handshake(address: str, name: str, context: ssl.SSLContext) -> tuple[bytes, dict[str, Any]]:
+def handshake(
+    address: str, name: str, context: ssl.SSLContext, patience: float = HANDSHAKE_SECONDS
+) -> tuple[bytes, dict[str, Any]]:
     """The certificate (DER) that is shown, and what it says. Raises OSError, ssl.SSLError."""
     host, _, port = address.rpartition(":")
     place = (host.strip("[]"), int(port))
-    with socket.create_connection(place, HANDSHAKE_SECONDS) as raw:
+    with socket.create_connection(place, patience) as raw:
         with context.wrap_socket(raw, server_hostname=name) as connection:
             leaf = connection.getpeercert(binary_form=True) or b""
             return leaf, connection.getpeercert() or {}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import socket
 import ssl
 import subprocess
 
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.certificates import served as look
 from ansible_collections.wsgi.host.plugins.module_utils.certificates import pairs
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.choosing import covered
 from ansible_collections.wsgi.host.plugins.module_utils.certificates.model import Certificate
@@ -17,15 +17,7 @@ HANDSHAKE_TIMEOUT_SECONDS = 5
 
 def shown(address: str, domain: str) -> bytes:
     """The certificate (DER) that the web server shows for the domain. Raises OSError for none."""
-    host, _, port = address.rpartition(":")
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    with (
-        socket.create_connection((host.strip("[]"), int(port)), HANDSHAKE_TIMEOUT_SECONDS) as raw,
-        context.wrap_socket(raw, server_hostname=domain) as connection,
-    ):
-        return connection.getpeercert(binary_form=True) or b""
+    return look.handshake(address, domain, look.blind(), HANDSHAKE_TIMEOUT_SECONDS)[0]
 
 
 def describe_served(address: str, domain: str, now: datetime.datetime) -> str:
