@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,9 @@ def runs(host: Mapping[str, Any], folder: Path) -> Callable[[], None]:
         "ssh_known_hosts_file": str(folder / "known_hosts"),
     }
     (folder / "inventory.py").write_text(f"hosts = [({host['address']!r}, {inventory!r})]\n")
-    argv = ["uv", "tool", "run", "--from", PYINFRA, "pyinfra", "--yes", "inventory.py", "deploy.py"]
+    # Beside Python, since `make proof` has no .venv on its PATH.
+    uv = str(Path(sys.executable).with_name("uv"))
+    argv = [uv, "tool", "run", "--from", PYINFRA, "pyinfra", "--yes", "inventory.py", "deploy.py"]
 
     def run() -> None:
         done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
