@@ -97,9 +97,10 @@ def check(
     task_vars = {
         **own(role),
         **of_roles(variables),
+        **task_of(role).get("vars", {}),
+        # As with -e, which comes before all else.
         **mine,
         **{key: value for key, value in hosts[HOST].items() if key not in mine},
-        **task_of(role).get("vars", {}),
         "role_path": trust_as_template(str(ROLES / role)),
         "playbook_dir": str(ROLES.parent),
         "ansible_facts": {},
@@ -111,7 +112,7 @@ def check(
     loader = Loader()
     told = arguments(role) | {
         name: Templar(loader=loader, variables=task_vars).template(arguments(role)[name])
-        for name in ("role", "formats")
+        for name in ("role", "formats", "computed")
         if name in arguments(role)
     }
     action = action_of(action_plugin.ActionModule, told, task_vars, loader)

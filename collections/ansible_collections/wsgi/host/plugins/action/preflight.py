@@ -56,6 +56,7 @@ class ActionModule(KeptModules):
             "rules",
             "each",
             "values",
+            "computed",
             "free_disk",
             "executable",
             "modules",
@@ -99,6 +100,8 @@ class ActionModule(KeptModules):
             # The role reads these after the preflight, and its defaults may refer to them.
             **self._family_variables(str(host["family_file"])),
             **task_vars,
+            # The task's own `vars` would give way to what somebody typed with -e.
+            **(self._task.args.get("computed") or {}),
             "ansible_facts": {**task_vars.get("ansible_facts", {}), FACT: host},
         }
         templar = self._templar.copy_with_new_env(available_variables=variables)

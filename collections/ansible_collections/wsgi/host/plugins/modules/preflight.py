@@ -62,6 +62,12 @@ options:
       Files of the role with the options of a dictionary's entries, as in an argument specification, by the dictionary's name.
     type: dict
     default: {}
+  computed:
+    description: >-
+      Values that take the place of the variables' own, by the variables' names, such as descriptions in full for those that
+      somebody wrote in short. They hold whatever the precedence of the variable, and so with C(-e) as well.
+    type: dict
+    default: {}
   short_names:
     description: >-
       Variables without the role's prefix that it takes from the command line, such as C(release). A name that is two
