@@ -65,6 +65,21 @@ def write_stamp(application: Application, seeds: dict[str, str]) -> None:
     files.write_json(application.state / "data.json", stamp, 0o600)
 
 
+def note_served(application: Application) -> None:
+    """Keep that the server's database is the one that serves, on a host that did not prepare it.
+
+    Of the hosts of a fleet one prepares it. The others would go on saying that their rows are in a
+    file of before, and each run would ask what is to become of that.
+    """
+    try:
+        on_server = is_postgresql(application)
+    except RefusedError:
+        return  # A service that no role describes as an application.
+    now = identity(application) if on_server else None
+    if now is not None and read_stamp(application).get("database") != now:
+        write_stamp(application, {})
+
+
 def is_emptied(application: Application, now: Schema) -> bool:
     """Whether this host's data were in this database, and are no more."""
     before = str(read_stamp(application).get("database") or "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .. import records
+from .. import database, records
 from ..times import stamp
 from . import workers
 from .plan import live_and_healthy
@@ -36,6 +36,7 @@ def finish_commit(service: Service, state: State) -> None:
     service.systemd.enable(config.enabled)
     workers.finish(service, state)
     service.settle()
+    database.note_served(config.application)
     facts: dict[str, Any] = {"verdict": records.HEALTHY, "verdict_at": stamp(), "failure": None}
     record = service.record(state.release)
     if state.release != state.previous or not record.get("activated_at"):

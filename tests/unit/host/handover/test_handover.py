@@ -102,6 +102,24 @@ def test_what_the_web_server_keeps_is_of_one_release(live: World) -> None:
     assert Path(live.cache_key).stat().st_mode & 0o777 == 0o755
 
 
+def test_a_database_that_another_host_prepared_is_the_one_that_serves(live: World) -> None:
+    """Else each run would say that the rows are in the file of before."""
+    described = {"database": {"kind": "sqlite", "files": ["shop.db"]}}
+    live.put("/etc/shop/application.json", json.dumps(described))
+    stamp = live.root / "state/data.json"
+    stamp.write_text(json.dumps({"database": "file:1:2", "seeds": {"demo": ""}}))
+    live.run("new")
+    assert json.loads(stamp.read_text())["database"] == "file:1:2"
+    live.put("/etc/shop/credentials/database_url", "postgresql://u:p@db/shop")
+    live.run("third")
+    noted = json.loads(stamp.read_text())
+    assert noted["database"].startswith("url:")
+    assert noted["seeds"] == {}
+    stamp.write_text(json.dumps({**noted, "seeds": {"demo": ""}}))
+    live.run("old")
+    assert json.loads(stamp.read_text())["seeds"] == {"demo": ""}, "its own seeds are forgotten"
+
+
 def test_a_host_that_has_no_key_yet_gets_one(live: World) -> None:
     (live.root / "cache-key").unlink()
     assert live.run("old").changed is False
