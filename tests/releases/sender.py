@@ -218,7 +218,9 @@ class Sender:
         """A connection that is open and was used lately, else None."""
         while self._idle:
             connection = self._idle.pop()
-            if time.monotonic() - connection.since < IDLE_SECONDS:
+            lately = time.monotonic() - connection.since < IDLE_SECONDS
+            # As every HTTP client does, it looks whether the other side has ended it meanwhile.
+            if lately and not connection.reader.at_eof():
                 return connection
             connection.close()
         return None
