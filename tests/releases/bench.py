@@ -206,11 +206,18 @@ def described(**members: Any) -> dict[str, Any]:
     return {"toll_settings": members}
 
 
-def write_inventory(path: Path, hosts: Mapping[str, Mapping[str, Any]]) -> None:
-    """An inventory of these hosts: their variables by name."""
-    members = {name: dict(variables) for name, variables in hosts.items()}
+def write_inventory(path: Path, hosts: Mapping[str, Mapping[str, Any]], **others: Any) -> None:
+    """An inventory of these hosts: their variables by name.
+
+    Args:
+        others: further groups, each as `hosts`.
+    """
+    groups = {
+        group: {"hosts": {name: dict(variables) for name, variables in members.items()}}
+        for group, members in {"web": hosts, **others}.items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump({"web": {"hosts": members}}, sort_keys=True))
+    path.write_text(yaml.safe_dump(groups, sort_keys=True))
 
 
 def host_variables(inventory: Path, name: str) -> dict[str, Any]:

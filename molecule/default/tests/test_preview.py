@@ -17,7 +17,8 @@ testinfra_hosts = ["ansible://debian12"]
 PROJECT = Path(__file__).parents[3]
 PLAYBOOKS = PROJECT / "playbooks"
 SITE = PROJECT / "site.yml"
-# Six settings in six places are some 90 lines of differences below 70 headings of three lines; programs have thousands.
+# Six settings in six places are some 90 lines of differences and 70 headings of three lines each;
+# programs have thousands.
 LINES = 500
 SECRET = "shown-to-nobody-" + "7" * 32
 # `make proof`.

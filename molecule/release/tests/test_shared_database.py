@@ -2,115 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import secrets
-from pathlib import Path
-from typing import Any
 
-import pytest
 import variants
-from bench import (
-    FLASK,
-    FOLDER,
-    Host,
-    Load,
-    described,
-    host_variables,
-    playbook,
-    write_inventory,
-)
-
-# The first has the database too. Its pg_dump must not be older than the server.
-NAMES = ("debian12", "debian13")
-DOMAIN = "fleet.release.test"
-STORED = """
-SELECT json_object_agg(plate, times) FROM (
-  SELECT plate, count(*) AS times FROM passages WHERE plate LIKE '{run}_____' GROUP BY plate
-) AS found
-"""
-
-
-class Member(Host):
-    """A host of the fleet: what it stores is in the database of `server`."""
-
-    server: Host
-
-    def onhost(self, command: str, **options: Any) -> Any:
-        if command != "stored":
-            return super().onhost(command, **options)
-        found = sql(self.server, STORED.format(run=options["run"]))
-        return {"plates": json.loads(found or "null") or {}, "sound": "ok"}
-
-
-def sql(server: Host, *statements: str, database: str = "toll") -> str:
-    """What PostgreSQL's own user is answered."""
-    given = ";\n".join(statements)
-    return server.root(
-        f"runuser -u postgres -- psql -qAt -v ON_ERROR_STOP=1 -d {database}", given=given
-    ).strip()
-
-
-def install(server: Host, password: str) -> None:
-    """PostgreSQL as Debian has it, open to the network of the hosts."""
-    server.root(
-        "apt-get -qq update"
-        " && LC_ALL=C.UTF-8 apt-get -qq install --no-install-recommends postgresql"
-    )
-    sql(
-        server,
-        "DROP DATABASE IF EXISTS toll WITH (FORCE)",
-        "DROP ROLE IF EXISTS toll",
-        f"CREATE ROLE toll LOGIN PASSWORD '{password}'",
-        "CREATE DATABASE toll OWNER toll",
-        "ALTER SYSTEM SET listen_addresses = '*'",
-        database="postgres",
-    )
-    rules = sql(server, "SHOW hba_file")
-    line = "host toll toll samenet scram-sha-256"
-    server.root(f"grep -qxF '{line}' {rules} || echo '{line}' >>{rules}")
-    server.root("systemctl restart postgresql")
-
-
-@pytest.fixture(scope="module")
-def fleet(control: Any, testhosts: Any) -> list[Member]:
-    """The hosts, provisioned by `site.yml` for one domain and one database."""
-    given = {name: host_variables(control.inventory, name) for name in NAMES}
-    server = Host(NAMES[0], given[NAMES[0]], testhosts)
-    password = secrets.token_hex(16)
-    install(server, password)
-    shared = {
-        "toll": {
-            "role": "toll_app",
-            "domains": [DOMAIN],
-            "secrets": {"secret_key": secrets.token_hex(32)},
-            "data": {"database_url": f"postgresql://toll:{password}@{server.address}/toll"},
-        }
-    }
-    members = [Member(name, {**given[name], **shared}, testhosts) for name in NAMES]
-    for member in members:
-        member.server = server
-    write_inventory(inventory(), {member.name: member.variables for member in members})
-    # Other tests have left passages in each host's own database, which nobody wants.
-    done = playbook(inventory(), "site", application_abandon=["database"]).wait()
-    assert done.returncode == 0, done.output
-    return members
-
-
-def inventory() -> Path:
-    """Where the fleet's inventory is."""
-    return FOLDER / "shared" / "hosts.yml"
+from bench import FLASK, FOLDER, described, playbook
+from shared import Member, inventory, lost_nothing, sql
 
 
 def schema(member: Member) -> str:
     """What the database's schema is, as a host sees it."""
     return member.root(f"{FLASK} toll schema")
-
-
-def lost_nothing(*loads: Load) -> None:
-    """Each request of each load was answered, and what was acknowledged is there once."""
-    for load in loads:
-        assert [record.error for record in load.records if record.error] == []
-        assert load.reconciliation.right, load.reconciliation
 
 
 def test_hosts_of_a_fleet_share_users_keys_and_data(fleet: list[Member]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -66,6 +66,7 @@ def describe(
     variables: Mapping[str, Any],
     facts: Mapping[str, Any],
     hosts: Mapping[str, Any] | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """What the role's own task returns for a host with these variables and facts, beside others."""
     task_vars = {
@@ -77,7 +78,7 @@ def describe(
         "playbook_dir": str(ROLES.parent),
         "ansible_facts": {},
         "hostvars": dict(hosts or {}),
-        "groups": {"all": list(hosts or {})},
+        "groups": {"all": list(hosts or {}), **(groups or {})},
     }
     loader = Loader()
     listed = read(ROLES / "application" / "tasks" / "describe.yml")

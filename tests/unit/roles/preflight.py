@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,17 +26,24 @@ HOST = "web1"
 
 @dataclass(frozen=True)
 class Case:
-    """Variables that a user sets, facts unlike those of a Debian host, other hosts with theirs."""
+    """Variables that a user sets, facts unlike those of a Debian host, other hosts with theirs.
+
+    Attributes:
+        groups: further groups of the inventory, by name.
+    """
 
     variables: Mapping[str, Any] = field(default_factory=dict)
     host: Mapping[str, Any] = field(default_factory=dict)
     beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def preflight(role: str, cases: Mapping[str, Case]) -> dict[str, str]:
     """What the role's preflight says to each case: empty where it passes."""
     return {
-        name: check(role, trusted(dict(case.variables)), case.host, trusted(dict(case.beside)))
+        name: check(
+            role, trusted(dict(case.variables)), case.host, trusted(dict(case.beside)), case.groups
+        )
         for name, case in cases.items()
     }
 
@@ -76,6 +83,7 @@ def check(
     variables: Mapping[str, Any],
     host: Mapping[str, Any] | None = None,
     beside: Mapping[str, Mapping[str, Any]] | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """What the role's preflight says, empty if it passes. A crash is raised.
 
@@ -84,6 +92,7 @@ def check(
         variables: that a user sets; text is a template if `trusted` was told of it.
         host: facts unlike those of a Debian host.
         beside: other hosts of the play, with their variables.
+        groups: further groups of the inventory.
     """
     facts = copy.deepcopy(FACTS["Debian"]) | dict(host or {})
     mine = {"inventory_hostname": HOST, **variables}
@@ -93,7 +102,7 @@ def check(
         **variables.get("hostvars", {}),
     }
     if role == "application":
-        hosts = {name: described(told, facts, hosts) for name, told in hosts.items()}
+        hosts = {name: described(told, facts, hosts, groups) for name, told in hosts.items()}
     task_vars = {
         **own(role),
         **of_roles(variables),
@@ -105,7 +114,7 @@ def check(
         "playbook_dir": str(ROLES.parent),
         "ansible_facts": {},
         "ansible_check_mode": False,
-        "groups": {"all": list(hosts), "web": list(hosts)},
+        "groups": {"all": list(hosts), "web": list(hosts), **(groups or {})},
         "ansible_play_hosts_all": list(hosts),
         "hostvars": hosts,
     }
@@ -123,7 +132,10 @@ def check(
 
 
 def described(
-    variables: Mapping[str, Any], facts: Mapping[str, Any], hosts: Mapping[str, Any]
+    variables: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    hosts: Mapping[str, Any],
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """A host's variables with what its applications are, as the role registers it."""
-    return {**variables, "__application_descriptions": describe(variables, facts, hosts)}
+    return {**variables, "__application_descriptions": describe(variables, facts, hosts, groups)}

@@ -359,6 +359,18 @@ HOSTS: dict[str, tuple[Case, str]] = {
         Case(toll_app(data=DATA), beside=TWIN),
         "applications.toll-app.secrets leaves secret_key to be made by each host, but web2 also",
     ),
+    "a balancer of which only a name is known": (
+        Case(
+            shop(),
+            beside={"lb1": {"ansible_host": "lb1.example.com"}},
+            groups={"balancers": ["lb1"]},
+        ),
+        'application_peer_address ("") is not set for lb1 of the group balancers, whose',
+    ),
+    "a balancer on the ports of nginx": (
+        Case({**shop(), "ansible_host": "192.0.2.1"}, groups={"balancers": ["web1"]}),
+        "the ports of nginx (80 and 443) are those of HAProxy on web1, a host of both web and",
+    ),
 }
 GOOD = {
     "as many hosts of one name as certificates": fleet(5),
@@ -373,6 +385,25 @@ GOOD = {
     "the least": Case(shop()),
     "the least of toll-app": Case(toll_app()),
     "a source in full": Case(shop(source={"directory": "app", "lock": "requirements.txt"})),
+    "a balancer": Case(
+        shop(), beside={"lb1": {"ansible_host": "192.0.2.8"}}, groups={"balancers": ["lb1"]}
+    ),
+    "a balancer of which nginx is told": Case(
+        {**shop(), "nginx_trusted_proxies": ["192.0.2.8"]},
+        beside={"lb1": {"ansible_host": "lb1.example.com"}},
+        groups={"balancers": ["lb1"]},
+    ),
+    "a balancer that serves as well": Case(
+        {
+            **shop(),
+            "ansible_host": "192.0.2.1",
+            "nginx_http_port": 8080,
+            "nginx_https_port": 8443,
+            "nginx_public_http_port": 80,
+            "nginx_public_https_port": 443,
+        },
+        groups={"balancers": ["web1"]},
+    ),
     "a repository": Case(shop(source={"repository": "https://git.example/shop", "revision": "v1"})),
     "a lock file alone": Case(shop(source={"lock": "app/requirements.txt"})),
     "two that leave each other alone": Case(
@@ -697,7 +728,7 @@ def test_site_and_deploy_run_the_same_stages_in_the_same_order() -> None:
     # Packages, timers, settings, and where the data are, are a matter of setting up a host.
     own = [
         *("preflight.yml", "journal.yml", "install.yml", "service.yml", "schedule.yml"),
-        *("redis.yml", "redis/remove.yml"),
+        *("redis.yml", "redis/remove.yml", "checked.yml"),
     ]
     site = [each for each in imports("main.yml") if each not in own]
     each = [each for each in imports("provision.yml") if each not in own]

@@ -52,7 +52,9 @@ def test_a_file_has_what_belongs_to_it_and_to_roles(family: str) -> None:
     assert set(told) >= OWN
     prefixes = tuple(f"__{role}_" for role in WITH_VARIABLES)
     assert [name for name in set(told) - OWN if not name.startswith(prefixes)] == []
-    assert set(told["__family_packages"]) == {"module", "install", "without_services", "remove"}
+    assert set(told["__family_packages"]) == {
+        *("module", "install", "without_services", "remove", "renew")
+    }
 
 
 @pytest.mark.parametrize("role", WITH_VARIABLES)
@@ -337,6 +339,14 @@ def test_the_red_hat_family_leaves_weak_dependencies_out() -> None:
         "ansible.builtin.dnf",
         {"name": name, "state": "absent", "lock_timeout": 300},
     )
+
+
+def test_what_is_there_is_renewed_by_the_familys_own_way() -> None:
+    module, arguments = called("Debian", state="renewed") or ("", {})
+    assert module == "ansible.builtin.apt"
+    assert arguments["upgrade"] == "safe"
+    module, arguments = called("RedHat", state="renewed") or ("", {})
+    assert (module, arguments["name"], arguments["state"]) == ("ansible.builtin.dnf", "*", "latest")
 
 
 @EACH_FAMILY

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import ssl
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -24,6 +27,10 @@ from .balancing import (
     lay_out,
     until,
 )
+from .render import render
+
+# Python's ssl drops a socket whose client went before the handshake, and calls it unclosed.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
 
 SHOP, BLOG = "shop.example.org", "blog.example.org"
 SHARE = 8  # connections of one address
@@ -289,3 +296,62 @@ def test_prometheus_learns_how_the_hosts_are(fleet: Fleet) -> None:
     assert refused.value.code == 404
     refused.value.close()
     assert (fleet.balancer.configuration.parent / "admin.sock").stat().st_mode & 0o777 == 0o600
+
+
+# haproxy-servers ----------------------------------------------------------------------------------
+
+
+def servers(fleet: Fleet, *arguments: str) -> tuple[int, str, dict[str, Any]]:
+    """The host's program: its exit status, what it says to people, and its answer for programs."""
+    folder = fleet.balancer.configuration.parent
+    text = render("haproxy", "sbin/haproxy-servers.j2", "Debian", haproxy_sites=[])
+    program = folder / "haproxy-servers"
+    program.write_text(text.replace("/run/haproxy", str(folder)))
+    argv = [sys.executable, str(program), *arguments]
+    read = subprocess.run(argv, check=False, capture_output=True, text=True)
+    told = subprocess.run([*argv, "--json"], check=False, capture_output=True, text=True)
+    assert read.returncode == told.returncode
+    return read.returncode, read.stdout + read.stderr, json.loads(told.stdout)
+
+
+def test_who_serves_what_is_a_table(fleet: Fleet) -> None:
+    code, words, answer = servers(fleet)
+    assert code == 0
+    assert [line.split()[:3] for line in words.splitlines()] == [
+        ["SITE", "SERVER", "STATE"],
+        ["shop", "web1", "UP"],
+        ["shop", "web2", "UP"],
+        ["blog", "web3", "UP"],
+    ]
+    assert answer["changed"] is False
+    assert answer["sites"]["shop"]["web1"]["check"].startswith("L7OK")
+
+
+def test_a_host_that_goes_is_waited_for(fleet: Fleet) -> None:
+    code, words, _ = servers(fleet, "--server", "web1", "--until", "down", "--seconds", "0.1")
+    assert (code, words.split(":")[0]) == (1, "web1 is not down for shop after 0.1 s")
+    fleet.web1.status = 503
+    code, words, _ = servers(fleet, "--server", "web1", "--until", "down")
+    assert (code, words.strip()) == (0, "web1 is down for shop.")
+    # One that is on its way up gets nothing yet.
+    code, words, _ = servers(fleet, "--server", "web1", "--until", "up", "--seconds", "0.1")
+    assert code == 1
+    assert "last check L7STS" in words
+    fleet.web1.status = 200
+    code, _, _ = servers(fleet, "--server", "web1", "--until", "up")
+    assert code == 0
+
+
+def test_whether_others_serve_as_well(fleet: Fleet) -> None:
+    assert servers(fleet, "--server", "web1", "--spare")[0] == 0
+    code, words, answer = servers(fleet, "--server", "web3", "--spare")
+    assert code == 1
+    assert words.startswith("Without web3 nobody serves blog: no other host of it is up.")
+    assert answer["failed"] is True
+    fleet.web2.status = 503
+    fleet.balancer.wait_for("shop:https/web2", "DOWN")
+    assert servers(fleet, "--server", "web1", "--spare")[0] == 1
+
+
+def test_a_name_that_is_no_servers_is_said(fleet: Fleet) -> None:
+    assert servers(fleet, "--server", "web9", "--until", "up")[1] == "No site has a server web9.\n"

@@ -317,6 +317,7 @@ def laid_out(
         "/run/nginx.pid": str(directory / "nginx.pid"),
         "/var/log/nginx": str(directory / "log"),
         "/etc/nginx/maintenance": str(directory / "etc/nginx/maintenance"),
+        "/etc/nginx/drained": str(directory / "etc/nginx/drained"),
         "/var/lib/nginx/answers": str(directory / "cache/answers"),
         SITE["certificate"]: str(certificate[0]),
         SITE["certificate_key"]: str(certificate[1]),

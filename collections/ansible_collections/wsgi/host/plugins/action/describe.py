@@ -12,7 +12,12 @@ from typing import Any
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.template import Templar
-from ansible_collections.wsgi.host.plugins.plugin_utils import descriptions, families, sharing
+from ansible_collections.wsgi.host.plugins.plugin_utils import (
+    balancing,
+    descriptions,
+    families,
+    sharing,
+)
 from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import project_of
 from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import filled, merged
 from ansible_collections.wsgi.host.plugins.plugin_utils.host import FACT, looked_at
@@ -99,6 +104,9 @@ class ActionModule(KeptModules):
                 certificates,
                 (task_vars.get("groups") or {}).get("all", []),
                 task_vars.get("hostvars") or {},
+            ),
+            "balancers": balancing.balancers(
+                task_vars.get("groups") or {}, task_vars.get("hostvars") or {}
             ),
             "sites": [descriptions.site(whole, links) for whole in right.values()],
             "origins": _origins(list(right), obtained),

@@ -27,13 +27,15 @@ class ActionModule(KeptModules):
         task_vars = task_vars or {}
         _, told = self.validate_argument_spec(
             {
-                "name": {"type": "list", "elements": "str", "required": True},
-                "state": {"choices": ["present", "absent"], "default": "present"},
+                "name": {"type": "list", "elements": "str", "default": []},
+                "state": {"choices": ["present", "absent", "renewed"], "default": "present"},
                 "start_services": {"type": "bool", "default": True},
                 "look_again": {"type": "bool", "default": False},
             }
         )
         absent = told["state"] == "absent"
+        if told["state"] == "renewed":
+            return self._renew(task_vars)
         if not told["name"]:
             return {"changed": False}
         if self._task.check_mode and not absent:
@@ -53,6 +55,12 @@ class ActionModule(KeptModules):
             return seen
         facts = {**result.get("ansible_facts", {}), **seen["ansible_facts"]}
         return {**result, "ansible_facts": facts}
+
+    def _renew(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Newer versions of all that is installed."""
+        manager = families.content(task_vars["ansible_facts"][FACT]["family"])["__family_packages"]
+        arguments = dict(manager["renew"])
+        return self._run(str(arguments.pop("module")), arguments, task_vars)
 
     def _run(
         self, module: str, arguments: Mapping[str, Any], task_vars: dict[str, Any]

@@ -20,6 +20,10 @@ from ansible import context
 from ansible.errors import AnsibleError
 from ansible.release import __version__
 from ansible.utils.display import Display
+from ansible_collections.wsgi.host.plugins.plugin_utils.balancing import (
+    BALANCERS,
+    balancers,
+)
 from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import project_of, source_content
 from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import in_full, located, merged
 from ansible_collections.wsgi.host.plugins.plugin_utils.host import FACT, play_of, probed
@@ -62,11 +66,24 @@ class ActionModule(KeptModules):
                 "inputs": {"type": "str", "default": ""},
                 "applications": {"type": "list", "elements": "dict", "default": []},
                 "said": {"type": "list", "elements": "str", "default": []},
+                "seen": {"type": "dict", "default": {}},
             }
         )
+        if args["seen"]:
+            return self._again(args["seen"], task_vars)
         if args["state"] == "set":
             return self._set(args, task_vars)
         return self._kept(float(args["hours"]), task_vars)
+
+    def _again(self, seen: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """What an earlier play of this run was told, and what it knows of the host."""
+        host = (task_vars.get("ansible_facts") or {}).get(FACT)
+        # One that balances as well has changed since.
+        if host and task_vars["inventory_hostname"] not in task_vars["groups"].get(BALANCERS, ()):
+            facts = {FACT: {**host, "play": play_of(self)}}
+        else:
+            facts = {}
+        return {**seen, "ansible_facts": facts, "_ansible_verbose_override": True}
 
     def _kept(self, hours: float, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Whether nothing has changed since the last whole run."""
@@ -181,6 +198,8 @@ class ActionModule(KeptModules):
         base = Path(str(task_vars.get("playbook_dir") or "."))
         yield __version__
         yield repr(sorted((name, list(hosts)) for name, hosts in task_vars["groups"].items()))
+        # Whom nginx believes follows from variables of other hosts, wherever these are from.
+        yield repr(balancers(task_vars["groups"], task_vars["hostvars"]))
         own = task_vars["hostvars"].raw_get(task_vars["inventory_hostname"])
         facts = {FACT, *(own.get("ansible_facts") or {})}
         for name in sorted(own):

@@ -59,6 +59,11 @@ sharing:
     address is not known; C(alike), the hosts that have the same set of names on a certificate, for the set that most have.
   type: dict
   returned: success
+balancers:
+  description: >-
+    The hosts of the group C(balancers), C(names) and C(addresses), and C(nowhere), those whose address is not known.
+  type: dict
+  returned: success
 origins:
   description: What a person wrote that the items of both are made of.
   type: dict

@@ -17,11 +17,12 @@ options:
     description: The packages.
     type: list
     elements: str
-    required: true
+    default: []
   state:
-    description: Whether they are to be there.
+    description: >-
+      Whether they are to be there. V(renewed) brings all that the host has to their newest versions, and takes no names.
     type: str
-    choices: [present, absent]
+    choices: [present, absent, renewed]
     default: present
   start_services:
     description: >-

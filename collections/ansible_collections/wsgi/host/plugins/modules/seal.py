@@ -46,6 +46,10 @@ options:
     type: list
     elements: str
     default: []
+  seen:
+    description: What this module said of the host in an earlier play of the same run, which it then says again.
+    type: dict
+    default: {}
 attributes:
   check_mode: {support: full}
   diff_mode: {support: none}

@@ -75,12 +75,19 @@ def domains_of(certificate: Mapping[str, Any]) -> set[str]:
 
 def endpoint(variables: Mapping[str, Any], name: str) -> str:
     """Where a host's web server answers plain HTTP; empty where no address is known."""
+    address = address_of(variables, name)
+    if not address:
+        return ""
+    port = variables.get("nginx_http_port", HTTP_PORT)
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def address_of(variables: Mapping[str, Any], name: str) -> str:
+    """The IP address at which other hosts reach this one; empty where the inventory has none."""
     told = variables.get("application_peer_address") or variables.get("ansible_host") or name
     try:
         address = ipaddress.ip_address(str(told))
     except ValueError:
         return ""
-    if address.is_loopback:  # behind a forwarded port of the control node
-        return ""
-    port = variables.get("nginx_http_port", HTTP_PORT)
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+    # A loopback address is a forwarded port of the control node.
+    return "" if address.is_loopback else str(address)

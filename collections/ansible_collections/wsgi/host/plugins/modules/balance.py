@@ -1,0 +1,42 @@
+#!/usr/bin/python
+"""Documentation of the action plugin wsgi.host.balance, which runs on the control node."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: balance
+short_description: Say what the balancers of a fleet lead where
+version_added: "1.3.0"
+description:
+  - Reads from the inventory which hosts of the group C(web) serve which names, for C(haproxy_sites) of the role C(haproxy). Nobody lists
+    anything twice - a host that is added to C(web) is balanced.
+  - A name that only some hosts have leads to these alone.
+  - Fails, under the names that a person wrote, where hosts that serve one application cannot be balanced.
+  - Runs on the control node only and changes nothing.
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: none}
+author: [toll-app maintainers]
+"""
+
+EXAMPLES = r"""
+- name: balance | Find out what is to be led where
+  wsgi.host.balance:
+  register: __application_balance
+"""
+
+RETURN = r"""
+sites:
+  description: What is led where, for C(haproxy_sites).
+  type: list
+  elements: dict
+  returned: success
+ports:
+  description: Where the hosts expect the PROXY protocol, C(http) and C(https).
+  type: dict
+  returned: success
+verify:
+  description: Whether clients can trust the certificates of all these hosts.
+  type: bool
+  returned: success
+"""

@@ -1,0 +1,67 @@
+"""A drained host, by a running nginx: balancers are sent away, and nobody else is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .serving import Serving, Upstream, serving
+from .test_nginx import certificate, installed_version, nginx_program
+
+__all__ = ["certificate", "installed_version", "nginx_program"]  # fixtures
+
+BALANCER, STRANGER, SELF = "127.0.0.2", "127.0.0.3", "127.0.0.1"
+# What a balancer says of the client whose request it passes on.
+CLIENT = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
+
+
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory,
+    nginx_program: tuple[Path, Path],
+    certificate: tuple[Path, Path],
+    installed_version: dict[str, str],
+) -> Iterator[Serving]:
+    directory = tmp_path_factory.mktemp("drained")
+    upstream = Upstream(directory / "app.sock", lambda _: (200, {}, "app"))
+    with serving(
+        directory,
+        nginx_program,
+        certificate,
+        upstream,
+        installed_version,
+        {"maintenance_open": ["/healthz"]},
+        nginx_trusted_proxies=[BALANCER],
+    ) as made:
+        yield made
+    assert not made.complaints()
+
+
+@pytest.fixture
+def drained(running: Serving) -> Iterator[None]:
+    """It is, until the test is over."""
+    flag = running.directory / "etc/nginx/drained.on"
+    flag.touch()
+    yield
+    flag.unlink()
+
+
+def test_a_balancer_that_asks_is_sent_away(running: Serving, drained: None) -> None:
+    answer = running.ask("/healthz", source=BALANCER)
+    assert answer.status == 503
+    assert answer.headers["retry-after"]
+    # As a client would ask through it.
+    assert running.ask("/healthz", CLIENT, source=BALANCER).status == 503
+
+
+def test_all_else_is_answered(running: Serving, drained: None) -> None:
+    assert running.ask("/healthz", source=SELF).body == "app"
+    assert running.ask("/healthz", source=STRANGER).body == "app"
+    assert running.ask("/", CLIENT, source=BALANCER).body == "app"
+    assert running.ask("/healthz/more", CLIENT, source=BALANCER).body == "app"
+
+
+def test_without_the_file_nobody_is_sent_away(running: Serving) -> None:
+    assert running.ask("/healthz", source=BALANCER).body == "app"
