@@ -41,8 +41,6 @@ TEMPORARY = ".new-"
 LOCK_SECONDS = 60
 # What is asked about one release.
 NAMED = ("show", "suits", "verify", "leave")
-# Known from elsewhere at each moment, so that no record holds it.
-MOMENTARY = ("live", "cannot_start")
 
 Release = dict[str, Any]
 
@@ -69,15 +67,7 @@ def all_of(application: Application) -> list[Release]:
             faults[python] = interpreter.fault(python)
         releases.append(
             {
-                "id": name,
-                "content": manifest.get("content") or name,
-                "revision": manifest.get("revision"),
-                "lock_sha256": manifest.get("lock_sha256"),
-                "python": manifest.get("python"),
-                "built_by": manifest.get("built_by"),
-                "shipped_at": manifest.get("installed_at"),
-                "verdict": records.UNJUDGED,
-                "activated_at": None,
+                **_made_of(name, manifest),
                 **records.read(application.state, name),
                 "live": name == live,
                 # Of this moment: an upgrade of the system may take an interpreter away.
@@ -85,6 +75,21 @@ def all_of(application: Application) -> list[Release]:
             }
         )
     return sorted(releases, key=lambda each: (each["live"], order(each)), reverse=True)
+
+
+def _made_of(name: str, manifest: dict[str, Any]) -> Release:
+    """What is known of a release that has no record."""
+    return {
+        "id": name,
+        "content": manifest.get("content") or name,
+        "revision": manifest.get("revision"),
+        "lock_sha256": manifest.get("lock_sha256"),
+        "python": manifest.get("python"),
+        "built_by": manifest.get("built_by"),
+        "shipped_at": manifest.get("installed_at"),
+        "verdict": records.UNJUDGED,
+        "activated_at": None,
+    }
 
 
 def order(release: Release) -> tuple[str, str]:
@@ -181,13 +186,13 @@ def _remove(application: Application, name: str) -> None:
     shutil.rmtree(temporary)
 
 
-def mark_left(application: Application, release: Release, by: str, reason: str, kind: str) -> None:
+def mark_left(application: Application, name: str, by: str, reason: str, kind: str) -> None:
     """Exclude a release from future rollbacks."""
-    if not records.read(application.state, release["id"]):
+    if not records.read(application.state, name):
         # It may outlast the release, whose manifest says the rest until then.
-        facts = {key: value for key, value in release.items() if key not in MOMENTARY}
-        records.update(application.state, release["id"], facts)
-    records.leave(application.state, release["id"], by, reason, kind)
+        manifest = files.read_json_if_possible(application.releases / name / "manifest.json")
+        records.update(application.state, name, _made_of(name, manifest))
+    records.leave(application.state, name, by, reason, kind)
 
 
 def leave(
@@ -211,7 +216,7 @@ def leave(
     if not check and undo:
         records.take_up(application.state, name)
     elif not check:
-        mark_left(application, release, by, reason, kind)
+        mark_left(application, name, by, reason, kind)
     if undo:
         return Answer(f"{name} is left no longer: a rollback may lead to it.", changed=True)
     return Answer(f"{name} is left: a rollback no longer leads to it.", changed=True)
@@ -289,8 +294,11 @@ def suits(application: Application, name: str) -> Answer:
     return Answer(f"The database suits {name}.", facts={"schema": told.facts()})
 
 
-def listing(application: Application) -> Answer:
-    """All releases, and where a rollback leads."""
+def listing(application: Application, settled_seconds: float = 0) -> Answer:
+    """All releases, and where a rollback leads; first, wait for a handover that is under way."""
+    if settled_seconds:
+        end = time.monotonic() + settled_seconds
+        wait_for_others(Config.read(application), Systemd(application.host), end)
     releases = all_of(application)
     back = candidates(releases)
     rows = [["", "RELEASE", "REVISION", "VERDICT", "LIVE SINCE (UTC)", "SHIPPED BY"]]
@@ -387,8 +395,5 @@ def run(application: Application, options: argparse.Namespace) -> Answer:
             check=options.check,
         )
     if what == "list":
-        if options.settled_seconds:
-            end = time.monotonic() + options.settled_seconds
-            wait_for_others(Config.read(application), Systemd(application.host), end)
-        return listing(application)
+        return listing(application, options.settled_seconds)
     return {"show": show, "suits": suits, "verify": verify}[what](application, name)

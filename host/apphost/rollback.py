@@ -17,7 +17,7 @@ import os
 import subprocess
 from typing import Any
 
-from . import records, releases
+from . import releases
 from .answer import Answer
 from .application import Application
 from .errors import REFUSED, HostError, RefusedError, UsageError
@@ -53,11 +53,9 @@ def run(application: Application, options: argparse.Namespace) -> Answer:
     if options.check:
         releases.suits(application, target)
         return Answer(f"Would roll back from {live['id']} to {target}.", changed=True, facts=facts)
-    by = options.by or releases.operator()
     reason = options.reason or f"rolled back to {target}"
-    before = records.read(application.state, live["id"])
-    releases.mark_left(application, live, by, reason, records.DECISION)
-    result = hand_over(application, live["id"], before, target, reason, by)
+    by = options.by or releases.operator()
+    result = hand_over(application, live["id"], target, reason, by)
     return Answer(
         f"Rolled back from {live['id']} to {target}. {live['id']} is left: a rollback no longer "
         f"leads to it.",
@@ -82,19 +80,15 @@ def choose(application: Application, known: list[releases.Release], name: str) -
 
 
 def hand_over(
-    application: Application, live: str, before: dict[str, Any], target: str, reason: str, by: str
+    application: Application, live: str, target: str, reason: str, by: str
 ) -> dict[str, Any]:
-    """Make the other release live; return what the handover says.
+    """Make the other release live in place of the one that is; return what the handover says.
 
-    Args:
-        live: the release that is live and marked as left.
-        before: its record without that mark.
-
-    Raises HostError where it fails; the mark is gone then if the release is still live.
+    Raises HostError where it fails.
     """
     argv = [
         # Meanwhile it is asked whether the database suits it.
-        *(str(application.command), "handover", target, "--if-suits", "--json"),
+        *(str(application.command), "handover", target, "--if-suits", "--leave", "--json"),
         *("--reason", reason, "--by", by, "--wait", str(WAIT_SECONDS)),
     ]
     try:
@@ -103,11 +97,9 @@ def hand_over(
     except KeyboardInterrupt:
         raise HostError(
             f"Interrupted. The handover to {target} keeps running: see `sudo {application.name} "
-            f"status`. If {live} stays live, run: sudo {application.name} releases leave {live} "
-            f"--undo"
+            f"status`."
         ) from None
     except OSError as error:
-        _unmark(application, live, before)
         raise RefusedError(
             f"{argv[0]} cannot be run: {error.strerror}. {live} is live, as before."
         ) from error
@@ -118,9 +110,8 @@ def hand_over(
     if application.live() != live:
         raise HostError(
             f"The handover to {target} failed. {application.live() or 'No release'} is live in "
-            f"place of {live}, which stays left:\n{words}"
+            f"place of {live}:\n{words}"
         )
-    _unmark(application, live, before)
     failure = RefusedError if result.returncode == REFUSED else HostError
     raise failure(f"The handover to {target} failed. {live} is live, as before:\n{words}")
 
@@ -131,8 +122,3 @@ def _answer(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return answer if isinstance(answer, dict) else {}
-
-
-def _unmark(application: Application, release: str, before: dict[str, Any]) -> None:
-    """Bring back what a record said of being left, which may be that a deploy had failed."""
-    records.update(application.state, release, {key: before.get(key) for key in records.LEFT})

@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 
-from .. import records
+from .. import records, releases
 from ..answer import Answer
 from ..application import Application
 from ..errors import REFUSED, RefusedError
@@ -44,6 +44,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--if-suits",
         action="store_true",
         help="only if the release can work with the database as it is",
+    )
+    parser.add_argument(
+        "--leave",
+        action="store_true",
+        help="once it is healthy, exclude the release that was live from future rollbacks",
     )
     parser.add_argument("--reason", default="", help="why, for the records")
     parser.add_argument(
@@ -111,15 +116,22 @@ def request(config: Config, systemd: Systemd, options: argparse.Namespace) -> Re
     end = time.monotonic() + options.wait_seconds
     while True:
         wait_for_others(config, systemd, end)
-        result = preview(config, systemd, options)
-        if not result.changed and not (options.check or options.preview):
-            # What others wrote into the service's tree needs no start of it.
-            Service(config, systemd).settle()
-        if options.check or options.preview or not result.changed:
-            return result
+        if options.check or options.preview or not _moves(Service(config, systemd), options):
+            result = preview(config, systemd, options)
+            if not result.changed and not (options.check or options.preview):
+                # What others wrote into the service's tree needs no start of it.
+                Service(config, systemd).settle()
+            if options.check or options.preview or not result.changed:
+                return result
         name = uuid.uuid4().hex[:12]
         if unit.start(config, systemd, name, options):
             return unit.follow(config, systemd, name, report)
+
+
+def _moves(service: Service, options: argparse.Namespace) -> bool:
+    """Whether another release is wanted that is here; the unit looks at all else by itself."""
+    wanted = options.release
+    return wanted is not None and wanted != service.current() and wanted in service.releases()
 
 
 def preview(config: Config, systemd: Systemd, options: argparse.Namespace) -> Result:
@@ -142,5 +154,7 @@ def preview(config: Config, systemd: Systemd, options: argparse.Namespace) -> Re
     if not plan.reasons and not plan.disabled:
         msg = f"{live_and_healthy(plan.release)}; nothing to do."
         return Result(False, msg, plan.release, plan.previous, records.HEALTHY)
+    if options.if_suits and plan.release is not None:
+        releases.suits(config.application, plan.release)
     reasons = "; ".join(plan.reasons) or f"not enabled: {', '.join(plan.disabled)}"
     return Result(True, f"It would hand over {plan.title}: {reasons}.", options.release)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .. import database, records
+from .. import database, records, releases
 from ..times import stamp
 from . import workers
 from .plan import live_and_healthy
@@ -45,5 +45,8 @@ def finish_commit(service: Service, state: State) -> None:
     if str(record.get("left_at") or "") <= state.started_at:
         facts |= dict.fromkeys(records.LEFT)
     service.update_record(state.release, facts)
+    if state.leaves and state.previous and state.previous != state.release:
+        left = config.application, state.previous, state.by, state.reason
+        releases.mark_left(*left, records.DECISION)
     service.add_history("handover", state, records.HEALTHY)
     service.forget()

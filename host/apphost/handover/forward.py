@@ -26,6 +26,7 @@ def hand_over(
     reason: str,
     restart: bool = False,
     if_suits: bool = False,
+    leave: bool = False,
 ) -> Result:
     """Hand over, after recovering from what an earlier handover left. Raises RefusedError.
 
@@ -34,6 +35,7 @@ def hand_over(
         request: names this handover; one of that name that was interrupted is not tried again.
         restart: start it again also where nothing has changed.
         if_suits: only if the release says that the database suits it.
+        leave: exclude the release that was live from future rollbacks.
     """
     interrupted = State.read(service.config)
     if interrupted is not None:
@@ -77,9 +79,10 @@ def hand_over(
         stage="begin",
         bridged=plan.bridged,
         reopen=plan.reopen,
-        invocation=service.systemd.show(service.config.main).invocation,
+        invocation=plan.invocation,
         settings=plan.changed,
         generation=generation,
+        leaves=leave,
     )
     service.enter(state, "begin")
     try:

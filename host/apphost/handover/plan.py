@@ -20,7 +20,8 @@ class Plan:
         changed: files that differ from the settings that were judged healthy.
         reasons: nothing is to be done without any.
         generation: of the workers that are live.
-        disabled: units that do not start at boot, and should.
+        invocation: the run of the service that is live.
+        disabled: units that do not start at boot, and should; looked at where there is no reason.
         bridged: a standby can serve meanwhile.
         reopen: the unit of the clients' socket differs.
         reload: systemd has to read its unit files again.
@@ -32,6 +33,7 @@ class Plan:
     changed: list[str]
     reasons: list[str] = field(default_factory=list)
     generation: str = ""
+    invocation: str = ""
     disabled: list[str] = field(default_factory=list)
     bridged: bool = False
     reopen: bool = False
@@ -85,8 +87,8 @@ def make_plan(service: Service, release: str | None, restart: bool = False) -> P
     on_disk = service.settings_on_disk(before)
     previous = seen.running or (healthy.release if healthy else None) or seen.current
     plan = Plan(wanted, previous, on_disk, settings.changed(before, on_disk))
+    plan.invocation = main.invocation
     plan.generation = generation = healthy.generation if healthy else ""
-    plan.disabled = systemd.disabled(workers.at_boot(config, generation))
     unit = str(config.units / config.sockets[0])
     if healthy:
         plan.reopen = settings.directives(before, unit) != settings.directives(on_disk, unit)
@@ -99,6 +101,8 @@ def make_plan(service: Service, release: str | None, restart: bool = False) -> P
         plan.reasons = [*_reasons_of_run(plan, seen), *workers.missing(service, generation)]
     if restart and not plan.reasons:
         plan.reasons.append("it is to be started again")
+    if not plan.reasons:
+        plan.disabled = systemd.disabled(workers.at_boot(config, generation))
     return plan
 
 

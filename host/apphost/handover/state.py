@@ -27,6 +27,7 @@ class State:
         settings: files that differ from the last healthy ones.
         serving: the standby accepts clients.
         generation: of the workers that are started; empty without any.
+        leaves: the previous release is excluded from future rollbacks, if all goes well.
     """
 
     id: str
@@ -42,6 +43,7 @@ class State:
     settings: list[str]
     serving: bool = False
     generation: str = ""
+    leaves: bool = False
     schema: int = SCHEMA
 
     @classmethod

@@ -20,11 +20,13 @@ def stand_in(service: Service, state: State, stage: str, release: str | None) ->
     config, systemd = service.config, service.systemd
     state.serving = False
     service.enter(state, stage)
-    systemd.stop(config.standby)
+    before = systemd.show(config.standby)
+    if not before.stopped:
+        systemd.stop(config.standby)
+        before = systemd.show(config.standby)
     if config.root is not None and release is not None:
         config.run.mkdir(mode=0o755, parents=True, exist_ok=True)
         files.point(config.standby_release, config.root / "releases" / release)
-    before = systemd.show(config.standby)
     systemd.begin("start", config.standby)
     socket = config.application.standby_socket
     judge(service, config.standby, socket, release, before.invocation)

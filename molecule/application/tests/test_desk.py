@@ -252,8 +252,16 @@ def test_nothing_is_lost_in_deploys(workplace: Workplace, web: str, as_root: Any
         assert live(as_root) == second
         assert working(as_root) == before
         edit(workplace, "worker.py", "\nsys.exit(7)\nmain()", "\nmain()")
+        moment = workplace.moment(as_root)
         workplace.type(f"{PLAY} playbooks/rollback.yml")
         assert live(as_root) == first
+        # In a hurry every trip counts: look, take the lock and choose, hand over; then ask and free it.
+        assert workplace.trips(as_root, moment) == {
+            "wsgi.host.probe": 1,
+            "wsgi.host.deploy_lock": 2,
+            "wsgi.host.program": 1,
+            "wsgi.host.judge": 1,
+        }
     assert visitors.bad == []
     assert visitors.asked > 200
     assert (talk.faults, handed.faults) == ([], [])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +62,17 @@ class Workplace:
         )
         assert done.returncode == status, f"{command}\n{done.stdout}"
         return done.stdout
+
+    @staticmethod
+    def trips(as_root: Callable[[str], str], since: str) -> Counter[str]:
+        """The modules that have run on the host since a moment, which `moment` was told."""
+        shown = as_root(f"journalctl --quiet --output=short --after-cursor='{since}'")
+        return Counter(re.findall(r" ansible-([a-z_.]+)\[\d+\]: Invoked with ", shown))
+
+    @staticmethod
+    def moment(as_root: Callable[[str], str]) -> str:
+        """This moment, by the host's journal."""
+        return as_root("journalctl --quiet --lines=0 --show-cursor").partition("cursor: ")[2].strip()
 
     def write_host(self) -> None:
         """The address of the host, which the guide leaves to its reader."""

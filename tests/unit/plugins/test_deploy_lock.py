@@ -17,7 +17,11 @@ from unittest.mock import MagicMock
 
 import pytest
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.testing import patch_module_args
 from ansible_collections.wsgi.host.plugins.action import deploy_lock as action
+from ansible_collections.wsgi.host.plugins.module_utils.apphost import releases
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.answer import Answer
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.errors import RefusedError
 from ansible_collections.wsgi.host.plugins.modules import deploy_lock
 from ansible_collections.wsgi.host.plugins.plugin_utils import control
 from ansible_collections.wsgi.host.plugins.plugin_utils.control import Process, is_gone, this_run
@@ -247,6 +251,50 @@ class TestProcess:
         assert control.whoami().startswith("anna@")
 
 
+class TestReleases:
+    """What a rollback chooses from comes along with the lock, in the same trip."""
+
+    @pytest.fixture
+    def call(self, tmp_path, monkeypatch, capsys) -> Callable[..., dict[str, Any]]:
+        asked: list[tuple[str, float]] = []
+
+        def listing(application: Any, seconds: float) -> Answer:
+            asked.append((application.name, seconds))
+            if application.name == "busy":
+                raise RefusedError("Another handover is under way")
+            return Answer("", facts={"live": "b", "releases": [], "candidates": ["a"]})
+
+        monkeypatch.setattr(deploy_lock, "require_own", lambda *_, **__: None)
+        monkeypatch.setattr(releases, "listing", listing)
+
+        def call(name: str, **arguments: Any) -> dict[str, Any]:
+            given = {"path": str(tmp_path / "deploy.json"), "claim": claim(name), **arguments}
+            with patch_module_args(given), pytest.raises(SystemExit):
+                deploy_lock.main()
+            return {**json.loads(capsys.readouterr().out), "asked": list(asked)}
+
+        return call
+
+    def test_they_come_along_with_a_lock_that_is_held(self, call):
+        told = call("anna", releases="shop")
+        assert told["lock"]["owner"] == "anna@control"
+        assert told["releases"] == {"live": "b", "releases": [], "candidates": ["a"]}
+        # A handover of a run that was killed ends by itself.
+        assert told["asked"] == [("shop", 600)]
+
+    @pytest.mark.parametrize("more", [{"releases": "shop"}, {}, {"releases": ""}])
+    def test_nobody_else_is_told(self, call, more):
+        assert "releases" not in call("anna")
+        assert "releases" not in call("ben" if more.get("releases") else "anna", **more)
+        assert "releases" not in call("anna", state="kept", **more)
+        assert call("anna", state="free", **more)["asked"] == []
+
+    def test_a_handover_that_does_not_end_stops_the_run(self, call):
+        told = call("anna", releases="busy")
+        assert told["failed"]
+        assert told["msg"] == "Another handover is under way"
+
+
 class TestAction:
     """The part on the control node, with a file in a folder for the host."""
 
@@ -287,6 +335,7 @@ class TestAction:
         assert result["changed"] is False
         assert result["lock"]["owner"] == result["owner"] == control.whoami()
         assert result["lock"]["reason"] == "v2"
+        assert result["host"] == "web1"
         assert "warnings" not in result
 
     def test_all_tasks_of_a_run_hold_the_same(self, run):

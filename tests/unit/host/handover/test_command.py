@@ -79,13 +79,41 @@ def test_the_unit_is_this_command_in_the_sandbox_of_its_settings(
 ) -> None:
     programs.put("systemd-run", """#!/bin/sh\necho "$*" >> "$0.calls"\n""")
     shop.prepare("first", sandbox=["NoNewPrivileges=yes", "PrivateNetwork=yes"])
-    asked = options("new", "--restart", "--by=anna", "--reason=two words")
+    asked = options("new", "--restart", "--leave", "--by=anna", "--reason=two words")
     assert unit.start(shop.config, shop, "id", asked)
     [line] = programs.calls("systemd-run")
     assert "--unit=shop-handover.service" in line
     assert "--property=NoNewPrivileges=yes --property=PrivateNetwork=yes" in line
     program = shop.application.command
-    assert line.endswith(f" {program} handover --run=id --by=anna --reason=two words --restart new")
+    words = "--run=id --by=anna --reason=two words --restart --leave new"
+    assert line.endswith(f" {program} handover {words}")
+
+
+def test_who_wants_another_release_leaves_the_looking_to_the_unit(
+    shop: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rollback is in a hurry, and the unit looks at everything anyway."""
+    assert shop.run("old").code == 0
+    started: list[str] = []
+
+    def start(_config: Any, _systemd: Any, _request: str, asked: Any) -> bool:
+        started.append(asked.release)
+        return True
+
+    monkeypatch.setattr(unit, "start", start)
+    monkeypatch.setattr(unit, "follow", lambda *_: Result(True, "done"))
+    show, shown = shop.show, []
+
+    def seen(name: str) -> Any:
+        shown.append(name)
+        return show(name)
+
+    monkeypatch.setattr(shop, "show", seen)
+    command.request(shop.config, shop, options("new"))
+    assert (started, shown) == (["new"], ["shop-handover.service"])
+    assert not command.request(shop.config, shop, options("old")).changed
+    assert command.request(shop.config, shop, options("new", "--check")).changed
+    assert started == ["new"]
 
 
 def test_a_handover_that_is_under_way_is_waited_for_if_wanted(shop: World) -> None:

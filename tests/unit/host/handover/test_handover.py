@@ -70,7 +70,6 @@ def test_a_release_replaces_another_while_somebody_always_accepts(live: World) -
         s for s in live.steps if not s.startswith(("ask", "write", "remove", "point", "daemon"))
     ]
     assert order == [
-        "stop shop-standby.service",
         "start shop-standby.service",
         "open",
         "restart shop.service",
@@ -381,6 +380,25 @@ def test_whoever_goes_live_again_is_not_left_any_more(live: World) -> None:
     assert not {"left_at", "left_by"} & live.record("new").keys()
 
 
+def test_what_a_rollback_goes_back_from_is_left_once_the_other_is_healthy(live: World) -> None:
+    """No later rollback leads to it, and nobody has to take the mark back after a failure."""
+    live.behaviour["third"] = lambda _age: "answered 503, not 200"
+    assert live.run("third", "one", leave=True).code == 1
+    assert "left_at" not in live.record("old")
+    assert live.run("old", "two", leave=True).changed is False
+    assert "left_at" not in live.record("old")
+    assert live.run("new", "three", leave=True).code == 0
+    record = live.record("old")
+    assert (record["left_by"], record["left_reason"], record["left_kind"]) == (
+        "somebody",
+        "because",
+        "decision",
+    )
+    # A deploy leaves nothing.
+    assert live.run("old", "four").code == 0
+    assert "left_at" not in live.record("new")
+
+
 def test_a_release_whose_interpreter_is_gone_is_refused_by_that_name(live: World) -> None:
     """An upgrade of the system removed it. "There is no release" would send people elsewhere."""
     python = live.root / "releases/new/bin/python"
@@ -443,7 +461,7 @@ def test_wherever_it_is_killed_the_host_comes_to_a_known_state(
         wanted = begin(world, how)
         world.kill_at = at
         try:
-            world.run(wanted)
+            world.run(wanted, leave=True)
         except Killed as killed:
             where = f"killed at {at}, before: {killed}"
         else:
@@ -452,7 +470,7 @@ def test_wherever_it_is_killed_the_host_comes_to_a_known_state(
         if afterwards == "reboot":
             world.reboot()
         else:
-            world.run(wanted)
+            world.run(wanted, leave=True)
         current, running, loaded, on_disk = state(world)
         assert not (world.root / "state/handover.json").exists(), where
         assert world.stalls == 0 or afterwards == "reboot", where
@@ -466,6 +484,7 @@ def test_wherever_it_is_killed_the_host_comes_to_a_known_state(
         if how in ("bad release", "bad settings"):
             assert "new" not in world.served, where
         assert world.unit("shop-standby.service").active in ("inactive", "failed"), where
+        assert bool(world.record("old").get("left_at")) == (running == "new"), where
         at += 1
     world.kill_at = -1
     assert at > 15

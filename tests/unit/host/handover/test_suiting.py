@@ -6,10 +6,11 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from apphost import records, releases
+from apphost import cli, records, releases
 from apphost.answer import Answer
 from apphost.application import Application
 from apphost.errors import RefusedError
+from apphost.handover import command
 from apphost.handover.state import State
 
 from .world import World
@@ -49,6 +50,20 @@ def test_nobody_is_asked_unless_it_matters(live: World, answer: Callable[..., li
     assert live.run("new").code == 0
     assert live.run("new", if_suits=True).code == 0
     assert asked == []
+
+
+def test_what_would_be_done_is_asked_as_well(
+    live: World, answer: Callable[..., list[str]]
+) -> None:
+    """With Ansible's --check nothing is started, and the answer is the same."""
+    words = ["new", "--if-suits", "--preview"]
+    options = cli.parser_of(live.application, "handover", command).parse_intermixed_args(words)
+    asked = answer()
+    assert command.preview(live.config, live, options).changed
+    assert asked == ["new"]
+    answer(NO)
+    with pytest.raises(RefusedError, match="cannot work with the database"):
+        command.preview(live.config, live, options)
 
 
 @pytest.mark.parametrize("ready", [True, False])

@@ -366,7 +366,8 @@ class World(Systemd):
         *,
         restart: bool = False,
         if_suits: bool = False,
+        leave: bool = False,
     ) -> Result:
         return forward.hand_over(
-            self.service(), release, request, "somebody", "because", restart, if_suits
+            self.service(), release, request, "somebody", "because", restart, if_suits, leave
         )

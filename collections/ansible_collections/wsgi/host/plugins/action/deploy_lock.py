@@ -54,6 +54,7 @@ class ActionModule(KeptModules):
         result.update(outcome)
         result["owner"] = claim["owner"]
         result["asked_at"] = asked_at
+        result["host"] = self._host(task_vars)
         place = f"{arguments['path']} on {self._host(task_vars)}"
         if outcome.get("busy"):
             words = self._busy(outcome, place, called["wait"], wait)

@@ -45,6 +45,13 @@ options:
     description: What messages call O(wait) and O(stale), by the names of these options.
     type: dict
     default: {}
+  releases:
+    description:
+      - The name of an application, whose releases on this host are told along with a lock that is held,
+        once no handover is under way. A handover that was begun by a run that was killed goes on by itself.
+      - Empty tells none.
+    type: str
+    default: ""
   claim:
     description: Who asks. The action plugin sets it; leave it out.
     type: dict
@@ -86,6 +93,10 @@ asked_at:
   description: When the answer was asked for, by the control node's clock, in seconds since 1970.
   type: float
   returned: always
+host:
+  description: Where the lock is.
+  type: str
+  returned: always
 owner:
   description: Who runs Ansible, as C(user@machine).
   type: str
@@ -94,6 +105,10 @@ lock:
   description: What the lock says after the task, null if it is free.
   type: dict
   returned: always
+releases:
+  description: What C(releases list --json) of the application's command tells.
+  type: dict
+  returned: with O(releases), for a lock that is held
 taken_over:
   description: What it said before, if it was taken over.
   type: dict
@@ -108,13 +123,18 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment, files, times
-from ansible_collections.wsgi.host.plugins.module_utils.apphost.errors import RefusedError
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.errors import (
+    HostError,
+    RefusedError,
+)
 from ansible_collections.wsgi.host.plugins.module_utils.paths import (
     ForeignPathError,
     require_own,
 )
 
 FLOCK_SECONDS = 30
+# For a handover that is under way.
+SETTLE_SECONDS = 600
 BOOT = "/proc/sys/kernel/random/boot_id"
 
 
@@ -218,6 +238,18 @@ def change(
     return {**result, "lock": lock}
 
 
+def listed(name: str) -> dict[str, Any]:
+    """What is known of the releases of an application, once nobody moves between them.
+
+    Raises HostError.
+    """
+    # What most locks do without.
+    from ansible_collections.wsgi.host.plugins.module_utils.apphost import releases
+    from ansible_collections.wsgi.host.plugins.module_utils.apphost.application import Application
+
+    return releases.listing(Application(name), SETTLE_SECONDS).facts
+
+
 def main() -> None:
     """Run as an Ansible module."""
     module = AnsibleModule(
@@ -232,6 +264,7 @@ def main() -> None:
             "wait": {"type": "int", "default": 0},
             "stale": {"type": "int", "default": 1800},
             "variables": {"type": "dict", "default": {}},
+            "releases": {"type": "str", "default": ""},
             "claim": {"type": "dict", "required": True},
         },
         supports_check_mode=True,
@@ -248,6 +281,10 @@ def main() -> None:
             make_directory(directory)
             with alone(path):
                 result = change(*arguments, check=False)
+        if options["releases"] and options["state"] == "held" and not result.get("busy"):
+            result["releases"] = listed(options["releases"])
+    except HostError as error:
+        module.fail_json(msg=str(error))
     except ForeignPathError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
