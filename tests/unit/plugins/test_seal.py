@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class Project:
         self.broken = self.unfit = ""
         self.asked: list[dict[str, Any]] = []
         self.check_mode = False
+        self.own_runs = True
         self.groups = {"all": ["web1"], "web": ["web1"]}
         self.put("roles/application/tasks/main.yml", "[]\n")
         self.put("inventory/hosts.yml", "web:\n")
@@ -71,6 +73,10 @@ class Project:
 
     def act(self, **arguments: Any) -> dict[str, Any]:
         self._monkeypatch.setattr(context, "CLIARGS", CLIArgs(self.arguments))
+        if self.own_runs:
+            # What the processes of one run share is not there in the next one.
+            run = tempfile.mkdtemp(dir=self.folder.parent)
+            self._monkeypatch.setattr(seal.C, "DEFAULT_LOCAL_TMP", run)
         told = trusted(self.variables)
         task_vars = {
             **told,
@@ -128,6 +134,32 @@ def test_the_second_run_has_nothing_to_do(project: Project) -> None:
         *([["hours", "inputs"]] * 2),
         *(["told"], ["hours", "inputs"]),
     ]
+
+
+def test_what_is_the_same_for_all_hosts_is_read_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a fleet each host has a process of its own, and there are as many as a fleet has hosts."""
+    read: list[str] = []
+    content = seal._content
+
+    def counted(path: Path) -> str:
+        read.append(path.name)
+        return content(path)
+
+    monkeypatch.setattr(seal, "_content", counted)
+    inputs = project.act()["inputs"]
+    first = sorted(read)
+    assert {"hosts.yml", "one.py", "main.yml", "vault.yml"} < set(first)
+    project.own_runs = False
+    read.clear()
+    assert project.act()["inputs"] == inputs
+    # The playbooks themselves.
+    assert read == ["site.yml"]
+    project.own_runs = True
+    read.clear()
+    project.act()
+    assert sorted(read) == first
 
 
 def test_another_clone_of_the_project_knows_it_too(project: Project, tmp_path: Path) -> None:

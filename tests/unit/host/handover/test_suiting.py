@@ -52,9 +52,7 @@ def test_nobody_is_asked_unless_it_matters(live: World, answer: Callable[..., li
     assert asked == []
 
 
-def test_what_would_be_done_is_asked_as_well(
-    live: World, answer: Callable[..., list[str]]
-) -> None:
+def test_what_would_be_done_is_asked_as_well(live: World, answer: Callable[..., list[str]]) -> None:
     """With Ansible's --check nothing is started, and the answer is the same."""
     words = ["new", "--if-suits", "--preview"]
     options = cli.parser_of(live.application, "handover", command).parse_intermixed_args(words)

@@ -27,7 +27,10 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.balancing import (
 from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import project_of, source_content
 from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import in_full, located, merged
 from ansible_collections.wsgi.host.plugins.plugin_utils.host import FACT, play_of, probed
-from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import KeptModules
+from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import (
+    KeptModules,
+    once_per_run,
+)
 from ansible_collections.wsgi.host.plugins.plugin_utils.locks import BundleError
 from ansible_collections.wsgi.host.plugins.plugin_utils.roles import content_of, role_directory
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import UNPREDICTABLE
@@ -220,14 +223,16 @@ class ActionModule(KeptModules):
             yield from _named_files(value, base)
         roles = [role_directory(self._loader, task_vars, "application").parent]
         roles += map(Path, C.config.get_config_value("DEFAULT_ROLES_PATH"))
-        for place in (
+        places = [
             *dict.fromkeys(roles),
             COLLECTION,
             *_inventories(),
             base / "group_vars",
             base / "host_vars",
-        ):
-            yield from _tree(place)
+        ]
+        # The same for all hosts, whose processes are forks of one.
+        name = hashlib.sha256(repr(list(map(str, places))).encode()).hexdigest()
+        yield once_per_run(f"trees-{name}", lambda: _digest_of(places)).decode()
         for path in sorted(base.glob("*.yml")):
             yield _content(path)
 
@@ -272,6 +277,12 @@ def _tree(place: Path) -> Iterator[str]:
             if path.is_file():
                 yield str(path.relative_to(place))
                 yield _content(path)
+
+
+def _digest_of(places: list[Path]) -> bytes:
+    """One digest of some trees."""
+    parts = [part for place in places for part in _tree(place)]
+    return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest().encode()
 
 
 def _content(path: Path) -> str:

@@ -147,7 +147,7 @@ def _launcher() -> str:
     return Path(launcher.__file__).read_text(encoding="utf-8")
 
 
-def _once_per_run(name: str, make: Any) -> bytes:
+def once_per_run(name: str, make: Any) -> bytes:
     """What one of the run's processes has made, for all others."""
     place = Path(C.DEFAULT_LOCAL_TMP) / f"wsgi-host-{name}"
     if not place.exists():
@@ -164,11 +164,11 @@ def payload(module: str, arguments: dict[str, Any], *, whole: bool) -> bytes:
     """The script that a task sends; `whole` if the modules come with it."""
     encoder = get_module_encoder(PROFILE, Direction.CONTROLLER_TO_MODULE)
     sent = {
-        "version": _once_per_run("digest", lambda: digest().encode()).decode(),
+        "version": once_per_run("digest", lambda: digest().encode()).decode(),
         "module": f"{OWN}/modules/{module.rpartition('.')[2]}".replace("/", "."),
         "profile": PROFILE,
         "arguments": json.dumps({"ANSIBLE_MODULE_ARGS": arguments}, cls=encoder),
-        "archive": base64.b64encode(_once_per_run("modules", archive)).decode() if whole else "",
+        "archive": base64.b64encode(once_per_run("modules", archive)).decode() if whole else "",
     }
     call = ", ".join(f"{name}={value!r}" for name, value in sent.items())
     return f"{_launcher()}\n\nlaunch({call})\n".encode()

@@ -55,7 +55,9 @@ def defaults_of(loader: DataLoader, directory: Path) -> dict[str, Any]:
 
 def content_of(loader: DataLoader, path: Path) -> dict[str, Any]:
     """What a file of a role has, as templates."""
-    return loader.load_from_file(str(path), trusted_as_template=True) or {}
+    # Read anew it is nobody else's, so that no copy is made, which takes longer than reading it.
+    found = loader.load_from_file(str(path), cache="none", unsafe=True, trusted_as_template=True)
+    return found or {}
 
 
 def reason(error: AnsibleError) -> str:
