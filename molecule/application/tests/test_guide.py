@@ -112,7 +112,18 @@ def test_a_second_application_moves_in_beside_it(
     assert ask(web, "blog.example.com") == (200, "blog.example.com")
     assert ask(web, SHOP)[0] == 200
     before = as_root("systemctl show -P InvocationID shop.service")
+    moment = workplace.moment(as_root)
     output = workplace.type(f"{site} -e application_seal_hours=0")
+    # So that no feature adds a trip unseen: some are of the host, some of each application.
+    assert workplace.trips(as_root, moment) == {
+        "wsgi.host.probe": 1,
+        "wsgi.host.deploy_lock": 2 * 2,
+        "wsgi.host.release": 1 + 2,
+        "wsgi.host.certificate": 1,
+        "wsgi.host.config_tree": 3 + 2 * 3,
+        "wsgi.host.program": 2,
+        "wsgi.host.judge": 2,
+    }
     assert re.search(r"changed=0 ", output), output[-600:]
     assert as_root("systemctl show -P InvocationID shop.service") == before
     assert host.user("blog").uid != host.user("shop").uid
