@@ -255,7 +255,7 @@ def test_nothing_is_lost_in_deploys(workplace: Workplace, web: str, as_root: Any
         moment = workplace.moment(as_root)
         workplace.type(f"{PLAY} playbooks/rollback.yml")
         assert live(as_root) == first
-        # In a hurry every trip counts: look, take the lock and choose, hand over; then ask and free it.
+        # In a hurry every trip counts: look, lock and choose, hand over; then ask and free it.
         assert workplace.trips(as_root, moment) == {
             "wsgi.host.probe": 1,
             "wsgi.host.deploy_lock": 2,

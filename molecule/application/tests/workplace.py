@@ -72,7 +72,8 @@ class Workplace:
     @staticmethod
     def moment(as_root: Callable[[str], str]) -> str:
         """This moment, by the host's journal."""
-        return as_root("journalctl --quiet --lines=0 --show-cursor").partition("cursor: ")[2].strip()
+        said = as_root("journalctl --quiet --lines=0 --show-cursor")
+        return said.partition("cursor: ")[2].strip()
 
     def write_host(self) -> None:
         """The address of the host, which the guide leaves to its reader."""
