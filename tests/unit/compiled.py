@@ -1,8 +1,9 @@
-"""Compiles each Jinja template of the tests once; the same few hundred are rendered all the time.
+"""Compiles each Jinja template of the tests once, and looks for each filter once.
 
-Ansible compiles a template each time it is rendered, which is half of the time of the tests that
-hold some thousand values against the roles' rules. What a template compiles to depends on its text
-and on the settings of its environment; only what compiles is remembered.
+Ansible compiles a template each time it is rendered, and searches the collections for its filters
+whenever there is a new environment. That is most of the time of the tests that hold some thousand
+values against the roles' rules. What a template compiles to depends on its text and on the settings
+of its environment; only what compiles is remembered. Filters depend on their names alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from types import CodeType
 from typing import Any
 
 from ansible._internal._templating._jinja_bits import AnsibleEnvironment, _TemplateCompileContext
+from ansible.plugins.loader import Jinja2Loader
 from jinja2 import Environment, nodes
 from jinja2.environment import TemplateExpression
 from jinja2.parser import Parser
@@ -21,6 +23,8 @@ SETTINGS = (
     *("keep_trailing_newline", "newline_sequence"),
 )
 KNOWN: dict[Any, CodeType] = {}
+# Filters and tests by their kind and name, None for those that no collection has.
+PLUGINS: dict[tuple[str, str], Any] = {}
 
 
 def remember() -> None:
@@ -48,6 +52,18 @@ def remember() -> None:
         template = self.template_class.from_code(self, KNOWN[key], self.make_globals(None), None)
         return TemplateExpression(template, undefined_to_none)
 
+    def plugin(self: Any, name: str, *rest: Any, **more: Any) -> Any:
+        key = (self.type, name)
+        if key not in PLUGINS:
+            try:
+                PLUGINS[key] = get(self, name, *rest, **more)
+            except KeyError:
+                # Jinja then turns to its own, as it does where nothing is returned.
+                PLUGINS[key] = None
+        return PLUGINS[key]
+
+    get = Jinja2Loader.get
+    Jinja2Loader.get = plugin
     compile_expression = Environment.compile_expression
     AnsibleEnvironment.compile = compiled
     AnsibleEnvironment.compile_expression = expression

@@ -12,14 +12,13 @@ import copy
 from typing import Any
 
 from ansible._internal._templating import _jinja_bits
-from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import filter_loader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.wsgi.host.plugins.filter.exec_words import exec_words
 from ansible_collections.wsgi.host.plugins.filter.sites import site_faults, sites
 from ansible_collections.wsgi.host.plugins.plugin_utils import families
 
-from .describing import ROLES, describe, of_roles
+from .describing import ROLES, Loader, describe, of_roles
 
 # Tests import the collection without Ansible, whose own way to its filters is closed then.
 _jinja_bits._BUILTIN_FILTERS.update(
@@ -139,7 +138,7 @@ def evaluate(role: str, expression: str, family: str, **overrides: Any) -> Any:
 
 
 def _templar(role: str, family: str, overrides: dict[str, Any]) -> Templar:
-    loader = DataLoader()
+    loader = Loader()
     loader.set_basedir(str(ROLES / role))
     own = ROLES / role
     variables: dict[str, Any] = {

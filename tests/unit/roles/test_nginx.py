@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import re
 import shutil
@@ -405,10 +406,16 @@ ANALYSED = {name: each for name, each in VARIANTS.items() if name != "no-sites"}
 }
 
 
+@functools.cache
+def files_of(variant: str) -> Mapping[str, str]:
+    """What a Debian host gets, for tests that only read it."""
+    return configuration("Debian", **{**VARIANTS, **ANALYSED}[variant])
+
+
 @pytest.mark.parametrize("variant", ANALYSED)
 def test_the_parser_reads_every_file(variant: str, lay_out: Callable[..., Path]) -> None:
     """Tools that read configurations use it. It knows each directive's place and arguments."""
-    path = lay_out(configuration("Debian", **ANALYSED[variant]))
+    path = lay_out(files_of(variant))
     parsed = crossplane.parse(str(path), check_ctx=True, check_args=True)
     errors = [each["error"] for file in parsed["config"] for each in file["errors"]]
     assert errors == []
@@ -424,7 +431,7 @@ def test_the_parser_reads_every_file(variant: str, lay_out: Callable[..., Path])
 @pytest.mark.parametrize("variant", ANALYSED)
 def test_the_analyser_finds_nothing(variant: str, lay_out: Callable[..., Path]) -> None:
     """gixy knows mistakes that nginx accepts: leaking aliases, spoofed hosts, lost headers."""
-    path = lay_out(configuration("Debian", **ANALYSED[variant]))
+    path = lay_out(files_of(variant))
     done = subprocess.run(
         [PROJECT / ".venv/bin/gixy", "--format", "console", path],
         check=False,
@@ -532,7 +539,7 @@ def blocks(text: str) -> list[str]:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_what_adds_a_header_adds_them_all(variant: str) -> None:
     """`add_header` in a server or location silently drops every header from around it."""
-    files = configuration("Debian", **VARIANTS[variant])
+    files = files_of(variant)
     assert "include snippets/headers.conf;" in files["/etc/nginx/nginx.conf"]
     for dest, text in files.items():
         if dest == "/etc/nginx/snippets/headers.conf":
@@ -545,7 +552,7 @@ def test_what_adds_a_header_adds_them_all(variant: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_no_variable_depends_on_how_far_a_request_came(variant: str) -> None:
     """`set` does not run for a request that nginx refuses early: its variable would be empty."""
-    for dest, text in configuration("Debian", **VARIANTS[variant]).items():
+    for dest, text in files_of(variant).items():
         assert not re.search(r"(?m)^\s*set \$", text), dest
 
 
