@@ -41,7 +41,7 @@ proof: bootstrap ## What is long: measurements and every fault, written to docs/
 	@$(python) tests/proof/certificates.py --write
 	@$(python) tests/proof/foreign.py
 	@EVERY_SYSTEM=1 MONITORING_IMAGE=debian12 FIRST_SYSTEM=debian13 SECOND_SYSTEM=debian12 \
-		$(python) tools/run_tests.py molecule
+		$(python) tools/run_tests.py unit molecule
 	@$(python) tests/proof/system_upgrade.py
 	@$(python) tests/proof/app_performance.py $(if $(ROUNDS),--rounds $(ROUNDS)) --write
 	@$(python) tests/proof/reading.py $(if $(ROUNDS),--rounds $(ROUNDS)) --write

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
 import re
 import subprocess
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,6 +28,8 @@ from .describing import describe, read, shop, toll_app
 from .preflight import HOST, arguments, check, options, own
 from .render import FACTS, ROLES
 
+# `make proof`.
+EVERY_CASE = bool(os.environ.get("EVERY_SYSTEM"))
 NAMES = (
     *("application", "certbot", "gunicorn_systemd", "haproxy", "monitoring", "nginx", "toll_app"),
 )
@@ -221,8 +225,13 @@ def test_a_wrong_value_is_refused_under_its_name(role: str) -> None:
 def test_no_value_makes_a_rule_stumble(
     role: str, path: tuple[str, ...], option: Mapping[str, Any]
 ) -> None:
-    """Whatever it is, it passes or is refused by words that name a variable of the role."""
+    """Whatever it is, it passes or is refused by words that name a variable of the role.
+
+    `make proof` tries all values on each variable, `make test` spreads them over the variables.
+    """
     odd = ODD.get(option["type"], [])
+    if odd and not EVERY_CASE:
+        odd = [odd[zlib.crc32(".".join(path).encode()) % len(odd)]]
     if path[-1] == "role":
         # Ansible looks for it before anything else, and says what it has not found.
         odd = [""]
