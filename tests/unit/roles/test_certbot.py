@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,8 @@ from ansible_collections.wsgi.host.plugins.module_utils.certificates.model impor
 from conftest import trusted
 
 from . import preflight as preflights
-from .render import FACTS, FAMILIES, ROLES, evaluate, render
+from .preflight import Case, preflight
+from .render import FAMILIES, ROLES, evaluate, render
 
 TEMPLATES = ROLES / "certbot" / "templates"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -655,7 +654,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "certbot_emial is not a variable of role certbot; did you mean certbot_email?",
     ),
     "an old Python": (
-        {"test_python": "3.9"},
+        {},
         'certbot_install ("bundle") needs Python 3.10 or newer on the host, which has 3.9: set '
         "certbot_install: package",
     ),
@@ -677,98 +676,29 @@ ACCEPTED: tuple[dict[str, Any], ...] = (
     {"certbot_account_binding": {"kid": "kid-1", "hmac_key": "zWNDZM6eQGHWpSRTPal5eIUYFTu7"}},
 )
 
-PLAYBOOK = """\
-- hosts: all
-  gather_facts: false
-  environment:
-    TEST_PYTHON: "{{ test_python | default('3.13') }}"
-  tasks:
-    - name: Each case, whatever the one before it found
-      include_role:
-        name: certbot
-        tasks_from: preflight
-        rolespec_validate: false
-"""
-
 
 @pytest.fixture(scope="module")
-def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What preflight says of each case, and of none: one run with a host per case."""
-    folder = tmp_path_factory.mktemp("guards")
-    # A host as the probe would find it, whatever machine runs the tests.
-    stub = folder / "collections/ansible_collections/wsgi/host"
-    real = ROLES.parent / "collections/ansible_collections/wsgi/host"
-    (stub / "plugins/modules").mkdir(parents=True)
-    for path in real.iterdir():
-        if path.name != "plugins":
-            (stub / path.name).symlink_to(path)
-    for path in (real / "plugins").iterdir():
-        if path.name != "modules":
-            (stub / "plugins" / path.name).symlink_to(path)
-    for path in (real / "plugins/modules").glob("*.py"):
-        if path.name != "probe.py":
-            (stub / "plugins/modules" / path.name).symlink_to(path)
-    facts = {**FACTS["Debian"], "root": True}
-    (stub / "plugins/modules/probe.py").write_text(
-        "from ansible.module_utils.basic import AnsibleModule\n"
-        "import os\n"
-        "def main():\n"
-        "    module = AnsibleModule({}, supports_check_mode=True)\n"
-        f"    facts = {facts!r}\n"
-        "    facts['python']['version'] = os.environ['TEST_PYTHON']\n"
-        "    module.exit_json(ansible_facts={'wsgi_host': facts})\n"
-        "main()\n"
-    )
-    hosts: dict[str, dict[str, Any]] = {"good": dict(GOOD)}
+def refusals() -> dict[str, str]:
+    """What preflight says of each case, and of none."""
+    cases = {"good": Case(GOOD)}
     for number, variables in enumerate(ACCEPTED):
-        hosts[f"accepted-{number}"] = {**GOOD, **variables}
+        cases[f"accepted-{number}"] = Case({**GOOD, **variables})
     for name, (variables, _) in BAD.items():
-        hosts[name.replace(" ", "-")] = {**GOOD, **variables}
-    for variables in hosts.values():
-        variables["ansible_connection"] = "local"
-        variables["ansible_python_interpreter"] = sys.executable
-    inventory = folder / "inventory.json"
-    inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
-    playbook = folder / "playbook.yml"
-    playbook.write_text(PLAYBOOK)
-    settings = folder / "ansible.cfg"
-    settings.touch()
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), "--forks", "4"),
-            str(playbook),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={
-            **os.environ,
-            "ANSIBLE_ROLES_PATH": str(ROLES),
-            "ANSIBLE_COLLECTIONS_PATH": str(folder / "collections"),
-            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.jsonl",
-            "ANSIBLE_CONFIG": str(settings),
-        },
-    )
-    said = {}
-    for line in done.stdout.splitlines():
-        event = json.loads(line)
-        if event.get("_event", "").startswith("v2_runner_on_"):
-            for host, result in event["hosts"].items():
-                if result.get("action") == "wsgi.host.preflight":
-                    said[host] = result.get("msg", "")
-    assert set(said) == set(hosts), done.stdout + done.stderr
-    return said
+        cases[name] = Case({**GOOD, **variables})
+    cases["an old Python"] = Case(GOOD, host={"python": {"version": "3.9"}})
+    return preflight("certbot", cases)
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_mistake_is_refused_with_its_remedy(refusals: dict[str, str], case: str) -> None:
     """Before anything is changed: the variable, what was found, what to do."""
-    message = refusals[case.replace(" ", "-")]
+    message = refusals[case]
     assert BAD[case][1] in message
     assert message.startswith("One thing has to be set right")
 
 
-@pytest.mark.parametrize("host", ["good", *(f"accepted-{number}" for number in range(3))])
+@pytest.mark.parametrize(
+    "host", ["good", *(f"accepted-{number}" for number in range(len(ACCEPTED)))]
+)
 def test_good_variables_are_not_refused(refusals: dict[str, str], host: str) -> None:
     assert refusals[host] == ""
