@@ -360,7 +360,7 @@ class Client:
             ("127.0.0.1", port), timeout=PATIENCE, source_address=(source, 0)
         )
         if name is not None:
-            context = ssl.create_default_context()
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
             with contextlib.ExitStack() as refused:
@@ -411,7 +411,7 @@ class Client:
 
 def hello(name: str) -> bytes:
     """The first bytes of a TLS connection to a name, or to none."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     outgoing = ssl.MemoryBIO()
     with contextlib.suppress(ssl.SSLWantReadError):

@@ -55,7 +55,7 @@ class Peer:
             return read(connection.getresponse())
 
     def ask_over_tls(self, path: str = PATH + TOKEN) -> tuple[int, str]:
-        context = ssl.create_default_context()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         raw = socket.create_connection(("127.0.0.1", self.tls_port), 20)
         with context.wrap_socket(raw, server_hostname=NAME) as connection:
