@@ -13,6 +13,7 @@ through runs of the playbook and reboots, until you turn it off.
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from . import files
 from .answer import Answer, short_time
 from .application import Application
 from .errors import RefusedError
-from .times import stamp
+from .times import UTC, stamp, written
 
 # Where nginx looks for a file of each site, see its role.
 DIRECTORY = "etc/nginx/maintenance"
+# Of the host and all its applications: see the role nginx, and playbooks/drain.yml.
+DRAINED = "etc/nginx/drained.on"
 ON, OFF, STATUS = "on", "off", "status"
 
 
@@ -81,6 +84,15 @@ def look(application: Application) -> dict[str, Any] | None:
     told = files.read_json_if_possible(path)
     known = {key: str(told.get(key) or "") for key in ("since", "by", "reason")}
     return {**known, "described": bool(site.get("maintenance"))}
+
+
+def drained(application: Application) -> str | None:
+    """Since when the host's balancers are told to send nobody there; None if they are not."""
+    try:
+        changed = (application.host / DRAINED).lstat().st_mtime
+    except OSError:
+        return None
+    return written(datetime.datetime.fromtimestamp(changed, UTC))
 
 
 def words(found: dict[str, Any]) -> str:

@@ -113,6 +113,7 @@ def look(application: Application, certificate: str, site: str, port: int) -> di
     }
     facts["jobs"] = look_at_jobs(application)
     facts["maintenance"] = maintenance.look(application)
+    facts["drained"] = maintenance.drained(application)
     return {**facts, "drift": drift(application, facts, site)}
 
 
@@ -176,6 +177,8 @@ def headline(name: str, facts: dict[str, Any]) -> str:
         return f"{name} runs, but its site does not answer."
     if facts["maintenance"]:
         return f"{name} is up, and in maintenance: its clients get 503."
+    if facts["drained"]:
+        return f"{name} is up, and its host is drained: balancers send nobody here."
     if faults:
         return f"{name} is up, and {faults} thing{'s need' if faults > 1 else ' needs'} attention."
     return f"{name} is up."
@@ -207,6 +210,7 @@ def text(name: str, facts: dict[str, Any]) -> str:
         *(["certificate", f"{days:g} days left"] for _ in [days] if days is not None),
         *(["jobs", jobs.summary(each)] for each in [facts["jobs"]] if each),
         *(["maintenance", maintenance.words(each)] for each in [facts["maintenance"]] if each),
+        *(["drained", f"since {short_time(each)} UTC"] for each in [facts["drained"]] if each),
         ["lock", held],
         *(["drift", each] for each in facts["drift"]),
     ]

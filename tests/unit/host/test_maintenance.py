@@ -91,6 +91,7 @@ def test_whoever_looks_is_told(host: Host, flag: Path) -> None:
         "site": None,
         "drift": [],
         "maintenance": None,
+        "drained": None,
     }
     assert status.headline("shop", facts) == "shop is up."
     flag.touch()
@@ -125,3 +126,24 @@ def test_a_run_of_the_playbook_has_nothing_to_do_because_of_it(host: Host, flag:
     assert seal.noted(root, {"units": {}}) == before
     (root / "etc/nginx/sites/other.conf").touch()
     assert seal.noted(root, {"units": {}}) != before
+
+
+def test_status_says_that_the_host_is_drained(host: Host, flag: Path) -> None:
+    """It is not forgotten there: the application is up, and serves nobody."""
+    assert maintenance.drained(host.application) is None
+    drained = flag.parent.with_name("drained.on")
+    drained.touch()
+    os.utime(drained, (0, 0))
+    since = maintenance.drained(host.application)
+    assert since == "1970-01-01T00:00:00Z"
+    facts: dict[str, Any] = {
+        "health": {"ok": True},
+        "service": "active",
+        "site": None,
+        "drift": [],
+        "maintenance": None,
+        "drained": since,
+    }
+    assert status.headline("shop", facts) == (
+        "shop is up, and its host is drained: balancers send nobody here."
+    )

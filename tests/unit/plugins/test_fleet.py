@@ -305,6 +305,12 @@ class TestStatus:
         assert fleet.down(hosts) == {}
         assert json.loads(fleet.as_json("", hosts, {}))["ok"] is True
 
+    def test_a_drained_host_is_said_and_is_no_fault(self):
+        hosts = {"web1": well(A, drained="2026-11-25T02:00:00Z"), "web2": well(A, drained=None)}
+        (line,) = (x for x in fleet.report("", hosts, {}).splitlines() if "DRAINED" in x)
+        assert line == "DRAINED  web1: balancers send nobody there, since 2026-11-25T02:00:00Z."
+        assert json.loads(fleet.as_json("", hosts, {}))["ok"] is True
+
     def test_lock_says_who_since_when_and_what_for(self):
         lock = {"owner": "ben@desk", "since": "2026-11-25T02:00:00Z", "reason": "v2"}
         text = fleet.report("", {"web1": well(A, lock=lock)}, {})
