@@ -22,6 +22,7 @@ from .backup import settings
 from .certificates import rehearsal, renewals
 from .errors import HostError
 from .http import NoAnswerError, get
+from .maintenance import DRAINED as DRAINED_FLAG
 
 SEAL = "var/lib/application-seal/seal.json"
 RECORDS = "var/lib/config-tree"
@@ -31,6 +32,7 @@ HASHED_BYTES = 16 * 2**20
 ANSWER_SECONDS = 10.0
 # Directories of which it matters what else is in them. Whether a site is in maintenance does not.
 LISTED = re.compile(r"etc/(?!systemd/system$|nginx/maintenance$)|usr/local/")
+DRAINED = os.path.basename(DRAINED_FLAG)
 # What a run looks at of the host itself.
 FACTS = (
     *("apphost", "architecture", "cpus", "distribution", "distribution_version", "edited_files"),
@@ -180,8 +182,9 @@ def _state(path: Path, listed: bool = False) -> str:
             return f"link to {os.readlink(path)} {owner}"
         said = f"{stat.S_IMODE(found.st_mode):o} {owner}"
         if stat.S_ISDIR(found.st_mode):
-            inside = f" {_digest(repr(sorted(os.listdir(path))))}" if listed else ""
-            return f"directory {said}{inside}"
+            # Whether the host is drained matters as little as whether a site is in maintenance.
+            names = sorted({*os.listdir(path)} - {DRAINED}) if listed else None
+            return f"directory {said}{'' if names is None else ' ' + _digest(repr(names))}"
         if not stat.S_ISREG(found.st_mode):
             return f"other {said}"
         if found.st_size > HASHED_BYTES:

@@ -120,12 +120,16 @@ def test_a_run_of_the_playbook_has_nothing_to_do_because_of_it(host: Host, flag:
     record.parent.mkdir(parents=True)
     places = ["/etc/nginx/maintenance", "/etc/nginx/sites"]
     (root / "etc/nginx/sites").mkdir()
-    record.write_text(json.dumps({"files": {}, "directories": places}))
+    written: dict[str, Any] = {"/etc/nginx/nginx.conf": {}}
+    record.write_text(json.dumps({"files": written, "directories": places}))
     before = seal.noted(root, {"units": {}})
     flag.touch()
+    (root / maintenance.DRAINED).touch()
     assert seal.noted(root, {"units": {}}) == before
-    (root / "etc/nginx/sites/other.conf").touch()
-    assert seal.noted(root, {"units": {}}) != before
+    for other in ("etc/nginx/sites/other.conf", "etc/nginx/other.conf"):
+        (root / other).touch()
+        assert seal.noted(root, {"units": {}}) != before
+        (root / other).unlink()
 
 
 def test_status_says_that_the_host_is_drained(host: Host, flag: Path) -> None:

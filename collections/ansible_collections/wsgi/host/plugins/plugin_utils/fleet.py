@@ -270,8 +270,8 @@ def report(application: str, hosts: Mapping[str, Answer], failed: Mapping[str, s
             who = f" by {told['by']}" if told.get("by") else ""
             why = f", for {told['reason']!r}" if told.get("reason") else ""
             lines.append(f"MAINTENANCE  {host}: clients get 503{since}{who}{why}.")
-        if since := answer.get("drained"):
-            lines.append(f"DRAINED  {host}: balancers send nobody there, since {since}.")
+        if drained := answer.get("drained"):
+            lines.append(f"DRAINED  {host}: balancers send nobody there, since {drained}.")
     lines += [f"NO ANSWER  {host}: {why}" for host, why in failed.items()]
     lines += [f"DRIFT  {each}" for each in drift(hosts)]
     if not failed and not drift(hosts):
