@@ -18,16 +18,10 @@ from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
 from typing import Any
 
+from .ports import free_port
 from .test_nginx import PLAIN, configuration, laid_out
 
 NAME = PLAIN["domains"][0]
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

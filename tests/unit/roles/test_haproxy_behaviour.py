@@ -22,11 +22,11 @@ from .balancing import (
     Program,
     certified,
     find_program,
-    free_ports,
     hello,
     lay_out,
     until,
 )
+from .ports import free_ports
 from .render import render
 
 # Python's ssl drops a socket whose client went before the handshake, and calls it unclosed.

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from .ports import free_port
 from .render import evaluate
 from .test_nginx import (
     BOTH,
@@ -53,12 +54,6 @@ def load(name: str) -> ModuleType:
 
 
 refusals, http2 = load("refusals"), load("http2")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def anybody() -> ssl.SSLContext:

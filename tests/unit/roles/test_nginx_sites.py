@@ -23,8 +23,8 @@ from typing import Any
 
 import pytest
 
+from .ports import free_port
 from .test_nginx import certificate, configuration, installed_version, lay_out, nginx_program
-from .test_nginx_refusals import free_port
 
 __all__ = ["certificate", "installed_version", "lay_out", "nginx_program"]  # fixtures
 
