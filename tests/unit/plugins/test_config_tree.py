@@ -473,6 +473,20 @@ def test_unit_that_somebody_stopped_or_disabled_runs_again(
     assert units.calls() == [*enabled, "start shop.timer"]
 
 
+def test_unit_whose_file_goes_is_no_failed_one(
+    host: Host, units: Units, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be a failed unit without a file, and an alarm, until the next boot."""
+    monkeypatch.setattr(config_tree, "UNITS", f"{host.path('systemd')}/")
+    own = {"systemd/shop.service": "", "systemd/nginx.service.d/shop.conf": "", "a": "1"}
+    host.apply({**own, "systemd/blog.service": ""})
+    host.apply(own)
+    assert units.calls() == ["reset-failed blog.service"]
+    host.params = {"name": "tree", "units": []}
+    config_tree.remove(host)
+    assert units.calls() == ["reset-failed shop.service"]
+
+
 def test_unit_that_cannot_be_enabled_is_left(host: Host, units: Units) -> None:
     units.be("active", "static")
     host.apply({"a": "1"}, units=TIMER)

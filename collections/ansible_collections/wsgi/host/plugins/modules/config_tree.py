@@ -157,6 +157,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment, trees
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.systemd import Systemd
 from ansible_collections.wsgi.host.plugins.module_utils.apphost.trees import Record, TreeError
 from ansible_collections.wsgi.host.plugins.module_utils.config_trees import (
     checking,
@@ -192,6 +193,15 @@ def settle(module: AnsibleModule, name: str) -> dict[str, Any]:
 def unit_files(changes: list[Change]) -> list[str]:
     """Which of the files that differ systemd has read."""
     return [each.dest for each in changes if each.dest.startswith(UNITS)]
+
+
+def forgive(changes: list[Change]) -> None:
+    """Have units whose files are gone not be failed ones: nobody could mend them any more."""
+    folder = UNITS.rstrip("/")
+    gone = [Path(each.dest) for each in changes if each.wanted is None]
+    names = [path.name for path in gone if str(path.parent) == folder]
+    if names:
+        Systemd().forgive(*names)
 
 
 def revert(module: AnsibleModule, name: str) -> dict[str, Any]:
@@ -238,6 +248,7 @@ def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
             if module.params["revertible"]:
                 reverting.keep(name, record, changes)
             swapping.swap(module, changes)
+            forgive(changes)
             trees.write(
                 records.record_of(name),
                 Record(digests, {}, inputs, pending, secret, settled, paths),
@@ -275,6 +286,7 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
     if not module.check_mode:
         kept = records.keep_copies(name, changes)
         swapping.swap(module, changes)
+        forgive(changes)
         if changes and module.params["units"]:
             running.run(module.params["units"], anew=True, read_again=bool(unit_files(changes)))
         records.record_of(name).unlink(missing_ok=True)
