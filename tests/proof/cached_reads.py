@@ -159,6 +159,8 @@ def ours(home: Path, program: str, types: str, certificate: Path, ports: dict[st
         nginx_http_port=ports[PLAIN],
         nginx_https_port=ports[TLS],
         nginx_ipv6=False,
+        # All of it comes from one address.
+        nginx_unlimited_clients=["127.0.0.0/8"],
         wsgi_host={"packages": packages},
     )
     chain = certificate / "fullchain.pem", certificate / "privkey.pem"
