@@ -12,6 +12,16 @@ from apphost import maintenance, metrics, seal, status
 
 from .conftest import Host, describe
 
+# What the status knows of an application that serves its clients.
+WELL: dict[str, Any] = {
+    "health": {"ok": True},
+    "service": "active",
+    "site": None,
+    "drift": [],
+    "maintenance": None,
+    "drained": None,
+}
+
 
 @pytest.fixture
 def flag(host: Host) -> Path:
@@ -85,14 +95,7 @@ def test_only_root_switches_it(
 
 def test_whoever_looks_is_told(host: Host, flag: Path) -> None:
     """By the status in its first line, and by the numbers."""
-    facts: dict[str, Any] = {
-        "health": {"ok": True},
-        "service": "active",
-        "site": None,
-        "drift": [],
-        "maintenance": None,
-        "drained": None,
-    }
+    facts = {**WELL}
     assert status.headline("shop", facts) == "shop is up."
     flag.touch()
     facts["maintenance"] = maintenance.look(host.application)
@@ -140,14 +143,6 @@ def test_status_says_that_the_host_is_drained(host: Host, flag: Path) -> None:
     os.utime(drained, (0, 0))
     since = maintenance.drained(host.application)
     assert since == "1970-01-01T00:00:00Z"
-    facts: dict[str, Any] = {
-        "health": {"ok": True},
-        "service": "active",
-        "site": None,
-        "drift": [],
-        "maintenance": None,
-        "drained": since,
-    }
-    assert status.headline("shop", facts) == (
+    assert status.headline("shop", {**WELL, "drained": since}) == (
         "shop is up, and its host is drained: balancers send nobody here."
     )
