@@ -417,6 +417,10 @@ class Units:
         shown = f"Id=shop.timer\nActiveState={active}\nUnitFileState={enabled}\n"
         (self.folder / "shown").write_text(shown)
 
+    def be_of_type(self, types: dict[str, str]) -> None:
+        shown = "\n".join(f"Id={name}\nType={kind}\n" for name, kind in types.items())
+        (self.folder / "shown").write_text(shown)
+
     def calls(self) -> list[str]:
         """Since the last question."""
         path = self.folder / "calls"
@@ -473,18 +477,26 @@ def test_unit_that_somebody_stopped_or_disabled_runs_again(
     assert units.calls() == [*enabled, "start shop.timer"]
 
 
-def test_unit_whose_file_goes_is_no_failed_one(
+def test_unit_whose_file_goes_does_nothing_any_more(
     host: Host, units: Units, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else it would be a failed unit without a file, and an alarm, until the next boot."""
+    """Else it goes on without a file, and may fail, which is an alarm until the next boot."""
     monkeypatch.setattr(config_tree, "UNITS", f"{host.path('systemd')}/")
     own = {"systemd/shop.service": "", "systemd/nginx.service.d/shop.conf": "", "a": "1"}
-    host.apply({**own, "systemd/blog.service": ""})
+    units.be_of_type({"web.service": "notify", "watch.service": "oneshot", "watch.timer": ""})
+    host.apply(
+        {**own, "systemd/web.service": "", "systemd/watch.service": "", "systemd/watch.timer": ""}
+    )
     host.apply(own)
-    assert units.calls() == ["reset-failed blog.service"]
+    assert units.calls() == [
+        *("stop watch.timer", "reset-failed watch.timer"),
+        *("stop watch.service", "reset-failed watch.service"),
+        # Who hands over from it stops it.
+        "reset-failed web.service",
+    ]
     host.params = {"name": "tree", "units": []}
     config_tree.remove(host)
-    assert units.calls() == ["reset-failed shop.service"]
+    assert units.calls() == ["stop shop.service", "reset-failed shop.service"]
 
 
 def test_unit_that_cannot_be_enabled_is_left(host: Host, units: Units) -> None:

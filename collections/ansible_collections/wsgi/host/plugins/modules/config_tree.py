@@ -157,7 +157,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment, trees
-from ansible_collections.wsgi.host.plugins.module_utils.apphost.systemd import Systemd
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.systemd import (
+    Systemd,
+    all_properties,
+)
 from ansible_collections.wsgi.host.plugins.module_utils.apphost.trees import Record, TreeError
 from ansible_collections.wsgi.host.plugins.module_utils.config_trees import (
     checking,
@@ -195,13 +198,28 @@ def unit_files(changes: list[Change]) -> list[str]:
     return [each.dest for each in changes if each.dest.startswith(UNITS)]
 
 
-def forgive(changes: list[Change]) -> None:
-    """Have units whose files are gone not be failed ones: nobody could mend them any more."""
+def end_units(changes: list[Change]) -> None:
+    """Have units whose files go do nothing any more: nobody could stop or mend them afterwards.
+
+    What runs until it is stopped is left to who hands over from it; it is only no failed unit.
+    """
     folder = UNITS.rstrip("/")
     gone = [Path(each.dest) for each in changes if each.wanted is None]
     names = [path.name for path in gone if str(path.parent) == folder]
-    if names:
-        Systemd().forgive(*names)
+    if not names:
+        return
+    serves = {
+        name
+        for name, shown in all_properties(names, "Type").items()
+        if shown["Type"] not in ("", "oneshot")
+    }
+    systemd = Systemd()
+    # Timers first, so that none starts what has just been stopped.
+    ends = sorted(set(names) - serves, key=lambda name: (not name.endswith(".timer"), name))
+    for name in ends:
+        systemd.stop(name)
+    if serves:
+        systemd.forgive(*sorted(serves))
 
 
 def revert(module: AnsibleModule, name: str) -> dict[str, Any]:
@@ -247,8 +265,8 @@ def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
             )
             if module.params["revertible"]:
                 reverting.keep(name, record, changes)
+            end_units(changes)
             swapping.swap(module, changes)
-            forgive(changes)
             trees.write(
                 records.record_of(name),
                 Record(digests, {}, inputs, pending, secret, settled, paths),
@@ -285,8 +303,8 @@ def remove(module: AnsibleModule) -> dict[str, Any]:
     kept: dict[str, str] = {}
     if not module.check_mode:
         kept = records.keep_copies(name, changes)
+        end_units(changes)
         swapping.swap(module, changes)
-        forgive(changes)
         if changes and module.params["units"]:
             running.run(module.params["units"], anew=True, read_again=bool(unit_files(changes)))
         records.record_of(name).unlink(missing_ok=True)
