@@ -11,6 +11,7 @@ import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import EncryptedString, VaultLib, VaultSecret, VaultSecretsContext
+from ansible.template import Templar
 from ansible_collections.wsgi.host.plugins.action.preflight import ActionModule
 from ansible_collections.wsgi.host.plugins.plugin_utils import families
 from ansible_collections.wsgi.host.plugins.plugin_utils.formats import FORMATS
@@ -757,6 +758,28 @@ def test_a_rule_that_cannot_be_evaluated_is_the_roles_mistake(preflight: Preflig
         preflight.run(rules=[{**PORTS_DIFFER, "when": "true"}])
     with pytest.raises(AnsibleActionFail, match="ports: each entry has the keys port, programs"):
         preflight.run(ports=[80])
+
+
+def test_a_rule_among_others_that_is_no_question_is_the_roles_mistake(preflight: Preflight) -> None:
+    with pytest.raises(AnsibleActionFail, match=r"by a fault of role web.*`web_domains`"):
+        preflight.run(rules=[PORTS_DIFFER, {**PORTS_DIFFER, "that": "web_domains"}])
+
+
+def test_rules_that_hold_cost_one_template(
+    preflight: Preflight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds do, and each would take a millisecond of every run."""
+    asked: list[str] = []
+    for name in ("evaluate_conditional", "evaluate_expression"):
+        before = getattr(Templar, name)
+
+        def count(self: Templar, text: str, before: Any = before) -> Any:
+            asked.append(text)
+            return before(self, text)
+
+        monkeypatch.setattr(Templar, name, count)
+    assert preflight.problems(rules=[PORTS_DIFFER, {**PORTS_DIFFER, "that": "web_port > 1"}]) == []
+    assert asked == ["[(web_port != web_tls_port), (web_port > 1)]"]
 
 
 # Disk ---------------------------------------------------------------------------------------------

@@ -15,10 +15,8 @@ from typing import Any
 
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
 from ansible.errors import AnsibleActionFail, AnsibleError
-from ansible.template import trust_as_template
 from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import KeptModules
-
-MANAGED = "This file is managed by Ansible: a change made by hand is reported and replaced."
+from ansible_collections.wsgi.host.plugins.plugin_utils.rendering import rendered
 
 FILE_KEYS = {
     "dest",
@@ -159,22 +157,10 @@ class ActionModule(KeptModules):
             raise AnsibleActionFail(f"{directory}/{name} was not found: {error}") from error
 
     def _render(self, path: Path, variables: dict[str, Any]) -> str:
-        """The template as `ansible.builtin.template` renders it; includes are found beside it."""
-        search: list[str] = [str(path.parent)]
-        for folder in variables.get("ansible_search_path", []):
-            search += [os.path.join(folder, "templates"), folder]
-        available = {"ansible_managed": MANAGED, **variables}
-        templar = self._templar.copy_with_new_env(searchpath=search, available_variables=available)
-        text = self._loader.get_text_file_contents(str(path))
         try:
-            result = templar.template(
-                trust_as_template(text),
-                escape_backslashes=False,
-                overrides={"trim_blocks": True, "lstrip_blocks": True},
-            )
+            return rendered(path, self._templar, self._loader, variables)
         except AnsibleError as error:
             raise AnsibleActionFail(f"{path.name} cannot be rendered: {error}") from error
-        return "" if result is None else str(result)
 
 
 def _entry(options: Mapping[str, Any], *, dest: str, **kind: Any) -> dict[str, Any]:
