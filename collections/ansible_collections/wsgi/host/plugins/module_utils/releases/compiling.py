@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+from collections.abc import Collection
 from typing import Any
 
 from ansible_collections.wsgi.host.plugins.module_utils.releases.errors import ReleaseError
@@ -21,26 +22,28 @@ def sources(manifest: dict[str, Any], top: str) -> list[str]:
     return [name for name in manifest["files"] if name.startswith(top) and name.endswith(".py")]
 
 
-def reuse_compiled(target: str, releases: str, manifest: dict[str, Any]) -> set[str]:
-    """Copy what other releases have compiled of the same packages; return whose names.
+def reuse_compiled(target: str, releases: str, manifest: dict[str, Any]) -> dict[str, str | None]:
+    """Copy what other releases have compiled of the same packages; return its hashes.
 
-    Compiling is most of the work of an installation, and packages seldom change. A copy is taken
-    only if it still is what was compiled then. Python puts the path right when it loads it.
+    By the name of the source, as `compiled_hashes` has them. Compiling is most of the work of an
+    installation, and packages seldom change. A copy is taken only if it still is what was compiled
+    then. Python puts the path right when it loads it.
     """
     python = manifest["python"]
     wanted = {name: manifest["files"][name] for name in sources(manifest, "site-packages/")}
-    found: set[str] = set()
+    found: dict[str, str | None] = {}
+    made: set[str] = set()
     for entry in sorted(os.listdir(releases)):
         path = os.path.join(releases, entry)
         other = None if entry.startswith(TEMPORARY) else read_manifest(path)
-        if not other or other.get("python") != python or not wanted.keys() - found:
+        if not other or other.get("python") != python or not wanted.keys() - found.keys():
             continue
         compiled = other.get("compiled", {})
-        for name in wanted.keys() - found:
+        for name in wanted.keys() - found.keys():
             if name not in compiled or other["files"].get(name) != wanted[name]:
                 continue
             if compiled[name] is None:
-                found.add(name)
+                found[name] = None
                 continue
             place = compiled_path(member_path(name, python), python)
             try:
@@ -51,21 +54,31 @@ def reuse_compiled(target: str, releases: str, manifest: dict[str, Any]) -> set[
             if hashlib.sha256(content).hexdigest() != compiled[name]:
                 continue
             copy = os.path.join(target, place)
-            os.makedirs(os.path.dirname(copy), exist_ok=True)
+            folder = os.path.dirname(copy)
+            if folder not in made:
+                os.makedirs(folder, exist_ok=True)
+                made.add(folder)
             with open(copy, "wb") as file:
                 file.write(content)
-            found.add(name)
+            found[name] = compiled[name]
     return found
 
 
-def compiled_hashes(target: str, manifest: dict[str, Any]) -> dict[str, str | None]:
+def compiled_hashes(
+    target: str, manifest: dict[str, Any], ready: dict[str, str | None]
+) -> dict[str, str | None]:
     """Return the hash of each compiled file, by the name of its source in the archive.
 
     None for a source that cannot be compiled: packages may ship files for other Python versions.
+
+    Args:
+        ready: those that are known already.
     """
     python = manifest["python"]
-    found: dict[str, str | None] = {}
+    found = dict(ready)
     for name in sources(manifest, ""):
+        if name in ready:
+            continue
         path = os.path.join(target, compiled_path(member_path(name, python), python))
         try:
             with open(path, "rb") as file:
@@ -75,7 +88,9 @@ def compiled_hashes(target: str, manifest: dict[str, Any]) -> dict[str, str | No
     return found
 
 
-def compile_files(target: str, final: str, manifest: dict[str, Any], ready: set[str]) -> None:
+def compile_files(
+    target: str, final: str, manifest: dict[str, Any], ready: Collection[str]
+) -> None:
     """Compile the Python files, but for those that are ready.
 
     Raises ReleaseError if one of the application has no valid syntax. Unchecked: the files never

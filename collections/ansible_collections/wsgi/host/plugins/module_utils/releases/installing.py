@@ -74,7 +74,7 @@ def install(
         make_scripts(target, final, bundle["python"])
         ready = reuse_compiled(target, releases, manifest)
         compile_files(target, final, manifest, ready)
-        manifest["compiled"] = compiled_hashes(target, manifest)
+        manifest["compiled"] = compiled_hashes(target, manifest, ready)
         manifest["archive_sha256"] = bundle["sha256"]
         manifest["installed_at"] = times.stamp()
         with open(os.path.join(target, MANIFEST), "w", encoding="utf-8") as file:
