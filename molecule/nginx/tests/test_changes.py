@@ -129,19 +129,23 @@ def test_a_reload_that_nginx_cannot_do_fails_and_says_why(
     assert played.changed > 0
 
 
+# A drop-in for systemd takes effect with a start only.
+@pytest.mark.parametrize("more", [{}, {"nginx_stop_timeout_seconds": 6}], ids=["reload", "restart"])
 def test_a_change_that_a_site_does_not_survive_is_reverted(
     web: Web,
     variables: dict[str, Any],
     name: str,
     play: Callable[..., Any],
     as_root: Callable[[str], str],
+    more: dict[str, Any],
 ) -> None:
     """nginx takes it, so only a look at the sites shows it; clients see it for seconds only."""
+    pid = main_pid(as_root)
     places = "/etc/nginx /etc/systemd/system/nginx.service.d"
     before = as_root(f"find {places} -type f -exec sha256sum {{}} +")
     first, *rest = variables["nginx_sites"]
     nobody = {**first, "upstream": "127.0.0.1:9"}
-    played = play(nginx_sites=[nobody, *rest])
+    played = play(nginx_sites=[nobody, *rest], **more)
     assert played.returncode != 0
     said = " ".join(played.output.split())
     assert (
@@ -151,6 +155,7 @@ def test_a_change_that_a_site_does_not_survive_is_reverted(
     assert "nginx runs with what it ran with before, and the files are again those." in said
     assert as_root(f"find {places} -type f -exec sha256sum {{}} +") == before
     assert web.ask(name).status == 200
+    assert (main_pid(as_root) != pid) is bool(more)
     played = play(nginx_retry_after_seconds=77)
     assert played.returncode == 0, played.output
 

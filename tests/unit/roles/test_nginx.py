@@ -692,7 +692,7 @@ def test_the_distributions_rule_rotates_what_is_logged() -> None:
         assert re.fullmatch(r"/var/log/nginx/[a-z]+\.log;?", log)
 
 
-@pytest.mark.parametrize("name", ["nginx-reload", "nginx-start"])
+@pytest.mark.parametrize("name", ["nginx-reload", "nginx-restart", "nginx-start"])
 def test_the_scripts_are_valid(name: str, tmp_path: Path) -> None:
     script = tmp_path / name
     script.write_text(render("nginx", f"libexec/{name}.j2", "Debian"))
