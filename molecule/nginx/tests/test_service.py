@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 import re
 import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from conftest import Web
 from testinfra.host import Host
 
 SSH = 22
@@ -114,7 +116,8 @@ def test_the_welcome_page_is_nowhere(as_root: Callable[[str], str]) -> None:
 def test_files_belong_to_root_and_are_written_by_nobody_else(as_root: Callable[[str], str]) -> None:
     """Whoever can write nginx's configuration can read every key."""
     programs = " ".join(
-        f"/usr/local/libexec/nginx-{verb}" for verb in ("start", "reload", "handover")
+        f"/usr/local/libexec/nginx-{verb}"
+        for verb in ("start", "reload", "restart", "look", "errors", "handover")
     )
     places = f"/etc/nginx /etc/systemd/system/nginx.service.d {programs}"
     assert as_root(f"find {places} -not -user root") == ""
@@ -132,6 +135,19 @@ def test_nothing_is_complained_about(as_root: Callable[[str], str]) -> None:
     said = as_root(f"journalctl _SYSTEMD_INVOCATION_ID={invocation} --output cat --no-pager")
     said += as_root(f"grep ' {master(as_root)}#' /var/log/nginx/error.log || true")
     assert not re.search(r"\[(warn|emerg|alert|crit)\]|Unknown|Failed", said), said
+
+
+def test_the_log_of_errors_has_no_query(web: Web, name: str, as_root: Callable[[str], str]) -> None:
+    """Workers may send to the program that writes it, and it may write, in their sandboxes."""
+    large = {"Content-Length": "999999999"}
+    assert web.ask(name, "/large?token=hunter2", method="POST", headers=large).status == 413
+    written = "grep -F 'request: \"POST /large? HTTP/1.1\"' /var/log/nginx/error.log || true"
+    end = time.monotonic() + 20
+    while not as_root(written):
+        assert time.monotonic() < end, as_root("journalctl --unit nginx-errors.service")
+        time.sleep(0.1)
+    assert as_root("grep -c hunter2 /var/log/nginx/error.log || true").strip() == "0"
+    assert as_root("stat -c %a:%G /var/log/nginx/error.log").strip() == "640:adm"
 
 
 def test_the_bare_package_was_never_started(as_root: Callable[[str], str]) -> None:

@@ -19,7 +19,7 @@ from socketserver import ThreadingUnixStreamServer
 from typing import Any
 
 from .ports import free_port
-from .test_nginx import PLAIN, configuration, laid_out
+from .test_nginx import ERRORS, PLAIN, configuration, laid_out
 
 NAME = PLAIN["domains"][0]
 
@@ -153,9 +153,14 @@ def serving(
     upstream: Upstream,
     packages: Mapping[str, str],
     site: Mapping[str, Any],
+    errors: str = "",
     **variables: Any,
 ) -> Iterator[Serving]:
-    """Run nginx for one site."""
+    """Run nginx for one site.
+
+    Args:
+        errors: where nginx sends what it says of requests, in place of the log.
+    """
     port = free_port()
     text = configuration(
         "Debian",
@@ -171,6 +176,8 @@ def serving(
     )
     pages = str(directory / "etc/nginx/pages")
     text = {dest: each.replace("/etc/nginx/pages", pages) for dest, each in text.items()}
+    if errors:
+        text = {dest: each.replace(ERRORS, errors) for dest, each in text.items()}
     path = laid_out(directory, text, program, certificate)
     upstream.start()
     process = subprocess.Popen(

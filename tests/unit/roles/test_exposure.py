@@ -121,6 +121,9 @@ UNITS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     "nginx/systemd/logrotate.service.d/10-nginx.conf.j2": lambda: rendered(
         "nginx", "systemd/logrotate.service.d/10-nginx.conf.j2"
     ),
+    "nginx/systemd/nginx-errors.service.j2": lambda: rendered(
+        "nginx", "systemd/nginx-errors.service.j2"
+    ),
     "nginx/systemd/nginx.service.d/10-role.conf.j2": lambda: rendered(
         "nginx", "systemd/nginx.service.d/10-role.conf.j2"
     ),
