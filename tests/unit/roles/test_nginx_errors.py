@@ -61,7 +61,7 @@ def running(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.bind(path)
         # As systemd does: the socket is there first, and is what the program reads.
-        writer = subprocess.Popen([sys.executable, "-ISB", program], stdin=channel)
+        writer = subprocess.Popen([sys.executable, "-ISB", program], stdin=channel.fileno())
         try:
             with serving(
                 tmp_path,
@@ -192,7 +192,9 @@ def test_it_ends(settings: Mapping[str, float], program: Path, tmp_path: Path) -
     with ours, theirs:
         for number in range(5):
             theirs.send(b"<187>Nov  9 12:00:00 nginx: %d" % number)
-        subprocess.run([sys.executable, "-ISB", program], stdin=ours, check=True, timeout=20)
+        subprocess.run(
+            [sys.executable, "-ISB", program], stdin=ours.fileno(), check=True, timeout=20
+        )
         ours.setblocking(False)
         if log.read_text():
             assert log.read_text() == "0\n1\n2\n3\n4\n"
