@@ -510,6 +510,26 @@ def test_a_server_that_is_gone_costs_no_request(
     assert [method for method, _, _ in application.asked] == ["GET"] * 4 + ["POST"] * 4
 
 
+def test_servers_get_their_share(serve: Callable[..., Served], application: Application) -> None:
+    """By weight; one that is down gets nothing, and a backup only what the others do not take."""
+    with Application() as second, Application() as down, Application() as backup:
+        told = [
+            {"address": second.address},
+            {"address": down.address, "down": True},
+            {"address": backup.address, "backup": True},
+        ]
+        upstreams = [{"address": application.address, "weight": 3}, *told]
+        assert serve(upstream=None, upstreams=upstreams).statuses(8) == [200] * 8
+        everybody = (application, second, down, backup)
+        assert [len(each.asked) for each in everybody] == [6, 2, 0, 0]
+        second.shutdown()
+        second.server_close()
+        assert serve(upstream=None, upstreams=told).statuses(4) == [200] * 4
+        assert [len(each.asked) for each in everybody] == [6, 2, 0, 4]
+        for each in (down, backup):
+            each.shutdown()
+
+
 @pytest.mark.parametrize("keepalive", [0, 4])
 def test_what_a_server_may_have_begun_is_not_sent_again(
     serve: Callable[..., Served], application: Application, keepalive: int
