@@ -1,4 +1,5 @@
-"""dev-sec's nginx baseline, control by control (https://github.com/dev-sec/nginx-baseline, v2).
+"""dev-sec's nginx baseline, control by control (https://github.com/dev-sec/nginx-baseline, v2), and
+what of CIS's benchmark no other test looks at (docs/proof/nginx-cis.md).
 
 Its controls read one file of configuration; these look at what nginx does, and where the role has
 another value than the baseline, the docstring says why.
@@ -98,3 +99,31 @@ def test_nginx_09_scripts_are_held_off_by_a_policy(web: Web, name: str) -> None:
 def test_nginx_10_types_are_not_guessed(web: Web, name: str, changed: bool) -> None:
     """The changed variant replaces the headers, and says so."""
     assert web.ask(name).header("X-Content-Type-Options") == (None if changed else "nosniff")
+
+
+def test_cis_2_1_2_files_cannot_be_written(web: Web, name: str) -> None:
+    """The package is built with WebDAV."""
+    path = "/downloads/report.csv"
+    before = web.ask(name, path).body
+    for method in ("PUT", "DELETE", "MKCOL", "COPY", "MOVE"):
+        assert web.ask(name, path, method=method, body=b"x").status in (404, 405), method
+    assert web.ask(name, path).body == before
+
+
+def test_cis_2_1_4_directories_are_not_listed(web: Web, name: str) -> None:
+    assert web.ask(name, "/downloads/report.csv").status == 200
+    answer = web.ask(name, "/downloads/")
+    assert answer.status in (403, 404)
+    assert b"report.csv" not in answer.body
+
+
+def test_cis_2_2_2_the_workers_user_cannot_log_in(as_root: Callable[[str], str]) -> None:
+    user = as_root("ps -o user= -C nginx --sort pid | tail -n 1").strip()
+    assert as_root(f"getent passwd {user}").strip().rpartition("/")[2] in ("nologin", "false")
+    assert as_root(f"getent shadow {user}").split(":")[1][0] in "!*"
+
+
+def test_cis_2_3_3_the_file_with_the_masters_number_is_roots(host: Host) -> None:
+    """The distribution's scripts send signals to whom it names."""
+    file = host.file("/run/nginx.pid")
+    assert (file.user, file.group, file.mode & 0o022) == ("root", "root", 0)

@@ -143,12 +143,18 @@ def test_challenges_are_answered_under_any_name(
     """The first certificate of a new name is asked for before its site is there."""
     place = f"{variables['nginx_challenge_directory']}/.well-known/acme-challenge"
     as_root(f"mkdir -p {place} && echo proof > {place}/token")
-    for domain in (name, "plain.example.org", UNKNOWN):
-        answer = web.ask(domain, "/.well-known/acme-challenge/token", tls=False)
+    asked = [(domain, False) for domain in (name, "plain.example.org", UNKNOWN)]
+    # What stands in front of the host may lead the authority there.
+    for domain, tls in (*asked, (name, True)):
+        answer = web.ask(domain, "/.well-known/acme-challenge/token", tls=tls)
         assert (answer.status, answer.body) == (200, b"proof\n"), domain
         assert answer.header("Content-Type") == "text/plain"
-        missing = web.ask(domain, "/.well-known/acme-challenge/none", tls=False)
+        missing = web.ask(domain, "/.well-known/acme-challenge/none", tls=tls)
         assert missing.status == 404
+    # Who could write there could have certificates for every name of the host.
+    assert (
+        as_root(f"find {variables['nginx_challenge_directory']} ! -user root -o -perm /022") == ""
+    )
     as_root(f"rm -r {variables['nginx_challenge_directory']}/.well-known")
 
 

@@ -638,6 +638,23 @@ def logged_in(name: str, word: str) -> dict[str, str]:
     return {"Authorization": f"Basic {token}"}
 
 
+@pytest.mark.parametrize("place", ["/", "/files/"])
+def test_hidden_files_are_not_served(
+    place: str, serve: Callable[..., Served], tmp_path: Path
+) -> None:
+    """A repository or settings come into a directory by mistake; security.txt on purpose."""
+    files = tmp_path / "files"
+    good = ("page.html", "a.b", ".well-known/security.txt")
+    bad = (".env", ".git/config", "sub/.env", ".well-known/.env", ".well-knownx")
+    for path in (*good, *bad):
+        (files / path).parent.mkdir(parents=True, exist_ok=True)
+        (files / path).write_text(path)
+    served = serve(upstream=None, static=[{"location": place, "directory": str(files)}])
+    assert [served.ask(place + path).body.decode() for path in good] == list(good)
+    encoded = ("%2eenv", "sub/..//.env", ".git/")
+    assert [served.ask(place + path).status for path in (*bad, *encoded)] == [404] * 8
+
+
 def test_users_log_in(serve: Callable[..., Served], with_tls: dict[str, str]) -> None:
     """And the application never sees their passwords."""
     done = subprocess.run(
