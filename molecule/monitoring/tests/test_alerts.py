@@ -13,6 +13,8 @@ testinfra_hosts = ["ansible://watched"]
 
 PATH = "/not-a-secret-5f1c"
 TEXTFILES = "/var/lib/application-metrics"
+REHEARSED = f"{TEXTFILES}/certificates-rehearsal.prom"
+LONG_AGO = "certificate_rehearsal_timestamp_seconds 1"
 SITE = "/etc/ssl/sites/watched.toll.test"
 WATCHED = "/etc/certificates/watch.json"
 # What openssl needs to issue a certificate that is old already: soon is a share of its lifetime.
@@ -132,6 +134,13 @@ FAULTS = {
         "mkdir -p /etc/letsencrypt/renewal && touch /etc/letsencrypt/renewal/broken.conf"
         " && ! systemctl start certificates-rehearsal.service",
         "rm /etc/letsencrypt/renewal/broken.conf && systemctl start certificates-rehearsal.service",
+    ),
+    # A rehearsal of long ago, whose timer is weekly: nothing writes it anew meanwhile.
+    "CertificatesUnwatched": (
+        f"cp -p {REHEARSED} /root/"
+        f" && sed -i 's/^certificate_rehearsal_timestamp_seconds .*/{LONG_AGO}/' {REHEARSED}"
+        f" && grep -qx '{LONG_AGO}' {REHEARSED}",
+        f"mv /root/$(basename {REHEARSED}) {REHEARSED}",
     ),
     # A release that cannot be imported.
     "DeployFailed": (
