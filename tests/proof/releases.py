@@ -3,9 +3,9 @@
     .venv/bin/python tests/proof/releases.py [--system NAME]... [--case PATTERN]... [--table]
 
 Tries every case of tests/releases/cases.py on the hosts of the Molecule scenario `release`, one
-system after the other, and writes the table. What each case came to is kept in .cache/releases, so
-that a part can be tried again (`--case`) and the table still has all of them; `--table` only writes
-it. With KEEP=1 the hosts stay.
+system after the other, and writes the table and a picture of one deploy (docs/proof/deploy.svg).
+What each case came to is kept, so that a part can be tried again (`--case`) and the table still has
+all of them; `--table` only writes both. With KEEP=1 the hosts stay.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ PROJECT = Path(__file__).parents[2]
 sys.path[:0] = [str(PROJECT / "testhosts"), str(PROJECT / "tests" / "releases")]
 
 from bench import FOLDER, RATE, Host, host_variables  # noqa: E402
-from cases import CASES, Case, Outcome  # noqa: E402
+from cases import CASES, Case, Outcome, drawn  # noqa: E402
 from engine import Engine, use_utf8  # noqa: E402
 from hosts import Hosts  # noqa: E402
+from picture import PICTURE, Deploy  # noqa: E402
+from picture import render as draw  # noqa: E402
 from report import render  # noqa: E402
 
 SCENARIO = "release"
@@ -91,7 +93,7 @@ def attempt(case: Case, host: Host) -> Outcome:
 
 
 def write() -> None:
-    """Write the table of everything that is known, in the order of the cases."""
+    """Write the table of everything that is known, in the order of the cases, and the picture."""
     known = kept()
     wanted = [f"{case.title} on {system}" for case in CASES for system in SYSTEMS]
     rows = [known[key] for key in wanted if key in known]
@@ -100,6 +102,8 @@ def write() -> None:
         f"Linux {platform.release().split('-')[0]}, {RATE:g} requests a second."
     )
     REPORT.write_text(render(rows, machine, [key for key in wanted if key not in known]))
+    if (records := drawn(SYSTEMS[-1])).exists():
+        PICTURE.write_text(draw(Deploy.load(records)))
 
 
 def main() -> int:

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import ledger
-from bench import FLASK, PROJECT, Done, Host, Load, Running, described
+from bench import FLASK, FOLDER, PROJECT, RATE, Done, Host, Load, Running, described
 from ledger import Record, Summary
+from picture import Deploy
 from variants import Migration
 
 # Of the deploy, in their order, and of the handover.
@@ -39,6 +40,11 @@ VICTIMS = {
 QUICK_KILLS = {("main", "handover"): ("debian12",)}
 COPIES = "/var/lib/toll-app/backups"
 BUNDLES = PROJECT / ".cache" / "bundles"
+
+
+def drawn(system: str) -> Path:
+    """Where the records of a deploy stay, for its picture."""
+    return FOLDER / f"deploy-{system}.json"
 
 
 @dataclass
@@ -230,6 +236,10 @@ def changed(trial: Trial) -> None:
     trial.notes["command to first answer of the new release"] = f"{first - load.began:.1f} s"
     trial.notes["to last of the old one"] = f"{alone - load.began:.1f} s"
     trial.notes["to end"] = f"{done.seconds:.1f} s"
+    if trial.measured:
+        Deploy(trial.host.name, mark, RATE, load.began, load.ended, load.records).save(
+            drawn(trial.host.name)
+        )
 
 
 def unchanged(trial: Trial) -> None:
