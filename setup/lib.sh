@@ -167,7 +167,7 @@ check_system() {
   case $(value ID)-$(value VERSION_ID) in
     debian-12 | debian-13) ;;
     *) problem "this is ${name:-an unknown system}, and the script sets up Debian 12 and 13: use one of" \
-      "them, or provision this server from a control node (README.md, \"You have hosts\")." ;;
+      "them, or provision this server from a control node (docs/GETTING_STARTED.md, \"You have hosts\")." ;;
   esac
   case $(uname -m) in
     x86_64 | aarch64) ;;
