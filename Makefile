@@ -1,39 +1,43 @@
 # Names for the real commands. Everything runs on a Debian machine that holds nothing but git and make.
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap up down test lint unit molecule proof bench images lock clean
+.PHONY: help bootstrap up down shell test lint unit molecule proof bench sanity collection images lock clean
 
 # Ansible wants UTF-8, whatever the shell has; glibc of Debian 12 and newer holds this locale.
 export LC_ALL := C.UTF-8
 unexport LANGUAGE
 
 SCENARIO ?=
+HOST ?= toll-demo
 python := .venv/bin/python
 
-help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
-bootstrap: ## Install what is missing on this machine: Debian packages, and .venv with the pinned tools
+bootstrap: ## Install what this machine lacks: Debian packages, and .venv with the pinned tools
 	@tools/bootstrap
 
-up: bootstrap ## Bring the whole stack up on a container host: https://toll.localhost:8443/
+up: bootstrap ## Provision the whole stack on a container host: https://toll.localhost:8443/
 	@$(python) tools/demo.py up
 
-down: ## Remove what `make up` brought up
+down: ## Remove what `make up` made
 	@python3 tools/demo.py down
 
-test: bootstrap ## Everything that CI runs: lint, offline tests, the app's tests, Molecule; JOBS=1
-	@$(python) tools/run_tests.py
+shell: ## Open a shell on a host of `make up`, or of a scenario with KEEP=1: HOST=toll-demo
+	@python3 testhosts/testhosts.py shell $(HOST)
 
-lint: bootstrap ## Everything that looks at the source only
+test: bootstrap ## Run all that CI runs: lint, offline tests, the app's tests, Molecule; SCENARIO=nginx, JOBS=1
+	@$(python) tools/run_tests.py $(addprefix molecule:,$(SCENARIO))
+
+lint: bootstrap ## Check the source without running it
 	@$(python) tools/run_tests.py lint
 
-unit: bootstrap ## The offline tests and the application's
+unit: bootstrap ## Run the offline tests and the application's
 	@$(python) tools/run_tests.py unit app
 
-molecule: bootstrap ## All Molecule scenarios, or SCENARIO=name; KEEP=1 leaves its hosts
+molecule: bootstrap ## Run all Molecule scenarios, or SCENARIO=nginx alone; KEEP=1 keeps its hosts
 	@$(python) tools/run_tests.py molecule$(addprefix :,$(SCENARIO))
 
-proof: bootstrap ## What is long: measurements and every fault, written to docs/proof/; ROUNDS=3
+proof: bootstrap ## Run the long tests and measurements, and write docs/proof/; ROUNDS=3
 	@$(python) tests/proof/run_cost.py $(ROUNDS)
 	@$(python) tests/proof/nginx_restart.py
 	@$(python) tests/proof/nginx_checks.py
@@ -48,15 +52,21 @@ proof: bootstrap ## What is long: measurements and every fault, written to docs/
 	@$(python) tests/proof/cached_reads.py $(if $(ROUNDS),--rounds $(ROUNDS)) --write
 	@cd app && TOLL_SCHEMATHESIS_EXAMPLES=300 ../$(python) -m pytest tests/api/test_api_schemathesis.py
 
-bench: bootstrap ## The old way, a tutorial's and this project measured: docs/comparison.md; ROUNDS=3
+bench: bootstrap ## Measure the old way, a tutorial's and this project: docs/comparison.md; ROUNDS=3
 	@$(python) tests/bench/compare.py $(if $(ROUNDS),--rounds $(ROUNDS))
 
-images: bootstrap ## Make the test hosts' images anew, from today's packages
+collection: bootstrap ## Pack the roles, playbooks and plugins as the collection wsgi.host
+	@$(python) tools/collection.py build
+
+sanity: bootstrap ## Check that collection with ansible-test sanity; takes two minutes
+	@$(python) tools/collection.py sanity
+
+images: bootstrap ## Rebuild the test hosts' images from today's packages
 	@$(python) testhosts/testhosts.py image --fresh debian12 debian13 acme
 
-lock: bootstrap ## Write the lock files again; UPGRADE=1 moves to newer versions
+lock: bootstrap ## Write the lock files again; UPGRADE=1 takes newer versions
 	@tools/lock
 
-clean: down ## Remove the images, the caches and .venv as well
+clean: down ## Remove the images, the caches and .venv too
 	@python3 testhosts/testhosts.py clean
 	@rm -rf .venv .cache .ansible

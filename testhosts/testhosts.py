@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import images
 from engine import CHECKOUT, Engine, TestHostsError
-from hosts import Hosts, Spec, read_specs
+from hosts import USER, Hosts, Spec, read_specs
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -61,6 +62,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for name, what in (
         ("reboot", "stop a host and start it again"),
         ("power-cut", "kill everything that runs on a host at once, and start it again"),
+        ("shell", "log in on a host, as the user that Ansible uses"),
         ("journal", "print the end of a host's journal"),
         ("acme-ca", "print the path of the CA of an ACME server's own HTTPS"),
         ("acme-root", "print the path of the root of what an ACME server issues"),
@@ -91,6 +93,20 @@ def wanted(options: argparse.Namespace) -> list[Spec]:
     if not options.name or not options.image:
         raise TestHostsError("Name a host and its --image, or give several with --from.")
     return [Spec(options.name, options.image, tuple(options.alias), tuple(options.publish))]
+
+
+def shell(engine: Engine, hosts: Hosts, name: str) -> None:
+    """Become a shell on a host.
+
+    Raises:
+        TestHostsError: there is no such host.
+    """
+    known = [str(host["name"]) for host in hosts.listed()]
+    if name not in known:
+        there = f"there are {', '.join(known)}" if known else "there is none; `make up` makes one"
+        raise TestHostsError(f"There is no host {name} of this checkout: {there}.")
+    command = engine.command("exec", "--interactive", "--tty", name, "su", "--login", USER)
+    os.execvp(command[0], command)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -127,6 +143,8 @@ def run(options: argparse.Namespace) -> None:
         hosts.reboot(options.name)
     elif options.command == "power-cut":
         hosts.power_cut(options.name)
+    elif options.command == "shell":
+        shell(engine, hosts, options.name)
     elif options.command == "journal":
         print(hosts.journal(options.name, options.lines))
     elif options.command == "acme-ca":

@@ -332,6 +332,7 @@ class TestCommandLine:
             (["up"], "Name a host"),
             (["up", "--from", "-"], "--from needs a --scope"),
             (["down"], "Name the hosts"),
+            (["shell", "nowhere"], "There is no host nowhere of this checkout: there "),
         ],
     )
     def test_an_incomplete_command_says_what_is_missing(self, arguments: list[str], message: str):

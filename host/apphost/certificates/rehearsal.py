@@ -93,6 +93,7 @@ def run(settings: Settings, step: list[str]) -> tuple[str, str]:
             text=True,
             errors="replace",
             timeout=CERTBOT_SECONDS,
+            check=False,
         )
     except OSError as error:
         return f"{settings.certbot} cannot be run: {error.strerror}", ""

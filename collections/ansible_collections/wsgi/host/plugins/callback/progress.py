@@ -35,7 +35,7 @@ options:
     type: int
     default: 0
     env: [{name: WSGI_PROGRESS_TOTAL}]
-author: [toll-app maintainers]
+author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""

@@ -13,7 +13,7 @@ description:
   - This puts everything that is there when a play begins out of the collector's reach, and has it look less often
     at what comes later. What has no cycles is freed as always. Nothing is written anywhere.
   - It takes a sixth of the processor time of a run that changes nothing, and 3 MB more memory.
-author: [toll-app maintainers]
+author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""

@@ -21,9 +21,13 @@ options:
     description: The files; filled in by the action, not for users.
     type: str
 attributes:
-  check_mode: {support: full}
-  diff_mode: {support: full}
-author: [toll-app maintainers]
+  check_mode:
+    support: full
+    description: Says what would change, and changes nothing.
+  diff_mode:
+    support: full
+    description: Shows what changes, before and after.
+author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""

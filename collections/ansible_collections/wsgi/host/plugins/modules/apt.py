@@ -45,9 +45,13 @@ options:
     description: Set by the action itself.
     type: float
 attributes:
-  check_mode: {support: full}
-  diff_mode: {support: none}
-author: [toll-app maintainers]
+  check_mode:
+    support: full
+    description: Says what would change, and changes nothing.
+  diff_mode:
+    support: none
+    description: Shows no differences.
+author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""

@@ -117,8 +117,7 @@ attributes:
     description: Nothing on a host changes.
 seealso:
   - module: wsgi.host.release
-author:
-  - The maintainers of this project
+author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""

@@ -30,10 +30,20 @@ description:
     longer listed is reported and left.
 options:
   certificates:
-    description: What is wanted, each with C(name) and C(domains), the list of names in it.
+    description: What is wanted.
     type: list
     elements: dict
     required: true
+    suboptions:
+      name:
+        description: Name of the certificate, and of its directory in O(links_directory).
+        type: str
+        required: true
+      domains:
+        description: Names in the certificate.
+        type: list
+        elements: str
+        required: true
   obtain:
     description: Obtain what is missing or differs. V(false) leads each link to what there is,
       without asking the authority, as before the web server starts.
@@ -151,9 +161,13 @@ requirements:
   - cryptography 38 or newer, for the Python that runs the module. Run it with certbot's own. In
     check mode it is not needed.
 attributes:
-  check_mode: {support: full}
-  diff_mode: {support: full}
-author: [toll-app maintainers]
+  check_mode:
+    support: full
+    description: Says what would change, and changes nothing.
+  diff_mode:
+    support: full
+    description: Shows what changes, before and after.
+author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""

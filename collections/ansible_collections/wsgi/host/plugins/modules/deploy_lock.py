@@ -63,8 +63,10 @@ attributes:
   check_mode:
     support: full
     description: Tells who holds the lock, and takes none.
-  diff_mode: {support: none}
-author: [toll-app maintainers]
+  diff_mode:
+    support: none
+    description: Shows no differences.
+author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""

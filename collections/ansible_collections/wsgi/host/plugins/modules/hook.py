@@ -53,8 +53,8 @@ attributes:
     description: Says what would run.
   diff_mode:
     support: none
-author:
-  - The maintainers of this project
+    description: Shows no differences.
+author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""

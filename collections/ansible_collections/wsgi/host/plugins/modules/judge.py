@@ -61,9 +61,13 @@ options:
     type: int
     default: 30
 attributes:
-  check_mode: {support: full}
-  diff_mode: {support: none}
-author: [toll-app maintainers]
+  check_mode:
+    support: full
+    description: Changes nothing in any mode.
+  diff_mode:
+    support: none
+    description: Shows no differences.
+author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""

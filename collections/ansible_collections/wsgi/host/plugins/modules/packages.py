@@ -35,9 +35,13 @@ options:
     type: bool
     default: false
 attributes:
-  check_mode: {support: full}
-  diff_mode: {support: none}
-author: [toll-app maintainers]
+  check_mode:
+    support: full
+    description: Says what would change, and changes nothing.
+  diff_mode:
+    support: none
+    description: Shows no differences.
+author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""

@@ -36,7 +36,8 @@ options:
       C(endpoint) (C(ip:port), C([ip]:port) or C(unix:/path)), C(host_name), C(line) (any text in one
       line), C(local_path) (on the control node), C(name), C(network), C(password), C(port), C(postgresql_url),
       C(secret_key), C(server) (C(host:port)), C(sha256), C(system_name) (of a user or group),
-      C(systemd_size), C(unit), C(url), C(url_path) and C(wildcard_domain). With C(?) behind it empty text passes too. A value that equals the specification's default is not held against its format.
+      C(systemd_size), C(unit), C(url), C(url_path) and C(wildcard_domain). With C(?) behind it empty text
+      passes too. A value that equals the specification's default is not held against its format.
     type: dict
     default: {}
   rules:
@@ -112,9 +113,13 @@ options:
         description: The variable that the message is about; by default the one that O(ports[].port) reads.
         type: str
 attributes:
-  check_mode: {support: full}
-  diff_mode: {support: none}
-author: [toll-app maintainers]
+  check_mode:
+    support: full
+    description: Changes nothing in any mode.
+  diff_mode:
+    support: none
+    description: Shows no differences.
+author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""

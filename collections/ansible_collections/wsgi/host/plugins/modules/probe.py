@@ -32,10 +32,16 @@ options:
         description: Note how the host is, with this.
         type: dict
 attributes:
-  check_mode: {support: full}
-  diff_mode: {support: none}
-  facts: {support: full}
-author: [toll-app maintainers]
+  check_mode:
+    support: full
+    description: Changes nothing in any mode.
+  diff_mode:
+    support: none
+    description: Shows no differences.
+  facts:
+    support: full
+    description: Returns facts of the host.
+author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""

@@ -30,9 +30,13 @@ options:
     type: str
     default: --check
 attributes:
-  check_mode: {support: full}
-  diff_mode: {support: full}
-author: [toll-app maintainers]
+  check_mode:
+    support: full
+    description: Says what would change, and changes nothing.
+  diff_mode:
+    support: full
+    description: Shows what changes, before and after.
+author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""

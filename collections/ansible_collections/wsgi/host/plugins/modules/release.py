@@ -2,32 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tarfile
-import zlib
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment
-from ansible_collections.wsgi.host.plugins.module_utils.paths import (
-    ForeignPathError,
-    require_own,
-)
-from ansible_collections.wsgi.host.plugins.module_utils.releases import (
-    arriving,
-    current,
-    disk,
-    environments,
-    installing,
-    interpreters,
-    manifests,
-    previewing,
-    records,
-    static,
-    verifying,
-)
-from ansible_collections.wsgi.host.plugins.module_utils.releases.errors import ReleaseError
-
 DOCUMENTATION = r"""
 ---
 module: release
@@ -42,7 +16,6 @@ description:
   - The archive's hash and each file's hash are verified. A release appears under its name only
     when it is complete and on disk, so that an interrupted run leaves nothing that counts.
   - O(activate) points the symbolic link C(<root>/current) at the release, in one step.
-  - A release that is there is not looked at again, except with O(verify).
   - O(root) has to be root's alone, with all directories above it; root runs what is in it.
   - A release that is there is not looked at again, except with O(verify), and for its interpreter.
     One whose interpreter is gone is installed anew, with the one that the host has now.
@@ -129,8 +102,7 @@ attributes:
     description: Shows the current release before and after.
 seealso:
   - module: wsgi.host.bundle
-author:
-  - The maintainers of this project
+author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""
@@ -210,6 +182,32 @@ releases:
   type: list
   elements: str
 """
+
+import os
+import tarfile
+import zlib
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment
+from ansible_collections.wsgi.host.plugins.module_utils.paths import (
+    ForeignPathError,
+    require_own,
+)
+from ansible_collections.wsgi.host.plugins.module_utils.releases import (
+    arriving,
+    current,
+    disk,
+    environments,
+    installing,
+    interpreters,
+    manifests,
+    previewing,
+    records,
+    static,
+    verifying,
+)
+from ansible_collections.wsgi.host.plugins.module_utils.releases.errors import ReleaseError
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:

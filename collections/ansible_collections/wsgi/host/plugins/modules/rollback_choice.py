@@ -25,9 +25,13 @@ options:
     type: str
     default: ""
 attributes:
-  check_mode: {support: full}
-  diff_mode: {support: none}
-author: [toll-app maintainers]
+  check_mode:
+    support: full
+    description: Changes nothing in any mode.
+  diff_mode:
+    support: none
+    description: Shows no differences.
+author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""

@@ -366,8 +366,13 @@ class Bundle:
 
 
 def project_of(start: Path) -> Path:
-    """Return the project that holds a playbook's directory; that directory where there is none."""
+    """Return the project that holds a playbook's directory; that directory where there is none.
+
+    A playbook of an installed collection is in nobody's project: the one that somebody works in is.
+    """
     start = start.resolve()
+    if "ansible_collections" in start.parts:
+        start = Path.cwd()
     for directory in (start, *start.parents):
         if (directory / "ansible.cfg").exists() or (directory / ".git").exists():
             return directory

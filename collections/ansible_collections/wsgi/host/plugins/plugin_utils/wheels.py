@@ -169,6 +169,7 @@ def install(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        check=False,
     )
     if done.returncode == 0:
         check_pure(target, sdists)

@@ -111,6 +111,7 @@ def run_certbot(argv: list[str]) -> None:
                 # The role's deploy hook leaves the reload to the module, which moves links first.
                 env={**os.environ, "CERTIFICATES_OF_A_RUN": "yes"},
                 timeout=CERTBOT_TIMEOUT_SECONDS,
+                check=False,
             )
         except OSError as error:
             raise CertificateError(f"{argv[0]} cannot be run: {error.strerror}") from error

@@ -71,7 +71,7 @@ def reload(run: Run) -> None:
     argv = run.params["reload_argv"]
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False
         )
         said = "" if done.returncode == 0 else (done.stderr or done.stdout).strip()
         failed = done.returncode != 0

@@ -102,7 +102,9 @@ def compile_files(
     ]
     command = [f"{target}/bin/python", "-I", "-m", "compileall", *options]
     if os.path.isdir(f"{target}/app"):
-        done = subprocess.run([*command, f"{target}/app"], capture_output=True, text=True)
+        done = subprocess.run(
+            [*command, f"{target}/app"], capture_output=True, text=True, check=False
+        )
         if done.returncode != 0:
             words = (done.stdout + done.stderr).strip().replace(target + "/", "")
             raise ReleaseError(f"The application cannot be compiled by Python {python}:\n{words}")
@@ -121,6 +123,7 @@ def compile_files(
         input="\n".join(packages),
         capture_output=True,
         text=True,
+        check=False,
     )
     if done.returncode:
         raise ReleaseError(
