@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -144,3 +145,21 @@ def test_what_ansible_test_finds_is_sorted_out() -> None:
     )
     assert [line.split(": ")[1] for line in new] == ["undocumented-parameter"]
     assert dict(accepted) == {"the licence is MIT": 1}
+
+
+def test_no_plugin_comes_from_a_later_version() -> None:
+    """Who reads `ansible-doc` must not look for a release that there has never been."""
+    place = PROJECT / collection.SOURCE
+    version = yaml.safe_load((place / "galaxy.yml").read_text())["version"]
+    added = {
+        name: match[1]
+        for name in place.glob("plugins/*/*.py")
+        for match in re.finditer(r"^ *version_added: \"([0-9.]+)\"$", name.read_text(), re.M)
+    }
+    assert len(added) > 20
+    late = [
+        name.name
+        for name, each in added.items()
+        if [int(part) for part in each.split(".")] > [int(part) for part in version.split(".")]
+    ]
+    assert late == []

@@ -6,7 +6,7 @@ DOCUMENTATION = r"""
 name: progress
 type: notification
 short_description: Tell a person how far a run is
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - Writes a line for each step, with its number, words and seconds, to a file descriptor, while the usual
     output goes where it always goes. At the end of a run that failed it writes what the failed tasks said.

@@ -6,7 +6,7 @@ DOCUMENTATION = r"""
 name: quick_forks
 type: aggregate
 short_description: Make each task's fork cheaper
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - Ansible forks for each task and host. A fork shares memory with its parent until one of them writes to it, and Python's
     garbage collector writes to every object that it looks at, in each fork anew.

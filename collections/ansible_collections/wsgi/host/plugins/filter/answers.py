@@ -10,7 +10,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import entr
 DOCUMENTATION = r"""
 name: answers
 short_description: Say what hosts answered about an application
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - Reads C(__application_statuses) of some hosts, which a loop over applications has registered,
     for C(hosts) and C(failed) of M(wsgi.host.status_report). A host that does not have the

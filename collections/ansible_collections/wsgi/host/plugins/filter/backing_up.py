@@ -11,7 +11,7 @@ from ansible_collections.wsgi.host.plugins.filter.sharing import database_url
 DOCUMENTATION = r"""
 name: backing_up
 short_description: Say whether a host makes copies of data
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - A host makes copies of an application's data if they are its own, or if it is the first of the
     hosts that share them. What C(monitoring_backups) of the host says goes before.

@@ -8,7 +8,7 @@ from typing import Any
 DOCUMENTATION = r"""
 name: bad_secrets
 short_description: List secrets that cannot be right
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - Names the secrets of an application's description whose value is neither text in one line nor
     a dictionary with a number of bytes, C(random). Their values are not in the result.

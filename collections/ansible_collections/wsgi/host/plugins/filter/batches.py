@@ -11,7 +11,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils import fleet
 DOCUMENTATION = r"""
 name: batches
 short_description: Cut hosts into batches
-version_added: "1.1.0"
+version_added: "0.1.0"
 description:
   - Ansible's C(serial) repeats a whole play for each batch, so nothing can be done to the hosts of
     an earlier batch when a later one fails. This cuts the hosts within a play.

@@ -11,7 +11,7 @@ from ansible.errors import AnsibleFilterError
 DOCUMENTATION = r"""
 name: exec_words
 short_description: Write a command for ExecStart
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - systemd has blanks, quotes, backslashes, percent signs and dollars of its own. This writes words
     so that the program gets each of them as it is.

@@ -8,7 +8,7 @@ from typing import Any
 DOCUMENTATION = r"""
 name: failures
 short_description: Say what failed, whole, and each thing once
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - Takes what failed on each host and returns it for people. Nothing of a message is shortened or
     changed; hosts that failed with the same words share an entry.

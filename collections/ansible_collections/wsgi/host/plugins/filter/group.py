@@ -11,7 +11,7 @@ from ansible.errors import AnsibleFilterError
 DOCUMENTATION = r"""
 name: group
 short_description: Name the group that a play is for
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - Returns the name of a group that has hosts. Without one, a play would end green and have done
     nothing.

@@ -10,7 +10,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import entr
 DOCUMENTATION = r"""
 name: having
 short_description: List the hosts that have an application
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - Of some hosts, those whose C(applications) in the inventory describe one of that name.
 positional: hostvars, name

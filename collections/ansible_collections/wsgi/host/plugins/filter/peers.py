@@ -10,7 +10,7 @@ from typing import Any
 DOCUMENTATION = r"""
 name: peers
 short_description: Say which certificates other hosts have
-version_added: "1.2.0"
+version_added: "0.1.0"
 description:
   - Takes what C(ansible.builtin.slurp) found in a loop over hosts, and what was written about them
     before. A host whose certificate could not be read, because it was not reached for instance,

@@ -10,7 +10,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import entr
 DOCUMENTATION = r"""
 name: probed
 short_description: Say where clients ask a host's site
-version_added: "1.2.0"
+version_added: "0.1.0"
 description:
   - Reads from a host's variables the addresses that are asked from outside, for C(monitoring_urls)
     of the role C(monitoring), and whether anybody outside could trust its certificate. What the

@@ -10,7 +10,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import entr
 DOCUMENTATION = r"""
 name: sharing
 short_description: List the hosts whose application has a database in common
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - Of some hosts, those whose description of an application in the inventory names a database.
 positional: hostvars, name, url

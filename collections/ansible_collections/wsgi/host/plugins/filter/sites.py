@@ -8,7 +8,7 @@ from typing import Any
 DOCUMENTATION = r"""
 name: sites
 short_description: Put sites of nginx in full
-version_added: "1.3.0"
+version_added: "0.1.0"
 description:
   - Fills in what a site and its locations leave out, and says of each location what it is, so that
     a template only has to print it.

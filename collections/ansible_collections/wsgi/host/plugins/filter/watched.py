@@ -11,7 +11,7 @@ from ansible_collections.wsgi.host.plugins.filter.probed import descriptions
 DOCUMENTATION = r"""
 name: watched
 short_description: List the hosts that one watches
-version_added: "1.2.0"
+version_added: "0.1.0"
 description:
   - Reads from the inventory which hosts are watched by one of them, for C(monitoring_watched) of
     the role C(monitoring). A host is watched by the one that its C(monitoring_server) names, if

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: apphost
 short_description: Put the package that runs on a host in place
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - Releases, handovers, health checks, data and copies of applications are the business of one Python package on the
     host, C(host/) of this repository. This installs it as C(/usr/local/lib/apphost/<version>), compiled, and has

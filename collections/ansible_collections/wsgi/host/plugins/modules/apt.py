@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: apt
 short_description: Install or remove Debian packages, and wait for whoever else does
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - Calls M(ansible.builtin.apt) when none of apt's and dpkg's locks is held, and again when it fails while one
     is. A host that has just booted runs C(apt-daily) and C(cloud-init), each of which takes the locks one

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: balance
 short_description: Say what the balancers of a fleet lead where
-version_added: "1.3.0"
+version_added: "0.1.0"
 description:
   - Reads from the inventory which hosts of the group C(web) serve which names, for C(haproxy_sites) of the role C(haproxy). Nobody lists
     anything twice - a host that is added to C(web) is balanced.

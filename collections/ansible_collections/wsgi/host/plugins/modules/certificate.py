@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: certificate
 short_description: Put a certificate behind each name, from an ACME authority or a placeholder
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - A web server always reads C(<links_directory>/<name>/fullchain.pem) and C(privkey.pem). This
     module decides what that link leads to, for all certificates in one trip.

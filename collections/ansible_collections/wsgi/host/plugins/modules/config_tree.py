@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: config_tree
 short_description: Put a tree of configuration files in place, checked as a whole
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - Configuration of a service is many files that are right or wrong together. This renders them
     on the control node,

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: deploy_lock
 short_description: Let one deploy run at a time
-version_added: "1.1.0"
+version_added: "0.1.0"
 description:
   - A file on one host says who deploys, since when and what for. As long as it is there nobody else
     gets the lock. The lock belongs to the process that the operator started, so every task of one run

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: describe
 short_description: Put together what is said of the applications of a host
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - Takes the descriptions of applications as a person wrote them, puts each over what a role brings for it, and fills in the
     defaults, those of C(web) from the variables of C(gunicorn_systemd). Wrong ones are left as they are, for

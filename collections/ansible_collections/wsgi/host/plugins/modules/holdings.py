@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: holdings
 short_description: Compare where an application's data are with where they are to be
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - A change of a variable, or a disk that is not mounted, can leave data behind without an error. This reads
     what earlier runs have left, so that a role can refuse before it changes anything.

@@ -6,7 +6,7 @@ DOCUMENTATION = r"""
 ---
 module: hook
 short_description: Run a command that a description has for a stage of a deploy
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - Runs the command of an operator before or after a stage, on the control node or, as the service would, on the host.
   - Nothing here runs as root on the host outside of the sandbox of the service.

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: judge
 short_description: Ask a service over HTTP until its answers are good
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - That a unit is active says only that a process exists. This asks the service itself, from its host,
     over a unix socket or TCP, with or without TLS, and wants O(count) good answers in a row.

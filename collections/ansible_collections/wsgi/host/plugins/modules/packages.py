@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: packages
 short_description: Install or remove packages of the distribution, whatever its package manager
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - Runs the module that the file of the host's family (C(families/<family>.yml) of this collection) names in
     C(__family_packages), with the options that it has there. M(wsgi.host.preflight) has to have run before.

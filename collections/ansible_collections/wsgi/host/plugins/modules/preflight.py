@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: preflight
 short_description: Check a role's variables and the host before anything is changed
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - Reports every problem at once, each with the variable, the value found and the remedy.
   - The types, choices, required variables and keys come from C(meta/argument_specs.yml) of the role. A

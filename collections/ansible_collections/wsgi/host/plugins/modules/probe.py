@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: probe
 short_description: Read what the roles need to know about a host
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - Returns the fact C(wsgi_host), in one trip. It reads files and starts no program but C(systemctl) and,
     where packages are in an RPM database, C(rpm).

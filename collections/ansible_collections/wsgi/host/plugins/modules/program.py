@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: program
 short_description: Run a program of the host that says in JSON what it did
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - C(command) knows nothing of what a program did, shows its arguments, and can only be silenced as a whole
     to keep a secret. This runs a program that prints one JSON object with C(changed) and C(msg), and takes

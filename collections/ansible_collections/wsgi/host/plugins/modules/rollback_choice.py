@@ -5,7 +5,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: rollback_choice
 short_description: Choose the release that all hosts go back to
-version_added: "1.1.0"
+version_added: "0.1.0"
 description:
   - Chooses by verdict and by when a release was made live, never by a file's time. Without O(wanted)
     it is the last release that was judged healthy before the live one, that can start, and that

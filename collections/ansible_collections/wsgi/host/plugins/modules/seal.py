@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: seal
 short_description: Tell whether a run has anything to do on a host
-version_added: "1.0.0"
+version_added: "0.1.0"
 description:
   - At the end of a whole run it notes, for root of the host alone, how everything is that the run looked at or relied on, together
     with a hash of what the run was given. This note is the seal.

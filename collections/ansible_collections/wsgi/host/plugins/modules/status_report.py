@@ -5,7 +5,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: status_report
 short_description: Show how all hosts do, as a table or as JSON
-version_added: "1.1.0"
+version_added: "0.1.0"
 description:
   - Writes what the hosts answered to the terminal, and what differs between them.
   - Runs on the control node only and changes nothing.
