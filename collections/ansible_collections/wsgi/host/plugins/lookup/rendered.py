@@ -11,7 +11,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.rendering import rendere
 DOCUMENTATION = r"""
 name: rendered
 short_description: Render a template of a role
-version_added: "1.3.0"
+version_added: "0.1.0"
 description:
   - Does what P(ansible.builtin.template#lookup) does, without copying all variables each time. A
     variable that is made of a template is rendered wherever it is read.
