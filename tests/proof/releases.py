@@ -101,9 +101,11 @@ def write() -> None:
         f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores for hosts, control node and sender, "
         f"Linux {platform.release().split('-')[0]}, {RATE:g} requests a second."
     )
-    REPORT.write_text(render(rows, machine, [key for key in wanted if key not in known]))
+    page = render(rows, machine, [key for key in wanted if key not in known])
     if (records := drawn(SYSTEMS[-1])).exists():
         PICTURE.write_text(draw(Deploy.load(records)))
+        page += f"\n![A deploy under load: each dot is a request]({PICTURE.name})\n"
+    REPORT.write_text(page)
 
 
 def main() -> int:
