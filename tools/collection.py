@@ -29,9 +29,13 @@ ARCHIVES = ROOT / ".cache" / "collection"
 SOURCE = "collections/ansible_collections/wsgi/host"
 # What else belongs to it, each at the same place below the collection.
 PARTS = ("playbooks", "roles", "docs", "LICENSE", "CHANGELOG.md", "requirements.yml")
-# toll_app describes the application of this repository, which a collection does not carry. What was
-# measured and looked at here is for readers of the repository.
-LEFT_OUT = ("roles/toll_app/", "docs/screenshots/", "docs/comparison/")
+# toll_app describes the application of this repository, which a collection does not carry; these
+# pages are about the repository itself.
+LEFT_OUT = (
+    *("roles/toll_app/", "docs/screenshots/", "docs/comparison", "docs/BENCHMARKS.md"),
+    *("docs/CODE_MAP.md", "docs/GETTING_STARTED.md", "docs/PRODUCTION_SETUP.md"),
+)
+LINK = re.compile(r"(!?)\[([^]]*)\]\(([^)\s]+)\)")
 # What ansible-test asks for and this collection does otherwise, by its line, and why.
 ACCEPTED = {
     "missing-gplv3-license": "the licence is MIT",
@@ -92,7 +96,22 @@ def lay_out(folder: Path) -> Path:
         copy(name, place / Path(name).relative_to(SOURCE))
     for name in listed(*PARTS):
         copy(name, place / name)
+    for page in place.rglob("*.md"):
+        page.write_text(without_dead_links(page), encoding="utf-8")
     return place
+
+
+def without_dead_links(page: Path) -> str:
+    """The text of a page, in which links to what the collection has not are words alone."""
+
+    def kept(match: re.Match[str]) -> str:
+        image, words, target = match.groups()
+        path, _, _ = target.partition("#")
+        if not path or ":" in path or (page.parent / path).exists():
+            return match[0]
+        return "" if image else words
+
+    return LINK.sub(kept, page.read_text(encoding="utf-8"))
 
 
 def build(to: Path) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import collection
 import pytest
+import test_links
 import yaml
 from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import project_of
 from conftest import PROJECT
@@ -80,6 +81,20 @@ def test_the_archive_has_everything_and_no_links(archive: Path) -> None:
         "toll_app"
     }
     assert [name for name in names if "__pycache__" in name or name.startswith("tests/")] == []
+
+
+def test_no_link_of_its_pages_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader on Galaxy has none of the tests, and not the application."""
+    place = collection.lay_out(tmp_path).resolve()
+    monkeypatch.setattr(test_links, "PROJECT", place)
+    pages = list(place.rglob("*.md"))
+    wrong = [fault for page in pages for fault in test_links.faults(page, page.read_text())]
+    assert wrong == []
+    text = (place / "docs" / "APPLICATIONS.md").read_text()
+    assert "[the first connection](MAINTENANCE.md#the-first-connection)" in text
+    assert "Nautobot (Django" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("role", ["nginx", "certbot", "gunicorn_systemd", "haproxy", "monitoring"])
