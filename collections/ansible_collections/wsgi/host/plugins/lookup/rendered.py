@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from ansible.plugins.lookup import LookupBase
-from ansible_collections.wsgi.host.plugins.plugin_utils.rendering import rendered
-
 DOCUMENTATION = r"""
 name: rendered
 short_description: Render a template of a role
@@ -21,7 +15,7 @@ options:
     type: list
     elements: path
     required: true
-author: [toll-app maintainers]
+author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""
@@ -34,6 +28,12 @@ _raw:
   type: list
   elements: str
 """
+
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.lookup import LookupBase
+from ansible_collections.wsgi.host.plugins.plugin_utils.rendering import rendered
 
 
 class LookupModule(LookupBase):
