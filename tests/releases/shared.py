@@ -30,33 +30,12 @@ class Member(Host):
         return {"plates": json.loads(found or "null") or {}, "sound": "ok"}
 
 
-def sql(server: Host, *statements: str, database: str = "toll") -> str:
+def sql(server: Host, *statements: str, database: str = "toll-app") -> str:
     """What PostgreSQL's own user is answered."""
     given = ";\n".join(statements)
     return server.root(
         f"runuser -u postgres -- psql -qAt -v ON_ERROR_STOP=1 -d {database}", given=given
     ).strip()
-
-
-def install(server: Host, password: str) -> None:
-    """PostgreSQL as Debian has it, open to the network of the hosts."""
-    server.root(
-        "apt-get -qq update"
-        " && LC_ALL=C.UTF-8 apt-get -qq install --no-install-recommends postgresql"
-    )
-    sql(
-        server,
-        "DROP DATABASE IF EXISTS toll WITH (FORCE)",
-        "DROP ROLE IF EXISTS toll",
-        f"CREATE ROLE toll LOGIN PASSWORD '{password}'",
-        "CREATE DATABASE toll OWNER toll",
-        "ALTER SYSTEM SET listen_addresses = '*'",
-        database="postgres",
-    )
-    rules = sql(server, "SHOW hba_file")
-    line = "host toll toll samenet scram-sha-256"
-    server.root(f"grep -qxF '{line}' {rules} || echo '{line}' >>{rules}")
-    server.root("systemctl restart postgresql")
 
 
 def inventory() -> Path:

@@ -60,7 +60,7 @@ def described(role: Path) -> list[tuple[str, Any]]:
 
 def test_there_are_roles_to_test() -> None:
     wanted = {"application", "certbot", "gunicorn_systemd", "haproxy", "monitoring", "nginx"}
-    wanted |= {"toll_app"}
+    wanted |= {"postgresql", "toll_app"}
     assert wanted <= {role.name for role in ROLES}
 
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(PROJECT / "tests" / "releases"))
 pytest.register_assert_rewrite("shared")
 
 from bench import Host, host_variables, playbook, write_inventory  # noqa: E402
-from shared import DOMAIN, NAMES, Member, install, inventory  # noqa: E402
+from shared import DOMAIN, NAMES, Member, inventory  # noqa: E402
 
 # Hosts keep the database that they get for a fleet (molecule/conftest.py).
 STAGES = ("fleet",)
@@ -35,20 +35,21 @@ def fleet(request: pytest.FixtureRequest, testhosts: Any) -> list[Member]:
     told = Path(request.config.getoption("ansible_inventory"))
     given = {name: host_variables(told, name) for name in NAMES}
     server = Host(NAMES[0], given[NAMES[0]], testhosts)
-    password = secrets.token_hex(16)
-    install(server, password)
     shared = {
+        "application_database_secret": secrets.token_hex(32),
         "toll": {
             "role": "toll_app",
             "domains": [DOMAIN],
             "secrets": {"secret_key": secrets.token_hex(32)},
-            "data": {"database_url": f"postgresql://toll:{password}@{server.address}/toll"},
-        }
+        },
     }
     members = [Member(name, {**given[name], **shared}, testhosts) for name in NAMES]
     for member in members:
         member.server = server
-    write_inventory(inventory(), {member.name: member.variables for member in members})
+    # The first keeps the database as well.
+    write_inventory(
+        inventory(), {member.name: member.variables for member in members}, databases={NAMES[0]: {}}
+    )
     # Other tests have left passages in each host's own database, which nobody wants.
     done = playbook(inventory(), "site", application_abandon=["database"]).wait()
     assert done.returncode == 0, done.output

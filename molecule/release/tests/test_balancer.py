@@ -81,6 +81,7 @@ def balanced(fleet: list[Member], request: pytest.FixtureRequest, testhosts: Any
         INVENTORY,
         {member.name: member.variables for member in fleet},
         balancers={"balancer": balancer.variables},
+        databases={fleet[0].name: {}},
     )
     # Placeholders have the same subject, so a client could not tell whose signature it looks at.
     first, second = fleet
@@ -198,6 +199,7 @@ def test_what_cannot_be_balanced_is_said_before_anything_changes(balanced: Balan
         odd,
         {first.name: first.variables, second.name: other},
         balancers={"balancer": balanced.balancer.variables},
+        databases={first.name: {}},
     )
     done = playbook(odd, "site").wait()
     assert done.returncode != 0, done.output

@@ -20,6 +20,7 @@ class Host:
             "credential": str(root / "url"),
             "stamp": str(root / "data.json"),
             "url": "",
+            "names": [],
             "backup_settings": str(root / "backup.json"),
             "backup_directory": str(root / "copies"),
             "mounts": [],
@@ -102,6 +103,17 @@ def test_a_server_is_left_behind_by_another_database_only(
     found = host.database(url)
     assert (found["kind"], found["moves"]) == ("postgresql", moves)
     assert found["where"] == "postgresql://db1.example.com:5432/toll"
+
+
+def test_a_server_of_this_host_is_the_same_by_each_address(host: Host) -> None:
+    """A fleet's second host comes, and the first one's database is reached at an address."""
+    host.has(url="postgresql://toll:p@127.0.0.1/toll?sslmode=disable", stamp="url:abc")
+    url = "postgresql://toll:p@192.0.2.31/toll?sslmode=verify-full"
+    assert host.database(url)["moves"] is True
+    host.options["names"] = ["127.0.0.1", "192.0.2.31"]
+    assert host.database(url)["moves"] is False
+    assert host.database(url.replace("/toll?", "/other?"))["moves"] is True
+    assert host.database(url.replace("192.0.2.31", "192.0.2.32"))["moves"] is True
 
 
 def test_a_server_that_never_held_anything_is_no_loss(host: Host) -> None:

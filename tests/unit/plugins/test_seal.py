@@ -50,6 +50,7 @@ class Project:
         self.check_mode = False
         self.own_runs = True
         self.groups = {"all": ["web1"], "web": ["web1"]}
+        self.others: dict[str, Any] = {}
         self.put("roles/application/tasks/main.yml", "[]\n")
         self.put("inventory/hosts.yml", "web:\n")
         self.put("inventory/group_vars/web/vault.yml", "$ANSIBLE_VAULT;1.1;AES256\n6162\n")
@@ -80,7 +81,7 @@ class Project:
         told = trusted(self.variables)
         task_vars = {
             **told,
-            "hostvars": Variables(web1=told),
+            "hostvars": Variables(web1=told, **self.others),
             "groups": self.groups,
             "inventory_hostname": "web1",
             "playbook_dir": str(self.folder / "playbooks"),
@@ -198,6 +199,21 @@ def test_what_a_run_is_given_counts(project: Project, change: str) -> None:
     result = project.act()
     assert not result["kept"]
     assert "has changed" in result["why"]
+
+
+def test_where_the_database_is_and_its_secret_count(project: Project) -> None:
+    """They are of another host, and the application's URL is made of them."""
+    db1 = {"ansible_host": "192.0.2.31", "application_database_secret": "s" * 64}
+    project.groups["databases"] = ["db1"]
+    project.others["db1"] = db1
+    project.variables["ansible_host"] = "192.0.2.11"
+    project.variables["applications"]["shop"]["data"] = {"postgresql": True}
+    project.whole_run()
+    assert project.act()["kept"] is True
+    project.others["db1"] = {**db1, "ansible_host": "192.0.2.32"}
+    assert project.act()["kept"] is False
+    project.others["db1"] = {**db1, "application_database_secret": "t" * 64}
+    assert project.act()["kept"] is False
 
 
 def test_a_file_that_a_variable_names_counts(project: Project) -> None:

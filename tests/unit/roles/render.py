@@ -15,6 +15,7 @@ from ansible._internal._templating import _jinja_bits
 from ansible.plugins.loader import filter_loader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.wsgi.host.plugins.filter.exec_words import exec_words
+from ansible_collections.wsgi.host.plugins.filter.scram import scram
 from ansible_collections.wsgi.host.plugins.filter.sites import site_faults, sites
 from ansible_collections.wsgi.host.plugins.plugin_utils import families
 
@@ -25,6 +26,7 @@ _jinja_bits._BUILTIN_FILTERS.update(
     filter_loader._wrap_funcs(
         {
             "wsgi.host.exec_words": exec_words,
+            "wsgi.host.scram": scram,
             "wsgi.host.sites": sites,
             "wsgi.host.site_faults": site_faults,
         },

@@ -317,6 +317,16 @@ def fleet(number: int, address: str = "192.0.2.{}", **variables: Any) -> Case:
     return Case({**shop(), **variables}, beside=others)
 
 
+def fleet_database(secret: str = "s" * 64, **databases: Any) -> Case:
+    """Two hosts that serve toll-app, and others for its database."""
+    told = toll_app(secrets=SHARED["secrets"])
+    return Case(
+        {**told, "ansible_host": "192.0.2.1", "application_database_secret": secret},
+        beside={"web2": {**told, "ansible_host": "192.0.2.2"}, **databases},
+        groups={"web": ["web1", "web2"], "databases": list(databases)},
+    )
+
+
 HOSTS: dict[str, tuple[Case, str]] = {
     "a host of the same name without an address": (
         fleet(2, "web{}.example.com"),
@@ -367,6 +377,37 @@ HOSTS: dict[str, tuple[Case, str]] = {
         ),
         'application_peer_address ("") is not set for lb1 of the group balancers, whose',
     ),
+    "two hosts of the group databases": (
+        fleet_database(db1={"ansible_host": "192.0.2.31"}, db2={"ansible_host": "192.0.2.32"}),
+        "the group databases has db1 and db2, and nothing here copies one to the other: leave one",
+    ),
+    "a database of which only a name is known": (
+        fleet_database(db1={"ansible_host": "db1.example.com"}),
+        'application_peer_address ("") is not set for db1, whose ansible_host is no IP address',
+    ),
+    "a database without a secret": (
+        fleet_database(secret="", db1={"ansible_host": "192.0.2.31"}),
+        "application_database_secret is not set, and the passwords of the group databases are made "
+        "of it: make one with `openssl rand -hex 32`",
+    ),
+    "a database for an application called postgres": (
+        Case(
+            {
+                "applications": {
+                    "postgres": {
+                        "source": "app",
+                        "domains": ["app.example.com"],
+                        "data": {"postgresql": True},
+                    }
+                },
+                "ansible_host": "192.0.2.1",
+                "application_database_secret": "s" * 64,
+            },
+            beside={"db1": {"ansible_host": "192.0.2.31"}},
+            groups={"web": ["web1"], "databases": ["db1"]},
+        ),
+        "applications.postgres.name is a name that PostgreSQL keeps for itself",
+    ),
     "a balancer on the ports of nginx": (
         Case({**shop(), "ansible_host": "192.0.2.1"}, groups={"balancers": ["web1"]}),
         "the ports of nginx (80 and 443) are those of HAProxy on web1, a host of both web and",
@@ -387,6 +428,12 @@ GOOD = {
     "a source in full": Case(shop(source={"directory": "app", "lock": "requirements.txt"})),
     "a balancer": Case(
         shop(), beside={"lb1": {"ansible_host": "192.0.2.8"}}, groups={"balancers": ["lb1"]}
+    ),
+    "a database of the fleet": fleet_database(db1={"ansible_host": "192.0.2.31"}),
+    "a database that nobody uses": Case(
+        shop(),
+        beside={"db1": {"ansible_host": "db1"}},
+        groups={"web": ["web1"], "databases": ["db1"]},
     ),
     "a balancer of which nginx is told": Case(
         {**shop(), "nginx_trusted_proxies": ["192.0.2.8"]},

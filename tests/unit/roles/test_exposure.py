@@ -118,6 +118,10 @@ UNITS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     "haproxy/systemd/haproxy.service.d/10-role.conf.j2": lambda: rendered(
         "haproxy", "systemd/haproxy.service.d/10-role.conf.j2"
     ),
+    "postgresql/drop-in.conf.j2": lambda: rendered("postgresql", "drop-in.conf.j2"),
+    "postgresql/systemd/postgresql-applications.service.j2": lambda: rendered(
+        "postgresql", "systemd/postgresql-applications.service.j2"
+    ),
     "nginx/systemd/logrotate.service.d/10-nginx.conf.j2": lambda: rendered(
         "nginx", "systemd/logrotate.service.d/10-nginx.conf.j2"
     ),

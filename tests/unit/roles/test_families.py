@@ -24,6 +24,7 @@ from . import (
     test_gunicorn_systemd,
     test_haproxy,
     test_monitoring,
+    test_postgresql,
 )
 from . import test_nginx as nginx
 from .describing import ROLES, shop
@@ -133,6 +134,7 @@ def write(path: Path, **own: Any) -> None:
         "__nginx_user": "wwwrun",
         "__gunicorn_systemd_nginx_group": "wwwrun",
         "__application_redis_package": "redis-of-invented",
+        "__postgresql_versions": dict.fromkeys(("invented 12", "invented-enterprise 12"), "17"),
         **own,
     }
     path.write_text(yaml.safe_dump(told))
@@ -163,6 +165,7 @@ RENDERED: dict[str, Callable[[Path], dict[str, str]]] = {
     "gunicorn_systemd": lambda _: test_gunicorn_systemd.files(NEW, test_gunicorn_systemd.REQUIRED),
     "haproxy": lambda folder: test_haproxy.configuration(folder, NEW),
     "monitoring": lambda _: test_monitoring.configuration(NEW, **test_monitoring.ON),
+    "postgresql": lambda _: test_postgresql.configuration(NEW, "other-hosts"),
     "nginx": lambda _: nginx.configuration(NEW, nginx_sites=[nginx.SITE, nginx.BOTH]),
 }
 
@@ -182,6 +185,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "haproxy": test_haproxy.VARIANTS["defaults"],
     "monitoring": {},
     "nginx": {"nginx_sites": [nginx.SITE]},
+    "postgresql": test_postgresql.VARIANTS["other-hosts"],
 }
 
 
@@ -226,6 +230,11 @@ LACKING: dict[tuple[str, str], tuple[dict[str, Any], list[str], bool]] = {
     ("certbot", "install"): ({"certbot_install": "package"}, ["certbot"], False),
     ("haproxy", "install"): ({}, ["ca-certificates", "haproxy"], False),
     ("monitoring", "install"): ({"__monitoring_packages": ["exporter"]}, ["exporter"], False),
+    ("postgresql", "install"): (
+        {"__postgresql_packages": ["postgresql-17"]},
+        ["postgresql-17"],
+        False,
+    ),
     # It looks at the machine again, so it comes last.
     ("nginx", "install"): ({}, ["logrotate", "nginx"], False),
 }

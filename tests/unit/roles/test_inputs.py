@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.errors import AnsibleError, AnsibleTemplateSyntaxError
+from ansible_collections.wsgi.host.plugins.filter.scram import scram
 from ansible_collections.wsgi.host.plugins.plugin_utils import families
 from ansible_collections.wsgi.host.plugins.plugin_utils import formats as known
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import TYPES
@@ -31,7 +32,8 @@ from .render import FACTS, ROLES
 # `make proof`.
 EVERY_CASE = bool(os.environ.get("EVERY_SYSTEM"))
 NAMES = (
-    *("application", "certbot", "gunicorn_systemd", "haproxy", "monitoring", "nginx", "toll_app"),
+    *("application", "certbot", "gunicorn_systemd", "haproxy", "monitoring", "nginx"),
+    *("postgresql", "toll_app"),
 )
 # What has no default, and one item of each list, so that what is below it is tried.
 BASE: dict[str, dict[str, Any]] = {
@@ -94,6 +96,13 @@ BASE: dict[str, dict[str, Any]] = {
                 "locations": [{"path": "/api/", "upstreams": [{"address": "127.0.0.1:5001"}]}],
             }
         ]
+    },
+    "postgresql": {
+        "postgresql_applications": [
+            {"name": "shop", "verifier": scram("k" * 43, "shop"), "addresses": ["192.0.2.11"]}
+        ],
+        "postgresql_certificate": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+        "postgresql_certificate_key": "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n",
     },
     "toll_app": {},
 }
@@ -269,6 +278,9 @@ def matches(path: tuple[str, ...], pattern: str) -> bool:
 
 
 WITHOUT_FORMAT = {
+    # Several lines, whose form is a rule's.
+    "postgresql_certificate",
+    "postgresql_certificate_key",
     # A credential may be any text, of several lines too.
     "gunicorn_systemd_credentials.*.value",
     # So may what a command reads.

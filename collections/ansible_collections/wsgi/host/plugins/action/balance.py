@@ -5,13 +5,16 @@ What the options mean is documented with the module, `plugins/modules/balance.py
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
 from ansible.plugins.action import ActionBase
 from ansible_collections.wsgi.host.plugins.filter.probed import probed
 from ansible_collections.wsgi.host.plugins.plugin_utils.balancing import SERVING, sites
-from ansible_collections.wsgi.host.plugins.plugin_utils.roles import content_of, role_directory
+from ansible_collections.wsgi.host.plugins.plugin_utils.fleet import refusal
+from ansible_collections.wsgi.host.plugins.plugin_utils.roles import said_by_roles
 
 
 class ActionModule(ActionBase):
@@ -28,33 +31,22 @@ class ActionModule(ActionBase):
         self.validate_argument_spec(argument_spec={})
         task_vars = task_vars or {}
         groups, hostvars = task_vars["groups"], task_vars["hostvars"]
-        known: dict[str, dict[str, Any]] = {}
 
-        def base(role: str) -> dict[str, Any]:
-            if role not in known:
-                directory = role_directory(self._loader, task_vars, role)
-                brought = content_of(self._loader, directory / "vars" / "main.yml")
-                variables = {**task_vars, **brought, "role_path": str(directory)}
-                templar = self._templar.copy_with_new_env(available_variables=variables)
-                told = brought.get(f"{role}_application") or {}
-                known[role] = {name: templar.template(told[name]) for name in READ if name in told}
-            return known[role]
+        def read(
+            directory: Path, brought: Mapping[str, Any], told: Mapping[str, Any]
+        ) -> dict[str, Any]:
+            variables = {**task_vars, **brought, "role_path": str(directory)}
+            templar = self._templar.copy_with_new_env(available_variables=variables)
+            return {name: templar.template(told[name]) for name in READ if name in told}
 
+        base = said_by_roles(self._loader, task_vars, read)
         found = sites(groups, hostvars, base)
         problems = found.pop("problems")
         if problems:
-            return {"failed": True, "msg": _words(problems)}
+            return {"failed": True, "msg": refusal(problems, "anything can be balanced")}
         serving = [probed(hostvars[name]) for name in groups.get(SERVING) or ()]
         return {"changed": False, **found, "verify": all(each["verify"] for each in serving)}
 
 
 # Of what a role says of its application, what a balancer has to know.
 READ = ("domains", "health")
-
-
-def _words(problems: list[dict[str, str]]) -> str:
-    head = (
-        "One thing has" if len(problems) == 1 else f"{len(problems)} things have"
-    ) + " to be set right before anything can be balanced:"
-    lines = [f"- {each['variable']} {each['problem']}: {each['remedy']}" for each in problems]
-    return "\n".join([head, *lines, "Nothing was changed."])

@@ -14,6 +14,7 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.template import Templar
 from ansible_collections.wsgi.host.plugins.plugin_utils import (
     balancing,
+    databases,
     descriptions,
     families,
     sharing,
@@ -27,6 +28,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.roles import (
     defaults_of,
     reason,
     role_directory,
+    said_by_roles,
 )
 
 # Whose variables `web` of a description names without their prefix.
@@ -68,6 +70,7 @@ class ActionModule(KeptModules):
         result: dict[str, Any] = {}
         described: dict[str, Any] = {}
         written = self._written(templar, args.get("applications"))
+        found = self._databases(task_vars)
         for name, told in written.items() if isinstance(written, Mapping) else ():
             role = str(told.get("role") or "") if isinstance(told, Mapping) else ""
             base, own = map(descriptions.in_full, (bases.get(role, {}), told))
@@ -76,7 +79,8 @@ class ActionModule(KeptModules):
                 whole = {**whole, "source": descriptions.located(whole["source"], project)}
             if isinstance(whole, Mapping):
                 whole = self._filled(name, whole, options, variables)
-                result[name] = _with_what_follows(name, whole, service)
+                whole, more = _with_database(name, whole, found)
+                result[name] = {**_with_what_follows(name, whole, service), **more}
             described[name] = whole
         right = {name: whole for name, whole in result.items() if "credentials" in whole}
         (links,) = self._settings(templar, task_vars, "certbot", "certbot_links_directory")
@@ -108,6 +112,13 @@ class ActionModule(KeptModules):
             "balancers": balancing.balancers(
                 task_vars.get("groups") or {}, task_vars.get("hostvars") or {}
             ),
+            "database": {
+                "name": found["name"],
+                "applications": [
+                    each for each, whole in result.items() if whole["database_of_fleet"]
+                ],
+                "problems": found["problems"],
+            },
             "sites": [descriptions.site(whole, links) for whole in right.values()],
             "origins": _origins(list(right), obtained),
             "ansible_facts": {FACT: host},
@@ -133,6 +144,26 @@ class ActionModule(KeptModules):
             available_variables={**defaults, **templar.available_variables}
         )
         return [_templated(inner, name, task_vars.get(name, defaults[name])) for name in names]
+
+    def _databases(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """The database of the fleet, with its secret and its certificate, and what is wrong."""
+        groups, hostvars = task_vars.get("groups") or {}, task_vars.get("hostvars") or {}
+        if not groups.get(databases.DATABASES):
+            return {"name": "", "problems": []}
+        base = said_by_roles(self._loader, task_vars, databases.read_of)
+        found = databases.server(groups, hostvars, databases.users_of(groups, hostvars, base))
+        secret, wrong = databases.secret_of(groups, hostvars)
+        if not found["applications"]:
+            return found
+        # On its own host it goes by both, whoever else uses it. The loopback of others is another.
+        own = found["name"] == task_vars.get("inventory_hostname")
+        names = {sharing.address_of(hostvars[found["name"]], found["name"]), databases.LOOPBACK}
+        return {
+            **found,
+            "secret": secret,
+            "names": sorted(filter(None, names)) if own else [],
+            "problems": [*found["problems"], *([wrong] if wrong else [])],
+        }
 
     def _service(self, templar: Templar, task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """The service's variables without their prefix, as the inventory or their role says."""
@@ -171,6 +202,30 @@ class ActionModule(KeptModules):
                 return None
 
         return filled(description, options, compute)
+
+
+def _with_database(
+    name: str, description: Mapping[str, Any], found: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """The description with the URL of its database on the fleet's host, and what goes with it."""
+    wanted = bool(found["name"]) and databases.is_wanted(description)
+    # Where something is missing the check says so.
+    if not wanted or not found.get("secret") or not found["address"]:
+        return description, {
+            "database_of_fleet": wanted,
+            "database_names": [],
+            "database_authority": "",
+        }
+    # Loaded where it is needed: most inventories have no such host.
+    from ansible_collections.wsgi.host.plugins.plugin_utils.authority import authority
+
+    url = databases.url(found["secret"], found["address"], name)
+    alone = found["address"] == databases.LOOPBACK
+    return {**description, "data": {**description["data"], "database_url": url}}, {
+        "database_of_fleet": wanted,
+        "database_names": found["names"],
+        "database_authority": "" if alone else authority(found["secret"]),
+    }
 
 
 def _with_what_follows(

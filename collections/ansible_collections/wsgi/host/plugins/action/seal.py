@@ -20,6 +20,7 @@ from ansible import context
 from ansible.errors import AnsibleError
 from ansible.release import __version__
 from ansible.utils.display import Display
+from ansible_collections.wsgi.host.plugins.plugin_utils import databases
 from ansible_collections.wsgi.host.plugins.plugin_utils.balancing import (
     BALANCERS,
     balancers,
@@ -32,7 +33,11 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import (
     once_per_run,
 )
 from ansible_collections.wsgi.host.plugins.plugin_utils.locks import BundleError
-from ansible_collections.wsgi.host.plugins.plugin_utils.roles import content_of, role_directory
+from ansible_collections.wsgi.host.plugins.plugin_utils.roles import (
+    content_of,
+    role_directory,
+    said_by_roles,
+)
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import UNPREDICTABLE
 
 COLLECTION = Path(__file__).parents[2]
@@ -81,8 +86,9 @@ class ActionModule(KeptModules):
     def _again(self, seen: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """What an earlier play of this run was told, and what it knows of the host."""
         host = (task_vars.get("ansible_facts") or {}).get(FACT)
-        # One that balances as well has changed since.
-        if host and task_vars["inventory_hostname"] not in task_vars["groups"].get(BALANCERS, ()):
+        # One that balances as well, or has the database, has changed since.
+        others = (task_vars["groups"].get(group, ()) for group in (BALANCERS, databases.DATABASES))
+        if host and not any(task_vars["inventory_hostname"] in group for group in others):
             facts = {FACT: {**host, "play": play_of(self)}}
         else:
             facts = {}
@@ -203,6 +209,7 @@ class ActionModule(KeptModules):
         yield repr(sorted((name, list(hosts)) for name, hosts in task_vars["groups"].items()))
         # Whom nginx believes follows from variables of other hosts, wherever these are from.
         yield repr(balancers(task_vars["groups"], task_vars["hostvars"]))
+        yield from self._of_the_database(task_vars["groups"], task_vars["hostvars"], task_vars)
         own = task_vars["hostvars"].raw_get(task_vars["inventory_hostname"])
         facts = {FACT, *(own.get("ansible_facts") or {})}
         for name in sorted(own):
@@ -235,6 +242,16 @@ class ActionModule(KeptModules):
         yield once_per_run(f"trees-{name}", lambda: _digest_of(places)).decode()
         for path in sorted(base.glob("*.yml")):
             yield _content(path)
+
+    def _of_the_database(
+        self, groups: Mapping[str, Any], hostvars: Mapping[str, Any], task_vars: Mapping[str, Any]
+    ) -> Iterator[str]:
+        """Where the applications find their database, and what their passwords are made of."""
+        if groups.get(databases.DATABASES):
+            base = said_by_roles(self._loader, task_vars, databases.read_of)
+            uses = databases.users_of(groups, hostvars, base)
+            yield repr(databases.server(groups, hostvars, uses))
+            yield databases.secret_of(groups, hostvars)[0]
 
 
 def _only_a_part(task_vars: Mapping[str, Any]) -> str:

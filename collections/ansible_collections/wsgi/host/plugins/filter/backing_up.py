@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.wsgi.host.plugins.filter.probed import descriptions
-from ansible_collections.wsgi.host.plugins.filter.sharing import database_url
+from ansible_collections.wsgi.host.plugins.filter.sharing import database_url, described
 
 DOCUMENTATION = r"""
 name: backing_up
@@ -49,7 +48,7 @@ def backing_up(hostvars: Mapping[str, Any], name: str, hosts: Sequence[str]) -> 
     own = hostvars[name]
     if "monitoring_backups" in own:
         return bool(own["monitoring_backups"])
-    for application, description in descriptions(own).items():
+    for application, description in described(own).items():
         told = description if isinstance(description, Mapping) else {}
         url = database_url(own, application)
         first = next(

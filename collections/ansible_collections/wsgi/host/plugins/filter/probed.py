@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import entries
+from ansible_collections.wsgi.host.plugins.filter.sharing import described
 
 DOCUMENTATION = r"""
 name: probed
@@ -38,12 +38,6 @@ _value:
 HTTPS_PORT = 443
 
 
-def descriptions(variables: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The host's applications: whole where this run has put them together, or as written."""
-    whole = variables.get("__application_descriptions") or {}
-    return whole.get("applications") or entries(variables)
-
-
 def path(description: Mapping[str, Any]) -> str:
     """What says that the application can do its work."""
     health = description.get("health")
@@ -59,7 +53,7 @@ def probed(variables: Mapping[str, Any]) -> dict[str, Any]:
     suffix = "" if port == HTTPS_PORT else f":{port}"
     told = {
         name: description
-        for name, description in descriptions(variables).items()
+        for name, description in described(variables).items()
         if isinstance(description, Mapping)
     }
     urls = [

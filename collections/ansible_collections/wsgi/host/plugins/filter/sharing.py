@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.wsgi.host.plugins.plugin_utils import databases
 from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import entries
 
 DOCUMENTATION = r"""
@@ -12,7 +13,8 @@ name: sharing
 short_description: List the hosts whose application has a database in common
 version_added: "0.1.0"
 description:
-  - Of some hosts, those whose description of an application in the inventory names a database.
+  - Of some hosts, those whose description of an application in the inventory names a database, or
+    has one that follows from the group C(databases).
 positional: hostvars, name, url
 options:
   _input:
@@ -49,15 +51,30 @@ _value:
 
 def sharing(hosts: Iterable[str], hostvars: Mapping[str, Any], name: str, url: str) -> list[str]:
     """List those of the hosts whose application has this database."""
-    return [host for host in hosts if database_url(hostvars[host], name) == url]
+    names = list(hosts)
+    # What follows from the inventory is written for no host, and known only of those in the run.
+    groups = hostvars[names[0]].get("groups") if names else None
+    follows = databases.is_made(groups or {}, hostvars, name, url)
+    return [
+        host
+        for host in names
+        if database_url(hostvars[host], name) == url
+        or (follows and databases.may_be_wanted(described(hostvars[host]).get(name)))
+    ]
 
 
 def database_url(variables: Mapping[str, Any], name: str) -> str:
     """The database that a host's variables name for an application; empty for none."""
-    found: Any = entries(variables)
+    found: Any = described(variables)
     for key in (name, "data", "database_url"):
         found = found.get(key) if isinstance(found, Mapping) else None
     return str(found or "")
+
+
+def described(variables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The host's applications: whole where this run has put them together, or as written."""
+    whole = variables.get("__application_descriptions") or {}
+    return whole.get("applications") or entries(variables)
 
 
 class FilterModule:

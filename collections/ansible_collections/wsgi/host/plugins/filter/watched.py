@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.wsgi.host.plugins.filter.backing_up import backing_up
-from ansible_collections.wsgi.host.plugins.filter.probed import descriptions
+from ansible_collections.wsgi.host.plugins.filter.sharing import described
 
 DOCUMENTATION = r"""
 name: watched
@@ -69,7 +69,7 @@ def watched(hostvars: Mapping[str, Any], server: str, hosts: Sequence[str]) -> l
             "name": name,
             "address": address(hostvars[name], name),
             "backups": backing_up(hostvars, name, hosts),
-            "applications": list(descriptions(hostvars[name])),
+            "applications": list(described(hostvars[name])),
         }
         for name in hosts
         if hostvars[name].get("monitoring_server") == server

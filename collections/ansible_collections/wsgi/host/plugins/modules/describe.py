@@ -42,7 +42,9 @@ EXAMPLES = r"""
 RETURN = r"""
 applications:
   description: >-
-    The whole descriptions by name. Each has C(name), and C(service), the variables of the service's role without their prefix.
+    The whole descriptions by name. Each has C(name); C(service), the variables of the service's role without their prefix; whether it has its database on the
+    host of the group C(databases), C(database_of_fleet), the addresses that are this host, C(database_names), and C(database_authority), a
+    certificate.
   type: dict
   returned: success
 described:
@@ -66,6 +68,12 @@ sharing:
 balancers:
   description: >-
     The hosts of the group C(balancers), C(names) and C(addresses), and C(nowhere), those whose address is not known.
+  type: dict
+  returned: success
+database:
+  description: >-
+    The C(name) of the host of the group C(databases), empty for none; C(applications), which of this host have their database there; and
+    C(problems), what of the inventory stands in the way, each with C(variable), C(problem) and C(remedy).
   type: dict
   returned: success
 origins:

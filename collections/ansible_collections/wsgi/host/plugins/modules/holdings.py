@@ -32,6 +32,11 @@ options:
     description: The URL that the database is to have, or nothing for O(files).
     type: str
     default: ""
+  names:
+    description: Addresses of this host, where O(url) names one of them. They are one server.
+    type: list
+    elements: str
+    default: []
   backup_settings:
     description: A JSON file with the C(directory) and the C(recipient) of copies.
     type: path
@@ -89,6 +94,7 @@ unmounted:
 import os
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -118,11 +124,15 @@ def holds(path: str) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
-def place(url: str) -> str:
-    """Which database a URL of PostgreSQL names, whoever logs in to it with what password."""
+def place(url: str, names: Sequence[str] = ()) -> str:
+    """Which database a URL of PostgreSQL names, whoever logs in to it with what password.
+
+    `names` are of one host, which goes by the first of them.
+    """
     parts = urlsplit(url)
     hosts = [*parse_qs(parts.query).get("host", []), parts.netloc.rpartition("@")[2]]
     host = next((each for each in hosts if each), "localhost")
+    host = names[0] if unquote(host).strip("[]") in names else host
     port = "" if re.search(r":\d+$", host) or "/" in host else ":5432"
     return f"postgresql://{unquote(host)}{port}/{unquote(parts.path.lstrip('/'))}"
 
@@ -132,8 +142,8 @@ def database(options: dict[str, Any]) -> dict[str, Any]:
     stamp = str(read_json_if_possible(Path(options["stamp"])).get("database") or "")
     current, wanted, files = read_text(options["credential"]), options["url"], options["files"]
     if current and stamp.startswith("url:"):
-        where = place(current)
-        moves = not wanted or place(wanted) != where
+        where, names = place(current), options["names"]
+        moves = not wanted or place(wanted, names) != place(current, names)
         return {"kind": "postgresql", "where": where, "moves": moves, "gone": False}
     # Settings of a server whose database was never made do not count.
     first = files[0] if files else ""
@@ -176,6 +186,7 @@ def main() -> None:
             "credential": {"type": "path", "required": True},
             "stamp": {"type": "path", "required": True},
             "url": {"type": "str", "default": "", "no_log": True},
+            "names": {"type": "list", "elements": "str", "default": []},
             "backup_settings": {"type": "path", "required": True},
             "backup_directory": {"type": "path", "required": True},
             "mounts": {"type": "list", "elements": "path", "default": []},

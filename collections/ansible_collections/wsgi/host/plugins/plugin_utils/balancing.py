@@ -58,7 +58,7 @@ def sites(
     serving: dict[str, dict[str, Mapping[str, Any]]] = {}
     addresses: dict[str, str] = {}
     for host in groups.get(SERVING) or ():
-        described = _described(hostvars[host], base)
+        described = described_by(hostvars[host], base)
         if not described:
             continue
         addresses[host] = address_of(hostvars[host], host)
@@ -142,7 +142,7 @@ def _disagreement(name: str, hosts: Mapping[str, Mapping[str, Any]]) -> dict[str
     }
 
 
-def _described(
+def described_by(
     variables: Mapping[str, Any], base: Callable[[str], Mapping[str, Any]]
 ) -> dict[str, Mapping[str, Any]]:
     """A host's applications that clients reach; nothing where the host's own run will complain."""

@@ -14,6 +14,20 @@ class FleetError(Exception):
     """It cannot be decided; the message says why and what to do."""
 
 
+def refusal(problems: Sequence[Mapping[str, str]], purpose: str) -> str:
+    """What is wrong with an inventory, as one message.
+
+    Args:
+        problems: each with `variable`, `problem` and `remedy`.
+        purpose: what is not done before they are set right.
+    """
+    head = (
+        "One thing has" if len(problems) == 1 else f"{len(problems)} things have"
+    ) + f" to be set right before {purpose}:"
+    lines = [f"- {each['variable']} {each['problem']}: {each['remedy']}" for each in problems]
+    return "\n".join([head, *lines, "Nothing was changed."])
+
+
 def batch_size(size: object, hosts: int) -> int:
     """Return how many of so many hosts a size means: a number, or a percentage rounded down.
 

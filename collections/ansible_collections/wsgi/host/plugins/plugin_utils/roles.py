@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,26 @@ def content_of(loader: DataLoader, path: Path) -> dict[str, Any]:
     # Read anew it is nobody else's, so that no copy is made, which takes longer than reading it.
     found = loader.load_from_file(str(path), cache="none", unsafe=True, trusted_as_template=True)
     return found or {}
+
+
+def said_by_roles(
+    loader: DataLoader,
+    task_vars: Mapping[str, Any],
+    read: Callable[[Path, Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]],
+) -> Callable[[str], Mapping[str, Any]]:
+    """Says what a role says of its application, each role read once.
+
+    Args:
+        read: what of it is wanted, from the role's directory, its variables and its description.
+    """
+
+    @functools.cache
+    def said(role: str) -> Mapping[str, Any]:
+        directory = role_directory(loader, task_vars, role)
+        brought = content_of(loader, directory / "vars" / "main.yml")
+        return read(directory, brought, brought.get(f"{role}_application") or {})
+
+    return said
 
 
 def reason(error: AnsibleError) -> str:

@@ -1,0 +1,61 @@
+"""What the host of a fleet's database has to know of those that use it, by the inventory.
+
+What the options mean is documented with the module, `plugins/modules/database.py`.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
+from ansible.plugins.action import ActionBase
+from ansible_collections.wsgi.host.plugins.filter.scram import scram
+from ansible_collections.wsgi.host.plugins.plugin_utils import databases
+from ansible_collections.wsgi.host.plugins.plugin_utils.authority import certificate
+from ansible_collections.wsgi.host.plugins.plugin_utils.fleet import refusal
+from ansible_collections.wsgi.host.plugins.plugin_utils.roles import said_by_roles
+
+
+class ActionModule(ActionBase):
+    """Reads the inventory; asks no host."""
+
+    _supports_check_mode = True
+    _requires_connection = False
+    TRANSFERS_FILES = False
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        self.validate_argument_spec(argument_spec={})
+        task_vars = task_vars or {}
+        groups, hostvars = task_vars["groups"], task_vars["hostvars"]
+        base = said_by_roles(self._loader, task_vars, databases.read_of)
+        uses = databases.users_of(groups, hostvars, base)
+        found = databases.server(groups, hostvars, uses)
+        secret, wrong = databases.secret_of(groups, hostvars)
+        problems = [*found["problems"], *([wrong] if wrong and found["applications"] else [])]
+        problems += [
+            databases.reserved(name) for name in found["applications"] if name in databases.RESERVED
+        ]
+        if problems:
+            return {"failed": True, "msg": refusal(problems, "the database can be set up")}
+        applications = [
+            {
+                "name": name,
+                "verifier": scram(databases.password(secret, name), name),
+                "addresses": addresses,
+            }
+            for name, addresses in found["applications"].items()
+        ]
+        open_to_others = applications and found["address"] != databases.LOOPBACK
+        now = datetime.datetime.now(datetime.UTC)
+        public, private = certificate(secret, found["address"], now) if open_to_others else ("", "")
+        return {
+            "changed": False,
+            "applications": applications,
+            "certificate": public,
+            "certificate_key": private,
+            "_ansible_no_log": True,
+        }

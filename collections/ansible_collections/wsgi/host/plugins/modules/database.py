@@ -1,0 +1,42 @@
+#!/usr/bin/python
+"""Documentation of the action plugin wsgi.host.database, which runs on the control node."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: database
+short_description: Say who uses the database of a fleet, and with what
+version_added: "0.1.0"
+description:
+  - Reads from the inventory which applications of the group C(web) have a database on the host of the group C(databases), and from
+    which addresses they come, for the role C(postgresql). Nobody lists anything twice - a host that is added to C(web) is let in.
+  - Passwords, and the certificate of the server, follow from C(application_database_secret) of the inventory.
+  - Fails, under the names that a person wrote, where the inventory lacks an address or the secret.
+  - Runs on the control node only and changes nothing. What it returns is shown nowhere.
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: none}
+author: [toll-app maintainers]
+"""
+
+EXAMPLES = r"""
+- name: database | Find out who uses it
+  wsgi.host.database:
+  register: __application_database
+"""
+
+RETURN = r"""
+applications:
+  description: Who is let in, for C(postgresql_applications).
+  type: list
+  elements: dict
+  returned: success
+certificate:
+  description: For C(postgresql_certificate); empty where no other host uses it.
+  type: str
+  returned: success
+certificate_key:
+  description: For C(postgresql_certificate_key).
+  type: str
+  returned: success
+"""

@@ -1,0 +1,192 @@
+"""Where the database of a fleet is, who uses it, and with what: by the inventory alone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from .balancing import SERVING, described_by
+from .sharing import address_of
+
+DATABASES = "databases"
+SECRET = "application_database_secret"
+SECRET_CHARACTERS = 32
+LOOPBACK = "127.0.0.1"
+# What a description says of it, in `data`.
+WANTED = "postgresql"
+# Names that PostgreSQL has for itself, as a role or as a database.
+RESERVED = frozenset({"none", "postgres", "public", "template0", "template1"})
+
+
+def authority_file(name: str) -> str:
+    """Where a host has the certificate by which an application knows its database."""
+    return f"/etc/{name}/database-authority.pem"
+
+
+def secret_of(
+    groups: Mapping[str, Iterable[str]], hostvars: Mapping[str, Any]
+) -> tuple[str, dict[str, str]]:
+    """The secret that passwords and keys are made of, and what is wrong with it.
+
+    It may stand among the variables of the database's host or of those that serve.
+    """
+    found: dict[str, str] = {}
+    for host in (*(groups.get(DATABASES) or ()), *(groups.get(SERVING) or ())):
+        told = hostvars[host].get(SECRET)
+        if told:
+            found.setdefault(str(told), host)
+    if len(found) > 1:
+        first, second = list(found.values())[:2]
+        problem = f"is not the same for {first} and {second}, of one database"
+    elif not found:
+        problem = "is not set, and the passwords of the group databases are made of it"
+    elif len(next(iter(found))) < SECRET_CHARACTERS:
+        problem = f"is shorter than {SECRET_CHARACTERS} characters"
+    else:
+        return next(iter(found)), {}
+    remedy = (
+        "make one with `openssl rand -hex 32`, and put it into the vault of group_vars/all, so "
+        "that all hosts have the same"
+    )
+    return "", {"variable": SECRET, "problem": problem, "remedy": remedy}
+
+
+def reserved(name: str) -> dict[str, str]:
+    """What is wrong with an application of such a name."""
+    return {
+        "variable": f"applications.{name}",
+        "problem": "has a name that PostgreSQL keeps for itself",
+        "remedy": "give the application another name, or its own data.database_url",
+    }
+
+
+def password(secret: str, name: str) -> str:
+    """The password of an application's role, in characters that a URL takes as they are."""
+    return base64.urlsafe_b64encode(derived(secret, f"password {name}")).decode().rstrip("=")
+
+
+def derived(secret: str, purpose: str) -> bytes:
+    """32 bytes for one purpose, which say nothing of the secret or of those for another."""
+    return hmac.digest(secret.encode(), f"wsgi.host database {purpose}".encode(), hashlib.sha256)
+
+
+def server(
+    groups: Mapping[str, Iterable[str]],
+    hostvars: Mapping[str, Any],
+    uses: Callable[[str], Iterable[str]],
+) -> dict[str, Any]:
+    """Where the database is, and who uses it.
+
+    All of the inventory counts and not only the hosts of a run: with `--limit`, too, everybody is
+    let in who was before.
+
+    Args:
+        uses: the applications of a host that have a database there.
+
+    Returns:
+        `name`, of its host; empty without a group. `address`, where others reach it; the loopback
+        if nobody else has to. `applications`, the addresses of the hosts of each, by name; none on
+        the loopback. `problems`, each with `variable`, `problem` and `remedy`.
+    """
+    names = list(groups.get(DATABASES) or ())
+    if not names:
+        return {"name": "", "address": "", "applications": {}, "problems": []}
+    problems = []
+    if len(names) > 1:
+        problems.append(
+            {
+                "variable": "the group databases",
+                "problem": f"has {' and '.join(names)}, and nothing here copies one to the other",
+                "remedy": "leave one host in it",
+            }
+        )
+    name = names[0]
+    users = {host: list(uses(host)) for host in groups.get(SERVING) or ()}
+    users = {host: theirs for host, theirs in users.items() if theirs}
+    alone = set(users) <= {name}
+    address = LOOPBACK if alone else address_of(hostvars[name], name)
+    applications: dict[str, list[str]] = {}
+    nowhere = [] if address else [name]
+    for host, theirs in users.items():
+        where = LOOPBACK if alone else address_of(hostvars[host], host)
+        if not where and host not in nowhere:
+            nowhere.append(host)
+        for each in theirs:
+            applications.setdefault(each, []).append(where)
+    if nowhere:
+        problems.append(
+            {
+                "variable": "application_peer_address",
+                "problem": f"is not set for {' and '.join(nowhere)}, whose ansible_host is no IP "
+                "address, and the database lets in addresses that it knows",
+                "remedy": "set it for each of these hosts to the address at which the others "
+                "reach it, or from which it reaches them",
+            }
+        )
+    return {"name": name, "address": address, "applications": applications, "problems": problems}
+
+
+def users_of(
+    groups: Mapping[str, Iterable[str]],
+    hostvars: Mapping[str, Any],
+    base: Callable[[str], Mapping[str, Any]],
+) -> Callable[[str], list[str]]:
+    """Says which applications of a host have a database on the host of the group.
+
+    Args:
+        base: what a role that describes an application says of it.
+    """
+
+    def uses(host: str) -> list[str]:
+        told = described_by(hostvars[host], base)
+        return [name for name, description in told.items() if is_wanted(description)]
+
+    return uses
+
+
+def read_of(directory: Path, brought: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what a role says of its application, what decides whether it has a database there."""
+    data = told.get("data")
+    said = data if isinstance(data, Mapping) else {}
+    return {"data": {name: said[name] for name in (WANTED,) if name in said}}
+
+
+def is_wanted(description: Mapping[str, Any]) -> bool:
+    """Whether an application has its database there. A URL of its own goes before."""
+    data = description.get("data")
+    told = data if isinstance(data, Mapping) else {}
+    return told.get(WANTED) is True and not told.get("database_url")
+
+
+def may_be_wanted(description: object) -> bool:
+    """Whether an application may have its database there, as far as its host's variables say."""
+    if not isinstance(description, Mapping):
+        return False
+    data = description.get("data")
+    told = data if isinstance(data, Mapping) else {}
+    # A role may say it.
+    return told.get(WANTED, "role" in description) is True and not told.get("database_url")
+
+
+def is_made(
+    groups: Mapping[str, Iterable[str]], hostvars: Mapping[str, Any], name: str, url: str
+) -> bool:
+    """Whether a URL is one that follows from the inventory."""
+    secret = secret_of(groups, hostvars)[0] if groups.get(DATABASES) else ""
+    return bool(secret) and f":{password(secret, name)}@" in url
+
+
+def url(secret: str, address: str, name: str) -> str:
+    """Where an application finds its database."""
+    login = f"{quote(name)}:{password(secret, name)}"
+    if address == LOOPBACK:
+        # What the kernel passes from one process to another needs no TLS.
+        return f"postgresql://{login}@{address}/{quote(name)}?sslmode=disable"
+    place = f"[{address}]" if ":" in address else address
+    trust = f"sslmode=verify-full&sslrootcert={authority_file(name)}"
+    return f"postgresql://{login}@{place}/{quote(name)}?{trust}"

@@ -1,0 +1,107 @@
+"""The database of a fleet: who gets in, and who does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench import Host, host_variables, playbook
+from shared import Member, inventory, sql
+
+PROBE = Path(__file__).with_name("knocking.py")
+CONNECT = """
+import json, os, sys
+import psycopg
+said = []
+for url in json.load(sys.stdin):
+    try:
+        with psycopg.connect(url, connect_timeout=10) as connection:
+            said.append(connection.execute("SELECT current_user").fetchone()[0])
+    except psycopg.OperationalError as error:
+        said.append(str(error))
+print(json.dumps(said))
+"""
+
+
+def knock(host: Host, server: Host, database: str = "toll-app", *, tls: bool) -> str:
+    """What PostgreSQL says to a client before it asks for a password; empty where it asks."""
+    given = {"host": server.address, "user": "toll-app", "database": database, "tls": tls}
+    host.root("cat >/run/knocking.py", given=PROBE.read_text())
+    return str(json.loads(host.root("python3 /run/knocking.py", given=json.dumps(given))))
+
+
+def connect(member: Member, *urls: str) -> list[str]:
+    """Who the application is on the database, by each URL, or why it is nobody."""
+    member.root("cat >/run/connecting.py", given=CONNECT)
+    said = member.root(
+        "/opt/toll-app/current/bin/python /run/connecting.py", given=json.dumps(urls)
+    )
+    return list(json.loads(said))
+
+
+@pytest.fixture(scope="module")
+def stranger(request: pytest.FixtureRequest, testhosts: Any, fleet: list[Member]) -> Host:
+    """A host of the same network that serves nothing."""
+    told = Path(request.config.getoption("ansible_inventory"))
+    variables = {**host_variables(told, "balancer"), "toll": fleet[0].variables["toll"]}
+    return Host("balancer", variables, testhosts)
+
+
+def test_a_second_run_changes_nothing(fleet: list[Member]) -> None:
+    # The first one had to be told that data may stay behind.
+    for _ in range(2):
+        done = playbook(inventory(), "site").wait()
+        assert done.returncode == 0, done.output
+        assert done.changed == 0, done.output
+
+
+def test_only_hosts_that_serve_get_in_and_with_tls_alone(
+    fleet: list[Member], stranger: Host
+) -> None:
+    server, second = fleet
+    assert knock(second, server, tls=True) == ""
+    assert "no encryption" in knock(second, server, tls=False)
+    assert "no pg_hba.conf entry for host" in knock(second, server, "postgres", tls=True)
+    said = knock(stranger, server, tls=True)
+    assert f'no pg_hba.conf entry for host "{stranger.address}", user "toll-app"' in said
+
+
+def test_an_application_knows_its_database_and_it_the_application(fleet: list[Member]) -> None:
+    server, second = fleet
+    urls = [each.root("cat /etc/toll-app/credentials/database_url") for each in fleet]
+    assert urls[0] == urls[1]
+    url = urls[0]
+    assert "sslmode=verify-full" in url
+    password = url.split(":")[2].split("@")[0]
+    said = connect(
+        second,
+        url,
+        url.replace(password, password[::-1]),
+        # By the authorities of the system nobody knows it.
+        url.replace("/etc/toll-app/database-authority.pem", "system"),
+        url.replace(f"@{server.address}/", "@localhost/") + f"&hostaddr={server.address}",
+    )
+    assert said[0] == "toll-app"
+    assert "password authentication failed" in said[1]
+    assert "certificate verify failed" in said[2]
+    assert 'does not match host name "localhost"' in said[3]
+    for each in fleet:
+        assert password not in each.root("journalctl --no-pager --output=cat")
+    assert password not in server.root("cat /etc/postgresql-server/*")
+
+
+def test_debians_programs_find_the_cluster(fleet: list[Member]) -> None:
+    """One server, of one directory of data, by one unit, whoever starts it."""
+    server = fleet[0]
+    before = server.root("pg_lsclusters --no-header").split()
+    assert before[1:4] == ["main", "5432", "online"]
+    name = f"postgresql@{before[0]}-main.service"
+    server.root(f"pg_ctlcluster {before[0]} main reload && systemctl is-active {name}")
+    assert server.root(f"pg_ctlcluster {before[0]} main start", check=False) == ""
+    running = server.root("pgrep --exact --parent 1 --count postgres").split()
+    assert running == ["1"]
+    assert sql(server, "SHOW config_file") == "/etc/postgresql-server/postgresql.conf"
+    assert sql(server, "SHOW data_checksums") == "on"
+    assert sql(server, "SELECT error FROM pg_hba_file_rules WHERE error IS NOT NULL") == ""

@@ -1,0 +1,245 @@
+"""Where the database of a fleet is and who uses it, by the inventory alone."""
+
+from __future__ import annotations
+
+import datetime
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.wsgi.host.plugins.action import database as action_plugin
+from ansible_collections.wsgi.host.plugins.filter.sharing import sharing
+from ansible_collections.wsgi.host.plugins.plugin_utils import authority, databases
+from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import database_hosts
+from conftest import PROJECT, action_of
+from cryptography import x509
+
+SECRET = "s" * 64
+DAY = datetime.timedelta(days=1)
+
+
+def web(number: int, data: Mapping[str, Any] | None = None, **variables: Any) -> dict[str, Any]:
+    """A host that serves shop, which can have its database in PostgreSQL."""
+    told = {"domains": ["shop.example.com"], "data": data or {"postgresql": True}}
+    return {"ansible_host": f"192.0.2.{number}", "applications": {"shop": told}, **variables}
+
+
+ROLES = {"toll_app": {"data": {"postgresql": True}}}
+DB1 = {"ansible_host": "192.0.2.31", databases.SECRET: SECRET}
+
+
+def groups(hosts: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {
+        "all": list(hosts),
+        "web": [name for name in hosts if name.startswith("web")],
+        "databases": [name for name in hosts if name.startswith("db")],
+    }
+
+
+def found(**hosts: dict[str, Any]) -> dict[str, Any]:
+    uses = databases.users_of(groups(hosts), hosts, ROLES.__getitem__)
+    return databases.server(groups(hosts), hosts, uses)
+
+
+def test_a_host_of_the_group_is_let_in() -> None:
+    of_a_role = {"shop": {"domains": ["a.example.com"], "role": "toll_app"}}
+    hosts = {
+        "web1": web(11),
+        "web2": web(12, application_peer_address="2001:db8::12"),
+        "web3": {"ansible_host": "192.0.2.13", "applications": of_a_role},
+        # Somewhere else, not at all, and not described.
+        "web4": web(14, {"postgresql": True, "database_url": "postgresql://db.example.com/shop"}),
+        "web5": web(15, {"sqlite": "shop.db"}),
+        "web6": {"ansible_host": "192.0.2.16"},
+    }
+    assert found(**hosts, db1=DB1) == {
+        "name": "db1",
+        "address": "192.0.2.31",
+        "applications": {"shop": ["192.0.2.11", "2001:db8::12", "192.0.2.13"]},
+        "problems": [],
+    }
+
+
+def test_one_host_alone_has_no_port_open() -> None:
+    hosts = {"web1": {**web(11, ansible_host="gate.example.com"), databases.SECRET: SECRET}}
+    uses = databases.users_of({"web": ["web1"]}, hosts, ROLES.__getitem__)
+    told = databases.server({"web": ["web1"], "databases": ["web1"]}, hosts, uses)
+    assert told["address"] == "127.0.0.1"
+    assert told["applications"] == {"shop": ["127.0.0.1"]}
+    assert told["problems"] == []
+
+
+def test_without_the_group_nothing_is_looked_at() -> None:
+    def uses(host: str) -> list[str]:
+        raise AssertionError(host)
+
+    assert databases.server({"web": ["web1"]}, {}, uses)["name"] == ""
+
+
+def run(hosts: Mapping[str, Any]) -> dict[str, Any]:
+    task_vars = {
+        "groups": groups(hosts),
+        "hostvars": hosts,
+        "role_path": str(PROJECT / "roles" / "application"),
+    }
+    action = action_of(action_plugin.ActionModule, {}, task_vars)
+    told: dict[str, Any] = action.run(task_vars=task_vars)
+    return told
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "two hosts": (
+        {"web1": web(11), "db1": DB1, "db2": DB1},
+        "the group databases has db1 and db2, and nothing here copies one to the other: leave one "
+        "host in it",
+    ),
+    "a database of which only a name is known": (
+        {"web1": web(11), "db1": {**DB1, "ansible_host": "db1.example.com"}},
+        "application_peer_address is not set for db1, whose ansible_host is no IP address",
+    ),
+    "an application of which only a name is known": (
+        {"web1": web(11, ansible_host="web1.example.com"), "db1": DB1},
+        "application_peer_address is not set for web1, whose ansible_host is no IP address",
+    ),
+    "a forwarded port": (
+        {"web1": web(11, ansible_host="127.0.0.1"), "db1": DB1},
+        "application_peer_address is not set for web1",
+    ),
+    "no secret": (
+        {"web1": web(11), "db1": {"ansible_host": "192.0.2.31"}},
+        "application_database_secret is not set, and the passwords of the group databases are made "
+        "of it: make one with `openssl rand -hex 32`, and put it into the vault of group_vars/all",
+    ),
+    "a short secret": (
+        {"web1": web(11), "db1": {**DB1, databases.SECRET: "hunter2"}},
+        "application_database_secret is shorter than 32 characters",
+    ),
+    "two secrets": (
+        {"web1": web(11, application_database_secret="t" * 64), "db1": DB1},
+        "application_database_secret is not the same for db1 and web1, of one database",
+    ),
+    "a name of PostgreSQL's": (
+        {
+            "web1": {
+                "ansible_host": "192.0.2.11",
+                "applications": {
+                    "postgres": {"domains": ["a.example.com"], "data": {"postgresql": True}}
+                },
+            },
+            "db1": DB1,
+        },
+        "applications.postgres has a name that PostgreSQL keeps for itself: give the application",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_set_up_is_said(name: str) -> None:
+    hosts, expected = BAD[name]
+    said = run(hosts)
+    assert said["failed"] is True
+    assert f"- {expected}" in said["msg"]
+    assert said["msg"].endswith("Nothing was changed.")
+    assert "hunter2" not in said["msg"]
+    assert SECRET not in said["msg"]
+
+
+def test_the_host_of_the_database_has_no_password() -> None:
+    told = run({"web1": web(11), "db1": DB1})
+    (shop,) = told["applications"]
+    assert shop["verifier"].startswith("SCRAM-SHA-256$4096:")
+    assert databases.password(SECRET, "shop") not in str(told)
+    assert told["_ansible_no_log"] is True
+    assert run({"web1": web(11), "db1": DB1}) == told
+
+
+def test_a_database_that_nobody_uses_needs_no_secret() -> None:
+    told = run({"web1": web(11, {"sqlite": "shop.db"}), "db1": {"ansible_host": "192.0.2.31"}})
+    assert told["applications"] == []
+    assert told["certificate"] == ""
+
+
+@pytest.mark.parametrize("address", ["192.0.2.31", "2001:db8::31"])
+def test_a_url_names_the_host_and_how_it_is_known(address: str) -> None:
+    url = databases.url(SECRET, address, "toll-app")
+    assert database_hosts(url) == [address]
+    assert url.endswith("?sslmode=verify-full&sslrootcert=/etc/toll-app/database-authority.pem")
+
+
+def test_each_application_has_a_password_of_its_own() -> None:
+    made = {
+        databases.password(secret, name)
+        for secret in (SECRET, "t" * 64)
+        for name in ("shop", "toll-app")
+    }
+    assert len(made) == 4
+    assert min(map(len, made)) >= 43
+
+
+def test_hosts_that_a_run_leaves_out_share_a_database_that_follows_from_the_inventory() -> None:
+    """A restore would replace the data below them."""
+    hosts: dict[str, Any] = {
+        "web1": web(11),
+        "web2": web(12),
+        "web3": web(13, {"postgresql": False}),
+        "web4": {"applications": {"shop": {"role": "toll_app"}}},
+        "web5": web(15, {"postgresql": True, "database_url": "postgresql://elsewhere/shop"}),
+        "db1": DB1,
+    }
+    known = {name: {**told, "groups": groups(hosts)} for name, told in hosts.items()}
+    url = databases.url(SECRET, "192.0.2.31", "shop")
+    names = groups(hosts)["web"]
+    assert sharing(names, known, "shop", url) == ["web1", "web2", "web4"]
+    assert sharing(names, known, "shop", "postgresql://elsewhere/shop") == ["web5"]
+
+
+# The authority ------------------------------------------------------------------------------------
+
+
+def openssl(*words: str, folder: Path) -> str:
+    done = subprocess.run(
+        ["openssl", *words], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("address", ["192.0.2.31", "2001:db8::31"])
+def test_a_certificate_is_what_the_strictest_clients_take(address: str, tmp_path: Path) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    made, key = authority.certificate(SECRET, address, now)
+    (tmp_path / "authority.pem").write_text(authority.authority(SECRET))
+    (tmp_path / "server.crt").write_text(made)
+    (tmp_path / "server.key").write_text(key)
+    openssl(
+        *("verify", "-x509_strict", "-purpose", "sslserver", "-verify_ip", address),
+        *("-CAfile", "authority.pem", "server.crt"),
+        folder=tmp_path,
+    )
+    of_key = openssl("pkey", "-in", "server.key", "-pubout", folder=tmp_path)
+    assert openssl("x509", "-in", "server.crt", "-pubkey", "-noout", folder=tmp_path) == of_key
+
+
+def test_a_run_with_nothing_to_do_makes_the_same_certificates() -> None:
+    now = authority.BEGIN + 100 * DAY
+    assert authority.authority(SECRET) == authority.authority(SECRET)
+    first = authority.certificate(SECRET, "192.0.2.31", now)
+    assert authority.certificate(SECRET, "192.0.2.31", now + 300 * DAY) == first
+    assert authority.certificate(SECRET, "192.0.2.32", now)[1] != first[1]
+    assert authority.certificate("t" * 64, "192.0.2.31", now)[1] != first[1]
+    assert authority.authority("t" * 64) != authority.authority(SECRET)
+
+
+def test_a_run_brings_a_new_certificate_when_a_third_of_its_life_is_left() -> None:
+    seen = set()
+    for day in range(0, 3650, 10):
+        now = authority.BEGIN + day * DAY
+        made = authority.certificate(SECRET, "192.0.2.31", now)[0]
+        read = x509.load_pem_x509_certificate(made.encode())
+        seen.add(read.serial_number)
+        life = read.not_valid_after_utc - read.not_valid_before_utc
+        assert read.not_valid_before_utc < now
+        assert read.not_valid_after_utc - now >= (life - authority.EARLY) / 3
+    assert len(seen) == 5

@@ -1,0 +1,62 @@
+"""Where an application finds its database, where the inventory has a host for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.wsgi.host.plugins.plugin_utils import authority, databases
+from conftest import trusted
+
+from .describing import describe, toll_app
+from .render import FACTS
+
+SECRET = "s" * 64
+DB1 = {"ansible_host": "192.0.2.31", databases.SECRET: SECRET}
+GROUPS = {"web": ["web1"], "databases": ["db1"]}
+
+
+def described(name: str, hosts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the role describes on a host of these, of toll-app."""
+    told = describe({**hosts[name], "inventory_hostname": name}, FACTS["Debian"], hosts, GROUPS)
+    application: dict[str, Any] = told["applications"]["toll-app"]
+    return application
+
+
+def test_an_application_finds_its_database() -> None:
+    hosts = trusted({f"web{n}": {**toll_app(), "ansible_host": f"192.0.2.1{n}"} for n in (1, 2)})
+    both = [described(name, {**hosts, "db1": DB1}) for name in hosts]
+    urls = {each["data"]["database_url"] for each in both}
+    assert urls == {databases.url(SECRET, "192.0.2.31", "toll-app")}
+    assert both[0]["credentials"][-1] == {"name": "database_url", "value": urls.pop()}
+    assert both[0]["service"]["network"] == "any"
+    assert both[0]["database_authority"] == authority.authority(SECRET)
+    # The loopback of a host that serves is another server.
+    assert both[0]["database_names"] == []
+
+
+def test_a_url_of_its_own_goes_before() -> None:
+    url = "postgresql://u:p@db.example.com/toll"
+    web1 = trusted({**toll_app(data={"database_url": url}), "ansible_host": "192.0.2.11"})
+    told = described("web1", {"web1": web1, "db1": DB1})
+    assert told["data"]["database_url"] == url
+    assert told["database_authority"] == ""
+
+
+def test_an_application_may_stay_where_it_is() -> None:
+    web1 = trusted({**toll_app(data={"postgresql": False}), "ansible_host": "192.0.2.11"})
+    assert described("web1", {"web1": web1, "db1": DB1})["data"]["database_url"] == ""
+
+
+def test_a_host_of_both_groups_asks_itself() -> None:
+    web1 = trusted({**toll_app(), "ansible_host": "192.0.2.11", databases.SECRET: SECRET})
+    told = describe(
+        {**web1, "inventory_hostname": "web1"},
+        FACTS["Debian"],
+        {"web1": web1},
+        {"web": ["web1"], "databases": ["web1"]},
+    )["applications"]["toll-app"]
+    assert told["data"]["database_url"] == databases.url(SECRET, "127.0.0.1", "toll-app")
+    assert told["service"]["after"] == ["postgresql.service"]
+    assert told["database_authority"] == ""
+    assert told["database_names"] == ["127.0.0.1", "192.0.2.11"]

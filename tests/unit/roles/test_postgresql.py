@@ -1,0 +1,395 @@
+"""The postgresql role's configuration, rendered, and read by PostgreSQL itself."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from ansible_collections.wsgi.host.plugins.filter.scram import scram
+from ansible_collections.wsgi.host.plugins.plugin_utils import databases
+from ansible_collections.wsgi.host.plugins.plugin_utils.authority import authority, certificate
+
+from .ports import free_port
+from .preflight import Case, preflight
+from .render import evaluate, render
+
+SECRET, ADDRESS = "s" * 64, "192.0.2.31"
+NOW = datetime.datetime.now(datetime.UTC)
+CERTIFICATE, KEY = certificate(SECRET, ADDRESS, NOW)
+# Where the client of these tests is taken to be.
+CLIENT, STRANGER = "192.0.2.11", "192.0.2.99"
+
+
+def application(name: str, *addresses: str) -> dict[str, Any]:
+    verifier = scram(databases.password(SECRET, name), name)
+    return {"name": name, "verifier": verifier, "addresses": list(addresses)}
+
+
+# Every branch of the templates is taken by one of these.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "nobody": {},
+    "this-host": {"postgresql_applications": [application("shop", "127.0.0.1")]},
+    "other-hosts": {
+        "postgresql_applications": [
+            application("shop", CLIENT, "2001:db8::12"),
+            application("toll-app", CLIENT),
+            application("far-away", STRANGER),
+        ],
+        "postgresql_certificate": CERTIFICATE,
+        "postgresql_certificate_key": KEY,
+        "postgresql_memory_mib": 1024,
+        "postgresql_max_connections": 20,
+        "postgresql_idle_transaction_seconds": 7,
+        "postgresql_stop_timeout_seconds": 9,
+    },
+}
+TEMPLATES = (
+    *("postgresql.conf", "pg_hba.conf", "pg_ident.conf", "applications.sql", "drop-in.conf"),
+    *("createcluster.conf", "systemd/postgresql-applications.service"),
+)
+
+
+def configuration(family: str, variant: str, **overrides: Any) -> dict[str, str]:
+    told = {**VARIANTS[variant], **overrides}
+    return {name: render("postgresql", f"{name}.j2", family, **told) for name in TEMPLATES}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_port_is_opened_to_others_only_where_one_comes(variant: str) -> None:
+    text = configuration("Debian", variant)["postgresql.conf"]
+    listen = re.findall(r"^listen_addresses = '(.*)'$", text, re.MULTILINE)
+    assert listen == ["*" if variant == "other-hosts" else "127.0.0.1"]
+    assert ("\nssl = on\n" in text) == (variant == "other-hosts")
+
+
+def test_memory_follows_from_the_host() -> None:
+    def shared(mib: int, **told: Any) -> int:
+        facts = {"memory_mib": mib}
+        found = evaluate("postgresql", "__postgresql_shared_mib", "Debian", wsgi_host=facts, **told)
+        return int(found)
+
+    assert shared(16000) == 3968
+    # After an upgrade of the kernel, without a restart.
+    assert shared(15997) == shared(16000)
+    assert shared(16000, __postgresql_shares_host=True) == 1984
+    assert shared(16000, postgresql_memory_mib=2048) == 512
+    assert shared(200) == 64
+
+
+@pytest.mark.parametrize(
+    ("packages", "version"),
+    [({}, "17"), ({"postgresql-15": "15.18", "postgresql-client-17": "17.5"}, "15")],
+)
+def test_a_version_that_has_data_stays(packages: dict[str, str], version: str) -> None:
+    """A distribution that was upgraded would begin anew, with an empty cluster."""
+    found = evaluate(
+        "postgresql", "__postgresql_version", "Debian", wsgi_host={"packages": packages}
+    )
+    assert str(found) == version
+
+
+# PostgreSQL itself --------------------------------------------------------------------------------
+
+
+class Server:
+    """PostgreSQL with the role's files, on the loopback."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.bin = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+        # It refuses to run as root, so root starts it as Debian's user.
+        self.user = "postgres" if os.geteuid() == 0 else None
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def options(self) -> dict[str, Any]:
+        groups: list[str] | None = [] if self.user else None
+        return {
+            "user": self.user,
+            "group": self.user,
+            "extra_groups": groups,
+            "cwd": self.folder,
+        }
+
+    def run(self, *command: str | Path, given: str = "") -> str:
+        done = subprocess.run(
+            [str(each) for each in command],
+            input=given,
+            capture_output=True,
+            text=True,
+            check=False,
+            **self.options(),
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def lay_out(self, **told: Any) -> dict[str, str]:
+        texts = configuration(
+            "Debian",
+            "other-hosts",
+            __postgresql_etc=str(self.folder),
+            __postgresql_data=str(self.folder / "data"),
+            __postgresql_sockets=str(self.folder),
+            __postgresql_port=self.port,
+            **told,
+        )
+        # Whoever runs these tests is not called postgres, and comes from here.
+        rules = texts["pg_hba.conf"].replace("peer", "trust").replace(CLIENT, "127.0.0.1")
+        conf = texts["postgresql.conf"].replace("= '*'", "= '127.0.0.1'")
+        texts |= {"postgresql.conf": conf, "pg_hba.conf": rules}
+        texts |= {"server.crt": CERTIFICATE, "server.key": KEY}
+        for name in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf", "server.crt", "server.key"):
+            path = self.folder / name
+            path.write_text(texts[name])
+            path.chmod(0o600)
+            if self.user:
+                shutil.chown(path, self.user, self.user)
+        (self.folder / "authority.pem").write_text(authority(SECRET))
+        return texts
+
+    def start(self) -> None:
+        if self.user:
+            shutil.chown(self.folder, self.user, self.user)
+        made = render("postgresql", "createcluster.conf.j2", "Debian")
+        (initdb,) = re.findall(r"^initdb_options = '(.*)'$", made, re.MULTILINE)
+        self.run(
+            *(self.bin / "initdb", "--pgdata", self.folder / "data", "--username", "postgres"),
+            *("--auth", "trust", "--no-sync", *initdb.split()),
+        )
+        settings = self.lay_out()
+        drop_in = settings["drop-in.conf"]
+        (command,) = re.findall(r"^ExecStart=\S+/postgres (.+)$", drop_in, re.MULTILINE)
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.bin / "postgres", *command.split(), "-c", "fsync=off"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                **self.options(),
+            )
+        while self.process.poll() is None:
+            try:
+                self.run(self.bin / "pg_isready", "-q", "-h", self.folder, "-p", str(self.port))
+                self.apply(settings["applications.sql"])
+                return
+            except AssertionError:
+                time.sleep(0.05)
+        raise AssertionError((self.folder / "log").read_text())
+
+    def apply(self, text: str) -> None:
+        unit = configuration("Debian", "other-hosts")["systemd/postgresql-applications.service"]
+        (command,) = re.findall(r"^ExecStart=\S+/psql (.+)$", unit, re.MULTILINE)
+        words = command.replace("/run/postgresql", str(self.folder)).replace("5432", str(self.port))
+        self.run(self.bin / "psql", "--username=postgres", *words.split(), given=text)
+
+    def ask(self, statement: str, database: str = "postgres") -> str:
+        told = ("-h", self.folder, "-p", str(self.port), "-U", "postgres", "-d", database)
+        return self.run(self.bin / "psql", "-XqAt", *told, given=statement).strip()
+
+    def url(self, name: str = "shop", secret: str = SECRET, **options: str) -> str:
+        """What the application is given, but that the address is here."""
+        found = databases.url(secret, ADDRESS, name)
+        found = found.replace(databases.authority_file(name), str(self.folder / "authority.pem"))
+        more = {"hostaddr": "127.0.0.1", "port": str(self.port), **options}
+        return "&".join([found, *(f"{key}={value}" for key, value in more.items())])
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.terminate()
+            self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    # A socket's path is at most 107 characters long, which pytest's directories may exceed.
+    with tempfile.TemporaryDirectory(prefix="postgresql-") as folder:
+        server = Server(Path(folder))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+def refusal(url: str) -> str:
+    with pytest.raises(psycopg.OperationalError) as caught:
+        psycopg.connect(url).close()
+    return str(caught.value)
+
+
+def test_an_application_gets_into_its_database_with_tls(server: Server) -> None:
+    with psycopg.connect(server.url()) as connection:
+        row = connection.execute(
+            "SELECT current_database(), current_user, version FROM pg_stat_ssl"
+            " WHERE pid = pg_backend_pid()"
+        ).fetchone()
+        assert row == ("shop", "shop", "TLSv1.3")
+        connection.execute("CREATE TABLE things (id int)")
+        connection.rollback()
+
+
+def test_nobody_gets_in_without_tls(server: Server) -> None:
+    url = server.url().replace("sslmode=verify-full", "sslmode=disable")
+    assert re.search("no pg_hba.conf entry for host .*, no encryption", refusal(url))
+
+
+def test_an_address_that_is_not_listed_is_refused(server: Server) -> None:
+    said = refusal(server.url("far-away"))
+    assert 'no pg_hba.conf entry for host "127.0.0.1", user "far-away"' in said
+
+
+def test_a_wrong_password_is_refused(server: Server) -> None:
+    assert "password authentication failed" in refusal(server.url(secret="t" * 64))
+
+
+def test_a_server_of_another_authority_is_not_trusted(server: Server, tmp_path: Path) -> None:
+    other = tmp_path / "authority.pem"
+    other.write_text(authority("t" * 64))
+    assert "certificate verify failed" in refusal(server.url(sslrootcert=str(other)))
+
+
+def test_a_server_of_another_name_is_not_trusted(server: Server) -> None:
+    said = refusal(server.url().replace(f"@{ADDRESS}/", "@192.0.2.32/"))
+    assert f'server certificate for "{ADDRESS}"' in said
+    assert "does not match" in said
+
+
+def test_an_application_gets_into_no_other_database(server: Server) -> None:
+    for other in ("toll-app", "postgres", "template1"):
+        url = server.url().replace("/shop?", f"/{other}?")
+        assert f'no pg_hba.conf entry for host "127.0.0.1", user "shop", database "{other}"' in (
+            refusal(url)
+        )
+    # Whatever the rules of the door were.
+    allowed = server.ask(
+        "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database"
+        " WHERE datallowconn AND has_database_privilege('shop', datname, 'CONNECT')"
+    )
+    assert allowed == "shop"
+    assert server.ask(
+        "SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls"
+        " FROM pg_roles WHERE rolname = 'shop'"
+    ) == ("f")
+
+
+def test_every_rule_and_setting_is_understood(server: Server) -> None:
+    assert server.ask("SELECT line_number FROM pg_hba_file_rules WHERE error IS NOT NULL") == ""
+    assert server.ask("SELECT name FROM pg_file_settings WHERE error IS NOT NULL") == ""
+    wanted = {"data_checksums": "on", "shared_buffers": "256MB", "server_encoding": "UTF8"}
+    assert {name: server.ask(f"SHOW {name}") for name in wanted} == wanted
+
+
+def test_roles_and_databases_are_made_once_and_a_new_password_counts(server: Server) -> None:
+    before = server.ask("SELECT oid FROM pg_database WHERE datname = 'shop'")
+    with psycopg.connect(server.url()) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 1 AS one")
+    other = "t" * 64
+    changed = application("shop", CLIENT) | {
+        "verifier": scram(databases.password(other, "shop"), "shop")
+    }
+    text = server.lay_out(postgresql_applications=[changed])["applications.sql"]
+    server.apply(text)
+    assert server.ask("SELECT oid FROM pg_database WHERE datname = 'shop'") == before
+    assert "password authentication failed" in refusal(server.url())
+    with psycopg.connect(server.url(secret=other)) as connection:
+        assert connection.execute("SELECT one FROM kept").fetchone() == (1,)
+    server.apply(server.lay_out()["applications.sql"])
+
+
+def test_what_is_wrong_is_said_without_the_verifier(server: Server) -> None:
+    """psql and the server's log repeat a line that fails."""
+    text = server.lay_out()["applications.sql"]
+    verifier = scram(databases.password(SECRET, "shop"), "shop")
+    assert verifier in text
+    with pytest.raises(AssertionError) as caught:
+        server.apply(text.replace("NOSUPERUSER", "NOSUCHTHING"))
+    assert "NOSUCHTHING" in str(caught.value) or "nosuchthing" in str(caught.value)
+    assert verifier not in str(caught.value)
+    assert verifier not in (server.folder / "log").read_text()
+
+
+# What is refused ----------------------------------------------------------------------------------
+
+GOOD = VARIANTS["other-hosts"]
+POOLER = {"program": "pgbouncer", "unit": "pgbouncer.service", "pid": 7}
+BAD: dict[str, tuple[Case, str]] = {
+    "another version of the system": (
+        Case(GOOD, {"distribution_version": "11", "pretty_name": "Debian GNU/Linux 11"}),
+        "the host's system is Debian GNU/Linux 11, whose PostgreSQL this role does not know: take "
+        "one of debian 12, debian 13, ubuntu 22.04, ubuntu 24.04",
+    ),
+    "two versions": (
+        Case(
+            GOOD,
+            {"packages": {"postgresql-15": "1", "postgresql-17": "1"}, "trees": ["postgresql"]},
+        ),
+        "the host has PostgreSQL 15 and 17, and one of them has the data: move the data with",
+    ),
+    "one that somebody else has set up": (
+        Case(GOOD, {"packages": {"postgresql-17": "1"}}),
+        "postgresql_take_over (false) does not allow configuring a PostgreSQL anew that somebody "
+        "else has set up: postgresql-17",
+    ),
+    "a name twice": (
+        Case({**GOOD, "postgresql_applications": [application("shop", CLIENT)] * 2}),
+        "postgresql_applications has two entries of one name, among shop, shop",
+    ),
+    "a name with a quotation mark": (
+        Case({**GOOD, "postgresql_applications": [application('a"b', CLIENT)]}),
+        "postgresql_applications has a name that is no word of lower-case letters",
+    ),
+    "a name of PostgreSQL's": (
+        Case({**GOOD, "postgresql_applications": [application("postgres", CLIENT)]}),
+        "postgresql_applications has a name that PostgreSQL keeps for itself",
+    ),
+    "a password in place of its verifier": (
+        Case(
+            {
+                **GOOD,
+                "postgresql_applications": [{**application("shop", CLIENT), "verifier": "hunter2"}],
+            }
+        ),
+        "postgresql_applications has a verifier that is not one of SCRAM-SHA-256: write it as "
+        "{{ vault_password | wsgi.host.scram(name) }}",
+    ),
+    "no certificate": (
+        Case({"postgresql_applications": [application("shop", CLIENT)]}),
+        'postgresql_certificate ("") is empty, and 192.0.2.11 would come without TLS',
+    ),
+    "no key": (
+        Case({**GOOD, "postgresql_certificate_key": ""}),
+        "postgresql_certificate_key and postgresql_certificate belong together",
+    ),
+    "the path of a certificate": (
+        Case({**GOOD, "postgresql_certificate": "/etc/ssl/db1.crt"}),
+        "is not PEM: write the text of the file",
+    ),
+    "somebody else's port": (
+        Case(GOOD, {"listeners": [{"address": "127.0.0.1", "port": 5432, **POOLER}]}),
+        "5432",
+    ),
+}
+
+
+def test_what_cannot_work_is_said() -> None:
+    said = preflight("postgresql", {name: case for name, (case, _) in BAD.items()})
+    assert {name: BAD[name][1] for name in BAD if BAD[name][1] not in said[name]} == {}, said
+    assert "hunter2" not in str(said)
+
+
+def test_what_works_is_not_refused() -> None:
+    cases = {name: Case(told) for name, told in VARIANTS.items()}
+    there = {"packages": {"postgresql-17": "1"}}
+    cases["taken over"] = Case({**GOOD, "postgresql_take_over": True}, there)
+    cases["of an earlier run"] = Case(GOOD, {**there, "trees": ["postgresql"]})
+    cases["of a run that was interrupted"] = Case(GOOD, {**there, "trees": ["postgresql-cluster"]})
+    assert set(preflight("postgresql", cases).values()) == {""}
