@@ -105,3 +105,14 @@ def test_debians_programs_find_the_cluster(fleet: list[Member]) -> None:
     assert sql(server, "SHOW config_file") == "/etc/postgresql-server/postgresql.conf"
     assert sql(server, "SHOW data_checksums") == "on"
     assert sql(server, "SELECT error FROM pg_hba_file_rules WHERE error IS NOT NULL") == ""
+
+
+def test_the_host_of_the_database_is_not_rebooted_by_the_way(fleet: list[Member]) -> None:
+    """Behind balancers a reboot costs clients nothing; this one would turn all of them away."""
+    server = fleet[0]
+    done = playbook(inventory(), "reboot", f"--limit={server.name}").wait()
+    assert done.returncode != 0, done.output
+    assert done.changed == 0, done.output
+    said = " ".join(done.output.split())
+    assert f"{server.name} has the database of all hosts" in said
+    assert "add -e application_drain_last=yes. It was not touched." in said

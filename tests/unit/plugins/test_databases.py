@@ -47,7 +47,7 @@ def test_a_host_of_the_group_is_let_in() -> None:
     of_a_role = {"shop": {"domains": ["a.example.com"], "role": "toll_app"}}
     hosts = {
         "web1": web(11),
-        "web2": web(12, application_peer_address="2001:db8::12"),
+        "web2": web(12, application_peer_address="192.0.2.112"),
         "web3": {"ansible_host": "192.0.2.13", "applications": of_a_role},
         # Somewhere else, not at all, and not described.
         "web4": web(14, {"postgresql": True, "database_url": "postgresql://db.example.com/shop"}),
@@ -57,7 +57,7 @@ def test_a_host_of_the_group_is_let_in() -> None:
     assert found(**hosts, db1=DB1) == {
         "name": "db1",
         "address": "192.0.2.31",
-        "applications": {"shop": ["192.0.2.11", "2001:db8::12", "192.0.2.13"]},
+        "applications": {"shop": ["192.0.2.11", "192.0.2.112", "192.0.2.13"]},
         "problems": [],
     }
 
@@ -68,6 +68,16 @@ def test_one_host_alone_has_no_port_open() -> None:
     told = databases.server({"web": ["web1"], "databases": ["web1"]}, hosts, uses)
     assert told["address"] == "127.0.0.1"
     assert told["applications"] == {"shop": ["127.0.0.1"]}
+    assert told["problems"] == []
+
+
+def test_a_second_host_does_not_lock_the_first_one_out() -> None:
+    """Its application goes by the loopback until the end of the run that brings the second one."""
+    hosts = {"web1": {**web(11), databases.SECRET: SECRET}, "web2": web(12)}
+    uses = databases.users_of({"web": list(hosts)}, hosts, ROLES.__getitem__)
+    told = databases.server({"web": list(hosts), "databases": ["web1"]}, hosts, uses)
+    assert told["address"] == "192.0.2.11"
+    assert told["applications"] == {"shop": ["192.0.2.11", "127.0.0.1", "192.0.2.12"]}
     assert told["problems"] == []
 
 
@@ -102,6 +112,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "an application of which only a name is known": (
         {"web1": web(11, ansible_host="web1.example.com"), "db1": DB1},
         "application_peer_address is not set for web1, whose ansible_host is no IP address",
+    ),
+    "two kinds of addresses": (
+        {"web1": web(11, application_peer_address="2001:db8::11"), "db1": DB1},
+        "application_peer_address or ansible_host is 2001:db8::11, and that of db1 is 192.0.2.31: "
+        "one is of IPv4 and the other of IPv6, so nobody comes from there: give both addresses of",
     ),
     "a forwarded port": (
         {"web1": web(11, ansible_host="127.0.0.1"), "db1": DB1},

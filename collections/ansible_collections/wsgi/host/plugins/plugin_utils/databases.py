@@ -116,8 +116,11 @@ def server(
         where = LOOPBACK if alone else address_of(hostvars[host], host)
         if not where and host not in nowhere:
             nowhere.append(host)
+        # Where the database's own host came first, its application goes by the loopback until it
+        # is handed over.
+        both = [where, LOOPBACK] if host == name and not alone else [where]
         for each in theirs:
-            applications.setdefault(each, []).append(where)
+            applications.setdefault(each, []).extend(both)
     if nowhere:
         problems.append(
             {
@@ -126,6 +129,17 @@ def server(
                 "address, and the database lets in addresses that it knows",
                 "remedy": "set it for each of these hosts to the address at which the others "
                 "reach it, or from which it reaches them",
+            }
+        )
+    others = sorted({each for theirs in applications.values() for each in theirs} - {"", LOOPBACK})
+    apart = [each for each in others if address and (":" in each) != (":" in address)]
+    if apart:
+        problems.append(
+            {
+                "variable": "application_peer_address",
+                "problem": f"or ansible_host is {' and '.join(apart)}, and that of {name} is "
+                f"{address}: one is of IPv4 and the other of IPv6, so nobody comes from there",
+                "remedy": "give both addresses of one kind",
             }
         )
     return {"name": name, "address": address, "applications": applications, "problems": problems}
