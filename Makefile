@@ -1,6 +1,6 @@
 # Names for the real commands. Everything runs on a Debian machine that holds nothing but git and make.
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap up down shell test lint unit molecule proof bench sanity collection images lock clean
+.PHONY: help bootstrap up down fleet fleet-watch fleet-down shell test lint unit molecule proof bench sanity collection images lock clean
 
 # Ansible wants UTF-8, whatever the shell has; glibc of Debian 12 and newer holds this locale.
 export LC_ALL := C.UTF-8
@@ -11,7 +11,7 @@ HOST ?= toll-demo
 python := .venv/bin/python
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 bootstrap: ## Install what this machine lacks: Debian packages, and .venv with the pinned tools
 	@tools/bootstrap
@@ -21,6 +21,15 @@ up: bootstrap ## Provision the whole stack on a container host: https://toll.loc
 
 down: ## Remove what `make up` made
 	@python3 tools/demo.py down
+
+fleet: bootstrap ## Provision a fleet of container hosts: balancers, web hosts, a database (inventory/fleet)
+	@$(python) tools/fleet.py up
+
+fleet-watch: ## Send requests through its balancers, and show who answers: http://127.0.0.1:8400/
+	@$(python) tools/fleet.py watch
+
+fleet-down: ## Remove what `make fleet` made
+	@python3 tools/fleet.py down
 
 shell: ## Open a shell on a host of `make up`, or of a scenario with KEEP=1: HOST=toll-demo
 	@python3 testhosts/testhosts.py shell $(HOST)
@@ -67,6 +76,6 @@ images: bootstrap ## Rebuild the test hosts' images from today's packages
 lock: bootstrap ## Write the lock files again; UPGRADE=1 takes newer versions
 	@tools/lock
 
-clean: down ## Remove the images, the caches and .venv too
+clean: down fleet-down ## Remove the images, the caches and .venv too
 	@python3 testhosts/testhosts.py clean
 	@rm -rf .venv .cache .ansible
