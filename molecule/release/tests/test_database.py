@@ -1,4 +1,7 @@
-"""The database of a fleet: who gets in, and who does not."""
+"""The database of a fleet: who gets in, and who does not.
+
+That a second run changes nothing there is looked at in test_balancer.py, for all of the fleet.
+"""
 
 from __future__ import annotations
 
@@ -47,14 +50,6 @@ def stranger(request: pytest.FixtureRequest, testhosts: Any, fleet: list[Member]
     told = Path(request.config.getoption("ansible_inventory"))
     variables = {**host_variables(told, "balancer"), "toll": fleet[0].variables["toll"]}
     return Host("balancer", variables, testhosts)
-
-
-def test_a_second_run_changes_nothing(fleet: list[Member]) -> None:
-    # The first one had to be told that data may stay behind.
-    for _ in range(2):
-        done = playbook(inventory(), "site").wait()
-        assert done.returncode == 0, done.output
-        assert done.changed == 0, done.output
 
 
 def test_only_hosts_that_serve_get_in_and_with_tls_alone(
