@@ -31,7 +31,7 @@ fleet-watch: ## Send requests through its balancers, and show who answers: http:
 fleet-down: ## Remove what `make fleet` made
 	@python3 tools/fleet.py down
 
-shell: ## Open a shell on a host of `make up`, or of a scenario with KEEP=1: HOST=toll-demo
+shell: ## Open a shell on a host of `make up`, of `make fleet`, or of a scenario with KEEP=1: HOST=toll-demo
 	@python3 testhosts/testhosts.py shell $(HOST)
 
 test: bootstrap ## Run all that CI runs: lint, offline tests, the app's tests, Molecule; SCENARIO=nginx, JOBS=1

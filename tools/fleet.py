@@ -157,11 +157,11 @@ What to do next:
   watch it        make fleet-watch
   see it          curl --cacert {ca_file} {next(iter(sites(members).values())).url}
   log in          as {ADMIN}, password {PASSWORD_FILE.read_text().strip()}
-  who serves      podman exec {SCOPE}-{members["balancers"][0]} haproxy-servers
+  who serves      make shell HOST={SCOPE}-{members["balancers"][0]}, and there: sudo haproxy-servers
   drain a host    {run}drain.yml --limit {last}; later undrain.yml
   deploy          edit app/, then {run}deploy.yml
   reboot all      {run}reboot.yml
-  lose a host     .venv/bin/python testhosts/testhosts.py power-cut {SCOPE}-{last}
+  lose a host     python3 testhosts/testhosts.py power-cut {SCOPE}-{last}
   one more host   add a line to {INVENTORY}/hosts.yml, then make fleet
   remove it       make fleet-down"""
 
