@@ -14,7 +14,7 @@ import json
 import shutil
 import sys
 
-from demos import ADMIN, LOOPBACK, ROOT, Clock, DemoError, Site, provision, say
+from demos import ADMIN, LOOPBACK, ROOT, Clock, DemoError, Site, attempt, provision, remove, say
 
 sys.path.insert(0, str(ROOT / "testhosts"))
 
@@ -124,13 +124,8 @@ def down() -> None:
     Raises:
         TestHostsError: the engine failed.
     """
-    if shutil.which("podman"):
-        removed = Hosts(Engine(), SCOPE, NETWORK, say).down()
-        say(f"Removed: {', '.join(removed)}." if removed else "There was nothing to remove.")
-    else:
-        say("There was nothing to remove.")
-    shutil.rmtree(CA_FILE.parent, ignore_errors=True)
-    shutil.rmtree(CACHE / "acme" / ACME, ignore_errors=True)
+    folders = (CA_FILE.parent, CACHE / "acme" / ACME)
+    remove(lambda: Hosts(Engine(), SCOPE, NETWORK, say).down(), *folders)
 
 
 def main() -> int:
@@ -139,17 +134,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("up", "down"))
     options, rest = parser.parse_known_args()
-    try:
-        if options.what == "up":
-            up(rest)
-        else:
-            down()
-    except (DemoError, TestHostsError) as error:
-        print(f"\n{options.what}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    action = (lambda: up(rest)) if options.what == "up" else down
+    return attempt(options.what, action, TestHostsError)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,40 @@ class DemoError(Exception):
 def say(line: str) -> None:
     """Tell the user a line, in its place among the output of programs."""
     print(line, flush=True)
+
+
+def attempt(words: str, action: Callable[[], None], refusal: type[Exception]) -> int:
+    """Do what the command line says, and turn what went wrong into a message.
+
+    Args:
+        words: what it is called in the message.
+        action: what to do; DemoError and `refusal` are for people.
+        refusal: what the test hosts raise.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        action()
+    except (DemoError, refusal) as error:
+        print(f"\n{words}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def remove(down: Callable[[], Sequence[str]], *folders: Path) -> None:
+    """Remove a demo's hosts and what it kept beside them. Images stay, as caches do.
+
+    Args:
+        down: removes the hosts and returns their names; not called without a container engine.
+        folders: of this demo alone.
+    """
+    removed = down() if shutil.which("podman") else ()
+    say(f"Removed: {', '.join(removed)}." if removed else "There was nothing to remove.")
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Clock:

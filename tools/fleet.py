@@ -14,11 +14,9 @@ import http.client
 import json
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from demos import ADMIN, LOOPBACK, ROOT, Clock, DemoError, Site, provision, say
+from demos import ADMIN, LOOPBACK, ROOT, Clock, DemoError, Site, attempt, provision, remove, say
 
 sys.path.insert(0, str(ROOT / "testhosts"))
 
@@ -192,12 +190,8 @@ def down() -> None:
     Raises:
         TestHostsError: the engine failed.
     """
-    removed: Sequence[Any] = ()
-    if shutil.which("podman"):
-        removed = Hosts(Engine(), SCOPE, NETWORK, say).down()
-    say(f"Removed: {', '.join(removed)}." if removed else "There was nothing to remove.")
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    shutil.rmtree(CACHE / "acme" / ACME, ignore_errors=True)
+    folders = (FOLDER, CACHE / "acme" / ACME)
+    remove(lambda: Hosts(Engine(), SCOPE, NETWORK, say).down(), *folders)
 
 
 def main() -> int:
@@ -206,19 +200,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("up", "watch", "down"))
     options, rest = parser.parse_known_args()
-    try:
-        if options.what == "up":
-            up(rest)
-        elif options.what == "watch":
-            watch()
-        else:
-            down()
-    except (DemoError, TestHostsError) as error:
-        print(f"\nfleet {options.what}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    actions = {"up": lambda: up(rest), "watch": watch, "down": down}
+    return attempt(f"fleet {options.what}", actions[options.what], TestHostsError)
 
 
 if __name__ == "__main__":
