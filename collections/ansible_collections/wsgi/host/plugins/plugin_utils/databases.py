@@ -165,15 +165,13 @@ def users_of(
 
 def read_of(directory: Path, brought: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
     """Of what a role says of its application, what decides whether it has a database there."""
-    data = told.get("data")
-    said = data if isinstance(data, Mapping) else {}
-    return {"data": {name: said[name] for name in (WANTED,) if name in said}}
+    said = _data(told)
+    return {"data": {WANTED: said[WANTED]} if WANTED in said else {}}
 
 
 def is_wanted(description: Mapping[str, Any]) -> bool:
     """Whether an application has its database there. A URL of its own goes before."""
-    data = description.get("data")
-    told = data if isinstance(data, Mapping) else {}
+    told = _data(description)
     return told.get(WANTED) is True and not told.get("database_url")
 
 
@@ -181,10 +179,15 @@ def may_be_wanted(description: object) -> bool:
     """Whether an application may have its database there, as far as its host's variables say."""
     if not isinstance(description, Mapping):
         return False
-    data = description.get("data")
-    told = data if isinstance(data, Mapping) else {}
+    told = _data(description)
     # A role may say it.
     return told.get(WANTED, "role" in description) is True and not told.get("database_url")
+
+
+def _data(description: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a description says of its data; nothing where that is no dictionary."""
+    data = description.get("data")
+    return data if isinstance(data, Mapping) else {}
 
 
 def is_made(
