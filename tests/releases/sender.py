@@ -20,6 +20,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import ssl
 import sys
 import time
@@ -34,6 +35,8 @@ from ledger import Record
 IDLE_SECONDS = 5.0
 # Odd, so that quotes and passages get their turn.
 FRESH_EVERY = 9
+# Until the next of several addresses is tried.
+NEXT_ADDRESS_SECONDS = 0.5
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -43,6 +46,8 @@ class Plan:
 
     Attributes:
         address: where to connect to.
+        others: further addresses of the same name. Connections begin with each in turn and go on
+            to the next where none comes about, as a browser's do; what was sent is not sent again.
         name: what the certificate and the Host header name.
         authority: PEM file of the certificates to trust.
         api_key: of a recorder.
@@ -72,6 +77,15 @@ class Plan:
     plaza: str = "harbour-bridge"
     vehicle_class: str = "car"
     again: tuple[int, ...] = ()
+    others: tuple[str, ...] = ()
+
+
+def nonblocking() -> socket.socket:
+    """A socket for the loop."""
+    raw = socket.socket()
+    raw.setblocking(False)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return raw
 
 
 def plate(run: str, number: int) -> str:
@@ -204,13 +218,37 @@ class Sender:
         self._ledger = ledger
         self._context = ssl.create_default_context(cafile=plan.authority)
         self._idle: list[Connection] = []
+        self._opened = 0
+
+    async def _reach(self) -> socket.socket:
+        """A connection over TCP to the first address that takes one."""
+        addresses = (self.plan.address, *self.plan.others)
+        self._opened += 1
+        first = self._opened % len(addresses)
+        loop = asyncio.get_running_loop()
+        *before, last = addresses[first:] + addresses[:first]
+        for address in before:
+            raw = nonblocking()
+            try:
+                async with asyncio.timeout(NEXT_ADDRESS_SECONDS):
+                    await loop.sock_connect(raw, (address, self.plan.port))
+            except OSError:
+                # TimeoutError is one as well.
+                raw.close()
+            else:
+                return raw
+        raw = nonblocking()
+        try:
+            await loop.sock_connect(raw, (last, self.plan.port))
+        except BaseException:
+            raw.close()
+            raise
+        return raw
 
     async def _open(self) -> Connection:
+        raw = await self._reach()
         reader, writer = await asyncio.open_connection(
-            self.plan.address,
-            self.plan.port,
-            ssl=self._context,
-            server_hostname=self.plan.name,
+            sock=raw, ssl=self._context, server_hostname=self.plan.name
         )
         return Connection(reader, writer)
 
@@ -304,7 +342,8 @@ def main() -> None:
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, -15)
     plan: dict[str, Any] = json.load(sys.stdin)
-    plan["again"] = tuple(plan.get("again", ()))
+    for name in ("again", "others"):
+        plan[name] = tuple(plan.get(name, ()))
     asyncio.run(send(Plan(**plan)))
 
 

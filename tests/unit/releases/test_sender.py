@@ -288,6 +288,20 @@ def test_sent_again_is_the_same_request(server, plan):
     assert sorted(first, key=order) == sorted(second, key=order)
 
 
+def test_the_next_address_takes_over_where_one_refuses(server, plan):
+    """Nothing listens there. Whichever it begins with, each request is answered once."""
+    records = send(plan(address="127.0.0.9", others=("127.0.0.1",)))
+    assert len(records) == 40
+    assert errors(records) == []
+    keys = [key for key, _, _ in server.passages]
+    assert len(keys) == len(set(keys)) == 20
+
+
+def test_with_the_last_address_refusing_a_request_fails(plan):
+    records = send(plan(address="127.0.0.9", others=("127.0.0.8",)))
+    assert len(errors(records)) == 40
+
+
 def test_told_to_stop_it_finishes_what_it_began(server, plan, tmp_path):
     """As a program, with its plan on standard input."""
     long = plan(seconds=600.0)

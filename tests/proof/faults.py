@@ -1,0 +1,170 @@
+"""A fleet under faults: docs/proof/fleet.md.
+
+    .venv/bin/python tests/proof/faults.py [--case PATTERN]... [--databases N] [--table]
+
+Provisions two balancers, three hosts that serve and the database's hosts as containers, and tries
+every fault of fleet_faults.py while an open-loop sender asks through both balancers. What each came
+to is kept, so that a part can be tried again (`--case`) and the table still has all of them;
+`--table` only writes it. With KEEP=1 the hosts stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).parents[2]
+sys.path[:0] = [str(PROJECT / "testhosts"), str(PROJECT / "tests" / "releases")]
+
+from bench import FOLDER, RATE  # noqa: E402
+from cases import tail  # noqa: E402
+from engine import use_utf8  # noqa: E402
+from fleet_faults import FAULTS  # noqa: E402
+from fleet_hosts import SCOPE, Fleet  # noqa: E402
+from report import late, seconds  # noqa: E402
+
+REPORT = PROJECT / "docs" / "proof" / "fleet.md"
+KEPT = FOLDER / SCOPE / "outcomes.json"
+HEAD = """# A fleet under faults
+
+Made by `make proof` (tests/proof/faults.py; the faults are in tests/proof/fleet_faults.py): two
+balancers, three hosts that serve and the database's hosts, containers with systemd, provisioned by
+`site.yml`, with certificates from an ACME server. An open-loop sender asks through both balancers:
+half `GET /api/v1/quote`, half `POST /api/v1/passages`, each with an idempotency key of its own. It
+tries the other balancer where one does not take its connection, and sends nothing twice. Times run
+from when a request was due. Failed is every answer that is not 2xx, a reset, and no answer within
+30 s; late is every good answer that took more than 1 s. After each fault, what got no answer was
+sent again under its old key, and then the database was read: **missing** is what was acknowledged
+and is not there, **doubled** what is there twice.
+"""
+
+
+def kept() -> dict[str, dict[str, Any]]:
+    """What earlier runs came to, by case."""
+    return dict(json.loads(KEPT.read_text())) if KEPT.exists() else {}
+
+
+def row(outcome: Mapping[str, Any]) -> str:
+    """A line of the table."""
+    total = outcome["requests"]
+    notes = [f"{name} {value}" for name, value in outcome["notes"].items()]
+    if outcome["wrong"]:
+        notes.insert(0, f"**wrong**: {' '.join(outcome['wrong'][0].split())[:160]}")
+    cells = [
+        outcome["case"],
+        "no" if outcome["planned"] else "yes",
+        str(total["sent"]),
+        str(total["failed"] - late(total)),
+        str(late(total)),
+        seconds(total["slowest"]),
+        str(outcome["acknowledged"]),
+        str(outcome["lost"]),
+        str(outcome["doubled"]),
+        "; ".join(notes).replace("|", "\\|"),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def render(outcomes: Sequence[Mapping[str, Any]], machine: str, missing: Sequence[str]) -> str:
+    """The page.
+
+    Args:
+        outcomes: of cases.Outcome, as dictionaries.
+        machine: what it ran on, and when.
+        missing: what there is no outcome of.
+    """
+    sent = sum(outcome["requests"]["sent"] for outcome in outcomes)
+    told = sum(outcome["acknowledged"] for outcome in outcomes)
+    lost = sum(outcome["lost"] for outcome in outcomes)
+    doubled = sum(outcome["doubled"] for outcome in outcomes)
+    lines = [
+        HEAD,
+        f"{len(outcomes)} faults, {sent} requests, {told} acknowledged passages: {lost} missing, "
+        f"{doubled} doubled.",
+        "",
+        "| what is done | may cost requests | requests | failed | late | slowest, s | acknowledged "
+        "| missing | doubled | notes |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+        *(row(outcome) for outcome in outcomes),
+    ]
+    if missing:
+        lines += ["", "**Not tried**:", "", *(f"- {name}" for name in missing)]
+    return "\n".join([*lines, "", machine, ""])
+
+
+def write() -> None:
+    """Write the table of everything that is known, in the order of the faults."""
+    known = kept()
+    rows = [known[fault.title] for fault in FAULTS if fault.title in known]
+    machine = (
+        f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores for hosts, control node and sender, "
+        f"Linux {platform.release().split('-')[0]}, {RATE:g} requests a second."
+    )
+    REPORT.write_text(
+        render(rows, machine, [fault.title for fault in FAULTS if fault.title not in known])
+    )
+
+
+def main() -> int:
+    """Run what the command line says."""
+    use_utf8()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--case", action="append", help="only faults whose title matches")
+    parser.add_argument("--databases", type=int, default=3, help="hosts of the database")
+    parser.add_argument("--table", action="store_true", help="only write the table")
+    options = parser.parse_args()
+    if options.table:
+        write()
+        return 0
+    if not options.case:
+        KEPT.unlink(missing_ok=True)
+    fleet = Fleet(
+        balancers=["lb1", "lb2"],
+        web=["web1", "web2", "web3"],
+        databases=[f"db{number + 1}" for number in range(options.databases)],
+    )
+    wrong = 0
+    try:
+        fleet.up()
+        done = fleet.run("site")
+        if done.returncode:
+            raise SystemExit(tail(done.output, 60))
+        print(f"provisioned in {done.seconds:.0f} s", flush=True)
+        for fault in FAULTS:
+            if options.case and not any(re.search(each, fault.title) for each in options.case):
+                continue
+            if not fault.fits(fleet):
+                continue
+            print(f"{fault.title} ...", flush=True)
+            outcome = fault.on(fleet)
+            total = outcome.requests
+            print(
+                f"    {'WRONG' if outcome.wrong else 'ok'}: {total.sent} sent, {total.failed} "
+                f"failed or late, slowest {total.slowest:.2f} s, {outcome.seconds:.0f} s, "
+                f"{outcome.notes}",
+                *outcome.wrong,
+                sep="\n    ",
+                flush=True,
+            )
+            wrong += bool(outcome.wrong)
+            known = kept()
+            known[fault.title] = asdict(outcome)
+            KEPT.write_text(json.dumps(known, indent=1))
+    finally:
+        write()
+        if not os.environ.get("KEEP"):
+            fleet.hosts.down()
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
