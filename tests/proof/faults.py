@@ -1,11 +1,11 @@
 """A fleet under faults: docs/proof/fleet.md.
 
-    .venv/bin/python tests/proof/faults.py [--case PATTERN]... [--databases N] [--table]
+    .venv/bin/python tests/proof/faults.py [--case PATTERN]... [--databases N] [--growth] [--table]
 
 Provisions two balancers, three hosts that serve and the database's hosts as containers, and tries
 every fault of fleet_faults.py while an open-loop sender asks through both balancers. What each came
 to is kept, so that a part can be tried again (`--case`) and the table still has all of them;
-`--table` only writes it. With KEEP=1 the hosts stay.
+`--growth` only measures what a request costs, `--table` only writes. With KEEP=1 the hosts stay.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ sys.path[:0] = [str(PROJECT / "testhosts"), str(PROJECT / "tests" / "releases")]
 from bench import FOLDER, RATE  # noqa: E402
 from cases import tail  # noqa: E402
 from engine import use_utf8  # noqa: E402
-from fleet_faults import FAULTS  # noqa: E402
+from fleet_faults import FAULTS, Fault  # noqa: E402
+from fleet_growth import measure, table  # noqa: E402
 from fleet_hosts import SCOPE, Fleet  # noqa: E402
 from report import late, seconds  # noqa: E402
 
 REPORT = PROJECT / "docs" / "proof" / "fleet.md"
 KEPT = FOLDER / SCOPE / "outcomes.json"
+COSTS = FOLDER / SCOPE / "costs.json"
 HEAD = """# A fleet under faults
 
 Made by `make proof` (tests/proof/faults.py; the faults are in tests/proof/fleet_faults.py): two
@@ -74,13 +76,19 @@ def row(outcome: Mapping[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def render(outcomes: Sequence[Mapping[str, Any]], machine: str, missing: Sequence[str]) -> str:
+def render(
+    outcomes: Sequence[Mapping[str, Any]],
+    machine: str,
+    missing: Sequence[str],
+    costs: list[dict[str, Any]],
+) -> str:
     """The page.
 
     Args:
-        outcomes: of cases.Outcome, as dictionaries.
+        outcomes: of fleet_faults.Faced, as dictionaries.
         machine: what it ran on, and when.
         missing: what there is no outcome of.
+        costs: of fleet_growth.Cost, as dictionaries.
     """
     sent = sum(outcome["requests"]["sent"] for outcome in outcomes)
     told = sum(outcome["acknowledged"] for outcome in outcomes)
@@ -98,6 +106,8 @@ def render(outcomes: Sequence[Mapping[str, Any]], machine: str, missing: Sequenc
     ]
     if missing:
         lines += ["", "**Not tried**:", "", *(f"- {name}" for name in missing)]
+    if costs:
+        lines += table(costs)
     return "\n".join([*lines, "", machine, ""])
 
 
@@ -109,9 +119,27 @@ def write() -> None:
         f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores for hosts, control node and sender, "
         f"Linux {platform.release().split('-')[0]}, {RATE:g} requests a second."
     )
-    REPORT.write_text(
-        render(rows, machine, [fault.title for fault in FAULTS if fault.title not in known])
+    missing = [fault.title for fault in FAULTS if fault.title not in known]
+    costs = json.loads(COSTS.read_text()) if COSTS.exists() else []
+    REPORT.write_text(render(rows, machine, missing, costs))
+
+
+def attempt(fault: Fault, fleet: Fleet) -> bool:
+    """Try a fault, say what it came to, and keep it; whether all was well."""
+    print(f"{fault.title} ...", flush=True)
+    outcome = fault.on(fleet)
+    total = outcome.requests
+    print(
+        f"    {'WRONG' if outcome.wrong else 'ok'}: {total.sent} sent, {total.failed} failed or "
+        f"late, slowest {total.slowest:.2f} s, {outcome.seconds:.0f} s, {outcome.notes}",
+        *outcome.wrong,
+        sep="\n    ",
+        flush=True,
     )
+    known = kept()
+    known[fault.title] = asdict(outcome)
+    KEPT.write_text(json.dumps(known, indent=1))
+    return not outcome.wrong
 
 
 def main() -> int:
@@ -120,12 +148,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--case", action="append", help="only faults whose title matches")
     parser.add_argument("--databases", type=int, default=3, help="hosts of the database")
+    parser.add_argument("--growth", action="store_true", help="only what a request costs")
     parser.add_argument("--table", action="store_true", help="only write the table")
     options = parser.parse_args()
     if options.table:
         write()
         return 0
-    if not options.case:
+    if not options.case and not options.growth:
         KEPT.unlink(missing_ok=True)
     fleet = Fleet(
         balancers=["lb1", "lb2"],
@@ -140,25 +169,13 @@ def main() -> int:
             raise SystemExit(tail(done.output, 60))
         print(f"provisioned in {done.seconds:.0f} s", flush=True)
         for fault in FAULTS:
-            if options.case and not any(re.search(each, fault.title) for each in options.case):
+            named = any(re.search(each, fault.title) for each in options.case or [""])
+            if options.growth or not named or not fault.fits(fleet):
                 continue
-            if not fault.fits(fleet):
-                continue
-            print(f"{fault.title} ...", flush=True)
-            outcome = fault.on(fleet)
-            total = outcome.requests
-            print(
-                f"    {'WRONG' if outcome.wrong else 'ok'}: {total.sent} sent, {total.failed} "
-                f"failed or late, slowest {total.slowest:.2f} s, {outcome.seconds:.0f} s, "
-                f"{outcome.notes}",
-                *outcome.wrong,
-                sep="\n    ",
-                flush=True,
-            )
-            wrong += bool(outcome.wrong)
-            known = kept()
-            known[fault.title] = asdict(outcome)
-            KEPT.write_text(json.dumps(known, indent=1))
+            wrong += not attempt(fault, fleet)
+        if not options.case:
+            costs = [asdict(measure(fleet, count + 1)) for count in range(len(fleet.web))]
+            COSTS.write_text(json.dumps(costs))
     finally:
         write()
         if not os.environ.get("KEEP"):
