@@ -188,6 +188,40 @@ def test_a_host_that_dies_costs_what_was_under_way_on_it(balanced: Balanced) -> 
         time.sleep(0.5)
 
 
+def test_a_balancer_that_is_down_can_be_done_without(balanced: Balanced) -> None:
+    """Nothing answers there. Somebody has to say so: it might only be out of reach from here."""
+    one_down = FOLDER / "balanced" / "one-down.yml"
+    first, second = balanced.members
+    gone = {"ansible_host": "127.0.0.9", "ansible_port": 1, "application_peer_address": "192.0.2.9"}
+    write_inventory(
+        one_down,
+        {member.name: member.variables for member in balanced.members},
+        balancers={"balancer": balanced.balancer.variables, "gone": gone},
+        databases={first.name: {}},
+    )
+
+    def on_second(name: str, **extra: Any) -> Done:
+        return playbook(one_down, name, f"--limit={second.name}", **extra).wait()
+
+    refused = on_second("drain")
+    assert refused.returncode != 0
+    assert refused.changed == 0, refused.output
+    said = " ".join(refused.output.split())
+    assert "gone cannot be reached." in said
+    assert "add -e application_balancers_down=gone. Nothing was changed." in said
+    misspelt = " ".join(on_second("drain", application_balancers_down="gome").output.split())
+    assert (
+        "application_balancers_down names gome, and the group balancers has balancer, gone"
+        in misspelt
+    )
+    drained = on_second("drain", application_balancers_down="gone")
+    assert drained.returncode == 0, drained.output
+    assert balanced.states()[second.name] != "UP"
+    back = on_second("undrain", application_balancers_down="gone")
+    assert back.returncode == 0, back.output
+    assert set(balanced.states().values()) == {"UP"}
+
+
 def test_what_cannot_be_balanced_is_said_before_anything_changes(balanced: Balanced) -> None:
     odd = FOLDER / "balanced" / "odd.yml"
     first, second = balanced.members
