@@ -39,7 +39,8 @@ elif (bad := pathlib.Path({here!r}, f"bad-{{host}}-{{release}}")).exists():
     sys.exit(1)
 else:
     live.write_text(release)
-    print(json.dumps({{"changed": before != release, "msg": release + " is live"}}))
+    moved = before != release
+    print(json.dumps({{"changed": moved, "msg": release + " is live", "release": release}}))
 """
 
 
@@ -319,6 +320,29 @@ def test_failed_host_takes_all_back_and_the_rest_stay_as_they_are(fleet: Fleet) 
     assert "Rolled back to what served before: web1." in said
     assert "As before: web3, web4." in said
     assert not (fleet.root / "lock.json").exists()
+
+
+def test_hosts_that_switch_together_go_back_together(fleet: Fleet) -> None:
+    """No task after the handover runs on those where it went well."""
+    fleet.bad("web3")
+    code, output = fleet.deploy(4)
+    assert code == 2
+    assert fleet.live() == "old old old old"
+    assert sorted(fleet.written()) == sorted(
+        [
+            *(f"web{number} handover new" for number in (1, 2, 3, 4)),
+            *(
+                f"web{number} {what}"
+                for number in (1, 2, 4)
+                for what in ("leave new", "handover old")
+            ),
+        ]
+    )
+    assert fleet.put_back() == ["web3"]
+    said = " ".join(output.rpartition("Deploy of new failed")[2].split())
+    assert 'Failed on web3, task "switch | Hand over": new was judged bad' in said
+    assert "Rolled back to what served before: web1, web2, web4." in said
+    assert "As before" not in said
 
 
 def test_reason_that_a_program_gave_is_in_the_last_message(fleet: Fleet) -> None:

@@ -59,6 +59,10 @@ answer:
   description: The object that the program printed.
   type: dict
   returned: when it printed one
+program:
+  description: Its path, the first of O(argv).
+  type: str
+  returned: when it went well
 """
 
 import json
@@ -119,7 +123,9 @@ def main() -> None:
     if code == 0 and answer is not None:
         told = str(answer.get("msg", ""))
         shown = {"diff": {"prepared": told + "\n"}} if answer["changed"] and told else {}
-        module.exit_json(changed=answer["changed"], msg=told, answer=answer, rc=0, **shown)
+        module.exit_json(
+            changed=answer["changed"], msg=told, answer=answer, rc=0, program=argv[0], **shown
+        )
     if answer is not None and answer.get("msg"):
         module.fail_json(msg=str(answer["msg"]), answer=answer, rc=code)
     if module.check_mode and code in USAGE and answer is None:
