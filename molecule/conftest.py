@@ -124,14 +124,14 @@ def fits(item: pytest.Item) -> bool:
     that a behaviour does not depend on the system and on which one it is tried: a scenario that has
     the same hosts of two systems tries it on that one.
     """
+    if item.get_closest_marker("proof") and not EVERY_SYSTEM:
+        return False
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     backend = getattr(parameters.get("_testinfra_host"), "backend", None)
     if backend is None:
         return True
     named = getattr(getattr(item, "module", None), "testinfra_hosts", None)
     if named is not None and backend.get_pytest_id() not in named:
-        return False
-    if item.get_closest_marker("proof") and not EVERY_SYSTEM:
         return False
     mark = item.get_closest_marker("one_system")
     system = SYSTEM.search(backend.get_pytest_id())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+import pytest
 import variants
 from bench import FOLDER, Host, described, host_variables, playbook, write_inventory
 
@@ -12,6 +13,7 @@ from bench import FOLDER, Host, described, host_variables, playbook, write_inven
 NAMES = ("debian12", "debian13")
 
 
+@pytest.mark.proof
 def test_when_one_host_fails_those_that_have_switched_go_back(control: Any, testhosts: Any) -> None:
     """Otherwise a fleet would serve two releases, until somebody sees it."""
     hosts = [Host(name, host_variables(control.inventory, name), testhosts) for name in NAMES]
