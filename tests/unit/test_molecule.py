@@ -51,6 +51,7 @@ def item(
     ("found", "runs"),
     [
         (item(), True),
+        (item(proof=True), False),
         (item("debian12"), True),
         (item("debian12", one_system=12), True),
         (item("debian13", one_system=12), False),
