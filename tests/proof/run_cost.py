@@ -143,24 +143,31 @@ def each_by_ssh(members: dict[str, dict[str, Any]]) -> Callable[[], None]:
     return run
 
 
-class Host:
-    """One host with a copy of toll-app as its application's source."""
+class Source:
+    """A copy of toll-app that all hosts of an inventory get."""
 
-    def __init__(self, name: str, host: Mapping[str, Any], folder: Path) -> None:
-        self.host, self.site = host, Site(host["address"], f"{name}.toll.test")
-        self.source, self.inventory = folder / f"{name}-app", folder / f"{name}.yml"
+    def __init__(self, inventory: Path) -> None:
+        self.source = inventory.with_suffix(".app")
         if self.source.exists():
             shutil.rmtree(self.source)
         shutil.copytree(PROJECT / "app", self.source, ignore=shutil.ignore_patterns("__pycache__"))
-        inventory = yaml.safe_load(self.inventory.read_text())
-        variables = inventory["web"]["hosts"][name]
-        variables["applications"]["toll-app"]["source"] = str(self.source)
-        self.inventory.write_text(yaml.safe_dump(inventory))
+        told = yaml.safe_load(inventory.read_text())
+        for variables in told["web"]["hosts"].values():
+            variables["applications"]["toll-app"]["source"] = str(self.source)
+        inventory.write_text(yaml.safe_dump(told))
 
     def change(self) -> None:
         """Make another release of it."""
         with (self.source / "toll" / "__init__.py").open("a") as file:
             file.write(f"# {time.time_ns()}\n")
+
+
+class Host:
+    """One host with a copy of toll-app as its application's source."""
+
+    def __init__(self, name: str, host: Mapping[str, Any], folder: Path) -> None:
+        self.host, self.site = host, Site(host["address"], f"{name}.toll.test")
+        self.change = Source(folder / f"{name}.yml").change
 
     def ssh(self, command: str) -> str:
         """What a command of root prints."""
@@ -243,6 +250,8 @@ def main() -> None:
     needed: dict[int, int] = {}
     grown: dict[int, list[float]] = {}
     by_ssh: dict[int, list[float]] = {}
+    released: dict[int, list[float]] = {}
+    added: dict[int, list[float]] = {}
     deployed: list[tuple[float, float]] = []
     rolled: list[tuple[float, float]] = []
     killed: list[float] = []
@@ -296,6 +305,13 @@ def main() -> None:
             with memory.watching() as seen:
                 ansible("ansible-playbook", inventory, "site.yml")()
             needed[size] = seen.peak
+            hosts("down", "--scope", scope, "added")
+            more = {**members, "added": fresh("added", scope, folder)[0]}
+            one_more = write_inventory(f"fleet-of-{size}-and-one", more, folder)
+            added[size] = [timed(ansible("ansible-playbook", one_more, "site.yml"))]
+            Source(inventory).change()
+            deploy = ansible("ansible-playbook", inventory, "playbooks/deploy.yml")
+            released[size] = [timed(deploy)]
     finally:
         hosts("down", "--scope", scope)
     megabytes = sum(path.stat().st_size for path in archives) / 1e6
@@ -328,6 +344,13 @@ def main() -> None:
         + f"\nEach host more takes {fit(grown):.2f} s in a run that changes nothing, and "
         f"{fit(by_ssh):.2f} s by SSH, by the line through the medians. By\n"
         f"these lines {far(grown)}. The control node needs {memory_in_words(needed)}."
+        + "\n\n| hosts | site.yml with one host more, which is bare, s | deploy.yml of a changed "
+        "application, s |\n| ---: | ---: | ---: |\n"
+        + "".join(
+            f"| {size} | {added[size][0]:.1f} | {released[size][0]:.1f} |\n" for size in FLEETS
+        )
+        + f"\nOne run each. A host more takes {fit(added):.2f} s where one is added, and "
+        f"{fit(released):.2f} s in a deploy; all of them share these cores."
         + "\n\n## The application\n\n| what | seconds |\n| --- | --- |\n"
         + "".join(
             f"| {what} | {shown(values)} |\n"
