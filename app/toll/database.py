@@ -196,17 +196,19 @@ def engine_options(url: sa.URL) -> dict[str, Any]:
             "connect_args": {"timeout": SQLITE_BUSY_SECONDS},
             "pool_timeout": REQUEST_WAIT_SECONDS,
         }
+    told = {
+        "connect_timeout": round(REQUEST_WAIT_SECONDS),
+        "application_name": "toll-app",
+        # A server that is gone without a word is noticed. Sockets of this host ignore these.
+        "tcp_user_timeout": round(STATEMENT_SECONDS * 1000),
+        "keepalives_idle": round(STATEMENT_SECONDS),
+        "keepalives_interval": 5,
+        "keepalives_count": 2,
+    }
     return {
         "url": url,
-        "connect_args": {
-            "connect_timeout": round(REQUEST_WAIT_SECONDS),
-            "application_name": "toll-app",
-            # A server that is gone without a word is noticed. Sockets of this host ignore these.
-            "tcp_user_timeout": round(STATEMENT_SECONDS * 1000),
-            "keepalives_idle": round(STATEMENT_SECONDS),
-            "keepalives_interval": 5,
-            "keepalives_count": 2,
-        },
+        # What the URL says goes before: one of several servers has others to turn to sooner.
+        "connect_args": {key: value for key, value in told.items() if key not in url.query},
         "pool_timeout": REQUEST_WAIT_SECONDS,
         # A server that was restarted costs nobody a failed request.
         "pool_pre_ping": True,

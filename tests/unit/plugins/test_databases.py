@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import datetime
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.wsgi.host.plugins.action import database as action_plugin
 from ansible_collections.wsgi.host.plugins.filter.sharing import sharing
+from ansible_collections.wsgi.host.plugins.modules import holdings
 from ansible_collections.wsgi.host.plugins.plugin_utils import authority, databases
 from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import database_hosts
+from ansible_collections.wsgi.host.plugins.plugin_utils.formats import postgresql_url
 from conftest import PROJECT, action_of
 from cryptography import x509
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import make_url
 
 SECRET = "s" * 64
 DAY = datetime.timedelta(days=1)
@@ -27,6 +31,13 @@ def web(number: int, data: Mapping[str, Any] | None = None, **variables: Any) ->
 
 
 ROLES = {"toll_app": {"data": {"postgresql": True}}}
+
+
+def db(number: int) -> dict[str, Any]:
+    return {"ansible_host": f"192.0.2.{number}"}
+
+
+DB2 = db(32)
 DB1 = {"ansible_host": "192.0.2.31", databases.SECRET: SECRET}
 
 
@@ -55,8 +66,8 @@ def test_a_host_of_the_group_is_let_in() -> None:
         "web6": {"ansible_host": "192.0.2.16"},
     }
     assert found(**hosts, db1=DB1) == {
-        "name": "db1",
-        "address": "192.0.2.31",
+        "addresses": {"db1": "192.0.2.31"},
+        "voters": {},
         "applications": {"shop": ["192.0.2.11", "192.0.2.112", "192.0.2.13"]},
         "problems": [],
     }
@@ -66,7 +77,7 @@ def test_one_host_alone_has_no_port_open() -> None:
     hosts = {"web1": {**web(11, ansible_host="gate.example.com"), databases.SECRET: SECRET}}
     uses = databases.users_of({"web": ["web1"]}, hosts, ROLES.__getitem__)
     told = databases.server({"web": ["web1"], "databases": ["web1"]}, hosts, uses)
-    assert told["address"] == "127.0.0.1"
+    assert told["addresses"] == {"web1": "127.0.0.1"}
     assert told["applications"] == {"shop": ["127.0.0.1"]}
     assert told["problems"] == []
 
@@ -76,7 +87,7 @@ def test_a_second_host_does_not_lock_the_first_one_out() -> None:
     hosts = {"web1": {**web(11), databases.SECRET: SECRET}, "web2": web(12)}
     uses = databases.users_of({"web": list(hosts)}, hosts, ROLES.__getitem__)
     told = databases.server({"web": list(hosts), "databases": ["web1"]}, hosts, uses)
-    assert told["address"] == "192.0.2.11"
+    assert told["addresses"] == {"web1": "192.0.2.11"}
     assert told["applications"] == {"shop": ["192.0.2.11", "127.0.0.1", "192.0.2.12"]}
     assert told["problems"] == []
 
@@ -85,12 +96,13 @@ def test_without_the_group_nothing_is_looked_at() -> None:
     def uses(host: str) -> list[str]:
         raise AssertionError(host)
 
-    assert databases.server({"web": ["web1"]}, {}, uses)["name"] == ""
+    assert databases.server({"web": ["web1"]}, {}, uses)["addresses"] == {}
 
 
-def run(hosts: Mapping[str, Any]) -> dict[str, Any]:
+def run(hosts: Mapping[str, Any], host: str = "db1", voters: Sequence[str] = ()) -> dict[str, Any]:
     task_vars = {
-        "groups": groups(hosts),
+        "inventory_hostname": host,
+        "groups": {**groups(hosts), **({"database_voters": list(voters)} if voters else {})},
         "hostvars": hosts,
         "role_path": str(PROJECT / "roles" / "application"),
     }
@@ -101,9 +113,24 @@ def run(hosts: Mapping[str, Any]) -> dict[str, Any]:
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "two hosts": (
-        {"web1": web(11), "db1": DB1, "db2": DB1},
-        "the group databases has db1 and db2, and nothing here copies one to the other: leave one "
-        "host in it",
+        {"web1": web(11), "db1": DB1, "db2": DB2},
+        "the group databases has db1 and db2, who vote on which database is the primary: where one "
+        "is lost the others are no majority of three: add a host to databases, or have a group "
+        "database_voters with db1 and db2 and one more host of the inventory, such as a balancer",
+    ),
+    "four hosts": (
+        {"web1": web(11), "db1": DB1, "db2": DB2, "db3": db(33), "db4": db(34)},
+        "the group databases has db1 and db2 and db3 and db4, who vote on which database is the "
+        "primary: an even number stands the loss of no more hosts than one less: add a host to "
+        "databases, or have a group database_voters with db1 and db2 and db3",
+    ),
+    "one of several of which only a name is known": (
+        {"web1": web(11), "db1": DB1, "db2": DB2, "db3": {"ansible_host": "db3.example.com"}},
+        "application_peer_address is not set for db3, whose ansible_host is no IP address",
+    ),
+    "two kinds of addresses of databases": (
+        {"web1": web(11), "db1": DB1, "db2": DB2, "db3": {"ansible_host": "2001:db8::33"}},
+        "application_peer_address or ansible_host is 2001:db8::33, and that of db1 is 192.0.2.31",
     ),
     "a database of which only a name is known": (
         {"web1": web(11), "db1": {**DB1, "ansible_host": "db1.example.com"}},
@@ -178,7 +205,7 @@ def test_a_database_that_nobody_uses_needs_no_secret() -> None:
 
 @pytest.mark.parametrize("address", ["192.0.2.31", "2001:db8::31"])
 def test_a_url_names_the_host_and_how_it_is_known(address: str) -> None:
-    url = databases.url(SECRET, address, "toll-app")
+    url = databases.url(SECRET, [address], "toll-app")
     assert database_hosts(url) == [address]
     assert url.endswith("?sslmode=verify-full&sslrootcert=/etc/toll-app/database-authority.pem")
 
@@ -204,10 +231,90 @@ def test_hosts_that_a_run_leaves_out_share_a_database_that_follows_from_the_inve
         "db1": DB1,
     }
     known = {name: {**told, "groups": groups(hosts)} for name, told in hosts.items()}
-    url = databases.url(SECRET, "192.0.2.31", "shop")
+    url = databases.url(SECRET, ["192.0.2.31"], "shop")
     names = groups(hosts)["web"]
     assert sharing(names, known, "shop", url) == ["web1", "web2", "web4"]
     assert sharing(names, known, "shop", "postgresql://elsewhere/shop") == ["web5"]
+
+
+# Several databases --------------------------------------------------------------------------------
+
+THREE: dict[str, Any] = {"web1": web(11), "db1": DB1, "db2": DB2, "db3": db(33)}
+ADDRESSES = ["192.0.2.31", "192.0.2.32", "192.0.2.33"]
+
+
+def test_several_databases_vote_on_the_primary_themselves() -> None:
+    told = run(THREE)["cluster"]
+    assert [each["address"] for each in told["members"]] == ADDRESSES
+    assert told["voters"] == told["members"]
+    # Both are let in, and neither logs in as an application.
+    assert len({*told["passwords"].values(), databases.password(SECRET, "shop")}) == 3
+    assert min(map(len, told["passwords"].values())) >= 43
+    assert run({"web1": web(11), "db1": DB1})["cluster"]["members"] == []
+
+
+def test_any_host_may_vote_and_is_told_no_password() -> None:
+    hosts = {**THREE, "lb1": {"ansible_host": "192.0.2.21"}}
+    del hosts["db3"]
+    voters = ["db1", "db2", "lb1"]
+    told = run(hosts, "lb1", voters)["cluster"]
+    assert [each["name"] for each in told["members"]] == ["db1", "db2"]
+    assert [each["name"] for each in told["voters"]] == voters
+    assert set(told["passwords"].values()) == {""}
+    assert run(hosts, "lb1", voters)["certificate"] == ""
+    assert run(hosts, "db2", voters)["certificate"]
+    even = run(hosts, "lb1", ["lb1", "db1"])
+    assert "- the group database_voters has lb1 and db1, who vote on" in even["msg"]
+    assert "add a host to database_voters, any of the inventory" in even["msg"]
+
+
+def test_each_member_has_a_certificate_of_its_own_address(tmp_path: Path) -> None:
+    """It asks others and is asked by them, over the loopback too."""
+    for name, address in zip(("db1", "db2"), ADDRESSES, strict=False):
+        told = run(THREE, name)
+        (tmp_path / "authority.pem").write_text(told["cluster"]["member_authority"])
+        (tmp_path / "member.crt").write_text(told["cluster"]["member_certificate"])
+        for purpose in ("sslserver", "sslclient"):
+            for where in (address, "127.0.0.1"):
+                openssl(
+                    *("verify", "-x509_strict", "-purpose", purpose, "-verify_ip", where),
+                    *("-CAfile", "authority.pem", "member.crt"),
+                    folder=tmp_path,
+                )
+        (tmp_path / "server.crt").write_text(told["certificate"])
+        (tmp_path / "database.pem").write_text(told["cluster"]["authority"])
+        openssl("verify", "-verify_ip", address, "-CAfile", "database.pem", "server.crt",
+                folder=tmp_path)  # fmt: skip
+        # Who may log in as a database is no member by that.
+        with pytest.raises(AssertionError):
+            openssl("verify", "-CAfile", "authority.pem", "server.crt", folder=tmp_path)
+
+
+@pytest.mark.parametrize("addresses", [ADDRESSES, ["2001:db8::31", "2001:db8::32"]])
+def test_a_url_of_several_is_read_alike_by_what_connects(addresses: list[str]) -> None:
+    """By libpq, and by SQLAlchemy, which takes it apart."""
+    url = databases.url(SECRET, addresses, "shop")
+    read = conninfo_to_dict(url)
+    assert read["host"] == ",".join(addresses)
+    assert read["target_session_attrs"] == "read-write"
+    assert database_hosts(url) == addresses
+    parsed = make_url(url).set(drivername="postgresql+psycopg")
+    _, options = parsed.get_dialect()().create_connect_args(parsed)
+    # Empty ports are libpq's default, and libpq itself adds them.
+    assert str(read.pop("port", "")).strip(",") == ""
+    assert options.pop("port", "").strip(",") == ""
+    assert conninfo_to_dict(**options) == read
+    assert postgresql_url(url) is None
+
+
+def test_data_need_not_move_to_the_databases_that_join_theirs() -> None:
+    one, three = (databases.url(SECRET, each, "shop") for each in (ADDRESSES[:1], ADDRESSES))
+    six = databases.url(SECRET, ["2001:db8::31", "2001:db8::32"], "shop")
+    assert holdings.place(one, ADDRESSES) == holdings.place(three, ADDRESSES)
+    assert holdings.place(one, []) != holdings.place(three, [])
+    other = databases.url(SECRET, ["192.0.2.77"], "shop")
+    assert holdings.place(other, ADDRESSES) != holdings.place(three, ADDRESSES)
+    assert holdings.place(six, ["2001:db8::32"]) == "postgresql://2001:db8::32/shop"
 
 
 # The authority ------------------------------------------------------------------------------------

@@ -27,12 +27,25 @@ def test_an_application_finds_its_database() -> None:
     hosts = trusted({f"web{n}": {**toll_app(), "ansible_host": f"192.0.2.1{n}"} for n in (1, 2)})
     both = [described(name, {**hosts, "db1": DB1}) for name in hosts]
     urls = {each["data"]["database_url"] for each in both}
-    assert urls == {databases.url(SECRET, "192.0.2.31", "toll-app")}
+    assert urls == {databases.url(SECRET, ["192.0.2.31"], "toll-app")}
     assert both[0]["credentials"][-1] == {"name": "database_url", "value": urls.pop()}
     assert both[0]["service"]["network"] == "any"
     assert both[0]["database_authority"] == authority.authority(SECRET)
     # The loopback of a host that serves is another server.
-    assert both[0]["database_names"] == []
+    assert both[0]["database_names"] == ["192.0.2.31"]
+
+
+def test_one_of_several_databases_is_another_name_of_the_same() -> None:
+    """An application that knew one of them need not move its data when others join it."""
+    hosts = trusted({"web1": {**toll_app(), "ansible_host": "192.0.2.11"}, "db1": DB1})
+    hosts |= {f"db{n}": {"ansible_host": f"192.0.2.3{n}"} for n in (2, 3)}
+    groups = {"web": ["web1"], "databases": ["db1", "db2", "db3"]}
+    host = {**hosts["web1"], "inventory_hostname": "web1"}
+    told = describe(host, FACTS["Debian"], hosts, groups)["applications"]["toll-app"]
+    addresses = ["192.0.2.31", "192.0.2.32", "192.0.2.33"]
+    assert told["data"]["database_url"] == databases.url(SECRET, addresses, "toll-app")
+    assert told["database_names"] == addresses
+    assert told["service"]["network"] == "any"
 
 
 def test_a_url_of_its_own_goes_before() -> None:
@@ -56,7 +69,7 @@ def test_a_host_of_both_groups_asks_itself() -> None:
         {"web1": web1},
         {"web": ["web1"], "databases": ["web1"]},
     )["applications"]["toll-app"]
-    assert told["data"]["database_url"] == databases.url(SECRET, "127.0.0.1", "toll-app")
+    assert told["data"]["database_url"] == databases.url(SECRET, ["127.0.0.1"], "toll-app")
     assert told["service"]["after"] == ["postgresql.service"]
     assert told["database_authority"] == ""
     assert told["database_names"] == ["127.0.0.1", "192.0.2.11"]

@@ -21,6 +21,7 @@ from conftest import PROJECT, Play, action_of
 from . import (
     test_application_redis,
     test_certbot,
+    test_etcd,
     test_gunicorn_systemd,
     test_haproxy,
     test_monitoring,
@@ -162,6 +163,7 @@ RENDERED: dict[str, Callable[[Path], dict[str, str]]] = {
         for name in ("redis.service.j2", "redis.conf.j2")
     },
     "certbot": units_of_certbot,
+    "etcd": lambda _: test_etcd.configuration(NEW),
     "gunicorn_systemd": lambda _: test_gunicorn_systemd.files(NEW, test_gunicorn_systemd.REQUIRED),
     "haproxy": lambda folder: test_haproxy.configuration(folder, NEW),
     "monitoring": lambda _: test_monitoring.configuration(NEW, **test_monitoring.ON),
@@ -181,6 +183,7 @@ def test_templates_are_rendered_for_a_new_family(role: str, tmp_path: Path) -> N
 SETTINGS: dict[str, dict[str, Any]] = {
     "application": shop(source={"directory": "app"}),
     "certbot": test_certbot.GOOD,
+    "etcd": test_etcd.GOOD,
     "gunicorn_systemd": test_gunicorn_systemd.REQUIRED,
     "haproxy": test_haproxy.VARIANTS["defaults"],
     "monitoring": {},

@@ -32,10 +32,12 @@ from .render import FACTS, ROLES
 # `make proof`.
 EVERY_CASE = bool(os.environ.get("EVERY_SYSTEM"))
 NAMES = (
-    *("application", "certbot", "gunicorn_systemd", "haproxy", "monitoring", "nginx"),
+    *("application", "certbot", "etcd", "gunicorn_systemd", "haproxy", "monitoring", "nginx"),
     *("postgresql", "toll_app"),
 )
 # What has no default, and one item of each list, so that what is below it is tried.
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+KEY = "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n"
 BASE: dict[str, dict[str, Any]] = {
     "application": {
         "applications": {
@@ -59,6 +61,13 @@ BASE: dict[str, dict[str, Any]] = {
                 "file": "/etc/ssl/b.pem",
             }
         ],
+    },
+    "etcd": {
+        "etcd_name": "db1",
+        "etcd_members": [{"name": f"db{n}", "address": f"192.0.2.3{n}"} for n in (1, 2, 3)],
+        "etcd_certificate": CERTIFICATE,
+        "etcd_certificate_key": KEY,
+        "etcd_authority": CERTIFICATE,
     },
     "gunicorn_systemd": {
         "gunicorn_systemd_name": "shop",
@@ -101,8 +110,17 @@ BASE: dict[str, dict[str, Any]] = {
         "postgresql_applications": [
             {"name": "shop", "verifier": scram("k" * 43, "shop"), "addresses": ["192.0.2.11"]}
         ],
-        "postgresql_certificate": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
-        "postgresql_certificate_key": "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n",
+        "postgresql_certificate": CERTIFICATE,
+        "postgresql_certificate_key": KEY,
+        "postgresql_members": [{"name": f"db{n}", "address": f"192.0.2.3{n}"} for n in (1, 2)],
+        "postgresql_member_name": "db1",
+        "postgresql_member_certificate": CERTIFICATE,
+        "postgresql_member_certificate_key": KEY,
+        "postgresql_member_authority": CERTIFICATE,
+        "postgresql_authority": CERTIFICATE,
+        "postgresql_voters": [{"name": f"db{n}", "address": f"192.0.2.3{n}"} for n in (1, 2, 3)],
+        "postgresql_replication_password": "p" * 43,
+        "postgresql_rewind_password": "p" * 43,
     },
     "toll_app": {},
 }
@@ -281,6 +299,13 @@ WITHOUT_FORMAT = {
     # Several lines, whose form is a rule's.
     "postgresql_certificate",
     "postgresql_certificate_key",
+    "postgresql_member_certificate",
+    "postgresql_member_certificate_key",
+    "postgresql_member_authority",
+    "postgresql_authority",
+    "etcd_certificate",
+    "etcd_certificate_key",
+    "etcd_authority",
     # A credential may be any text, of several lines too.
     "gunicorn_systemd_credentials.*.value",
     # So may what a command reads.

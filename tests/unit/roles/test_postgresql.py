@@ -17,7 +17,12 @@ import psycopg
 import pytest
 from ansible_collections.wsgi.host.plugins.filter.scram import scram
 from ansible_collections.wsgi.host.plugins.plugin_utils import databases
-from ansible_collections.wsgi.host.plugins.plugin_utils.authority import authority, certificate
+from ansible_collections.wsgi.host.plugins.plugin_utils.authority import (
+    MEMBERS,
+    authority,
+    certificate,
+    member_certificate,
+)
 
 from .ports import free_port
 from .preflight import Case, preflight
@@ -53,6 +58,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "postgresql_stop_timeout_seconds": 9,
     },
 }
+MEMBER, MEMBER_KEY = member_certificate(SECRET, ADDRESS, NOW)
+VARIANTS["member"] = {
+    **VARIANTS["other-hosts"],
+    "postgresql_members": [
+        {"name": f"db{number}", "address": f"192.0.2.3{number}"} for number in (1, 2, 3)
+    ],
+    "postgresql_member_name": "db1",
+    "postgresql_member_certificate": MEMBER,
+    "postgresql_member_certificate_key": MEMBER_KEY,
+    "postgresql_member_authority": authority(SECRET, MEMBERS),
+    "postgresql_authority": authority(SECRET),
+    "postgresql_voters": [
+        {"name": f"vote{number}", "address": f"192.0.2.4{number}"} for number in (1, 2, 3)
+    ],
+    "postgresql_replication_password": "copies-" + "c" * 36,
+    "postgresql_rewind_password": "rewinds-" + "r" * 36,
+}
 TEMPLATES = (
     *("postgresql.conf", "pg_hba.conf", "pg_ident.conf", "applications.sql", "drop-in.conf"),
     *("createcluster.conf", "systemd/postgresql-applications.service"),
@@ -68,8 +90,9 @@ def configuration(family: str, variant: str, **overrides: Any) -> dict[str, str]
 def test_a_port_is_opened_to_others_only_where_one_comes(variant: str) -> None:
     text = configuration("Debian", variant)["postgresql.conf"]
     listen = re.findall(r"^listen_addresses = '(.*)'$", text, re.MULTILINE)
-    assert listen == ["*" if variant == "other-hosts" else "127.0.0.1"]
-    assert ("\nssl = on\n" in text) == (variant == "other-hosts")
+    open_to_others = variant in ("other-hosts", "member")
+    assert listen == ["*" if open_to_others else "127.0.0.1"]
+    assert ("\nssl = on\n" in text) == open_to_others
 
 
 def test_memory_follows_from_the_host() -> None:
@@ -197,7 +220,7 @@ class Server:
 
     def url(self, name: str = "shop", secret: str = SECRET, **options: str) -> str:
         """What the application is given, but that the address is here."""
-        found = databases.url(secret, ADDRESS, name)
+        found = databases.url(secret, [ADDRESS], name)
         found = found.replace(databases.authority_file(name), str(self.folder / "authority.pem"))
         more = {"hostaddr": "127.0.0.1", "port": str(self.port), **options}
         return "&".join([found, *(f"{key}={value}" for key, value in more.items())])
@@ -372,6 +395,59 @@ BAD: dict[str, tuple[Case, str]] = {
     "the path of a certificate": (
         Case({**GOOD, "postgresql_certificate": "/etc/ssl/db1.crt"}),
         "is not PEM: write the text of the file",
+    ),
+    "a member of nothing": (
+        Case({**VARIANTS["member"], "postgresql_member_name": "db7"}),
+        'postgresql_member_name ("db7") is none of postgresql_members, db1, db2, db3: set it to',
+    ),
+    "one member": (
+        Case({**VARIANTS["member"], "postgresql_members": [{"name": "db1", "address": ADDRESS}]}),
+        "postgresql_members has one entry, and nobody could take its place",
+    ),
+    "a member twice": (
+        Case(
+            {
+                **VARIANTS["member"],
+                "postgresql_members": [{"name": "db1", "address": ADDRESS}] * 2,
+            }
+        ),
+        "postgresql_members has a name twice, among db1, db1",
+    ),
+    "two voters": (
+        Case(
+            {**VARIANTS["member"], "postgresql_voters": VARIANTS["member"]["postgresql_voters"][:2]}
+        ),
+        "postgresql_voters has 2 entries, and the loss of one is stood by three, of two by five",
+    ),
+    "members that do not know one another": (
+        Case({**VARIANTS["member"], "postgresql_member_authority": ""}),
+        "postgresql_members needs what is not PEM here: postgresql_member_authority: write",
+    ),
+    "members with a short password": (
+        Case({**VARIANTS["member"], "postgresql_rewind_password": "hunter2"}),
+        "postgresql_replication_password or postgresql_rewind_password is shorter than 32",
+    ),
+    "members on a system on which nobody has tried it": (
+        Case(
+            VARIANTS["member"],
+            {
+                "distribution": "ubuntu",
+                "distribution_version": "24.04",
+                "pretty_name": "Ubuntu 24.04 LTS",
+            },
+        ),
+        "postgresql_members has this host, which has Ubuntu 24.04 LTS, whose Patroni this role",
+    ),
+    "a time that Patroni could not keep": (
+        Case({**VARIANTS["member"], "postgresql_failover_seconds": 5}),
+        "postgresql_failover_seconds is 5",
+    ),
+    "somebody else's port of Patroni": (
+        Case(
+            VARIANTS["member"],
+            {"listeners": [{"address": "0.0.0.0", "port": 8008, **POOLER}]},
+        ),
+        "8008",
     ),
     "somebody else's port": (
         Case(GOOD, {"listeners": [{"address": "127.0.0.1", "port": 5432, **POOLER}]}),

@@ -1,4 +1,4 @@
-"""What the host of a fleet's database has to know of those that use it, by the inventory.
+"""What a host of a fleet's database has to know of those that use it, by the inventory.
 
 What the options mean is documented with the module, `plugins/modules/database.py`.
 """
@@ -12,7 +12,12 @@ import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401
 from ansible.plugins.action import ActionBase
 from ansible_collections.wsgi.host.plugins.filter.scram import scram
 from ansible_collections.wsgi.host.plugins.plugin_utils import databases
-from ansible_collections.wsgi.host.plugins.plugin_utils.authority import certificate
+from ansible_collections.wsgi.host.plugins.plugin_utils.authority import (
+    MEMBERS,
+    authority,
+    certificate,
+    member_certificate,
+)
 from ansible_collections.wsgi.host.plugins.plugin_utils.fleet import refusal
 from ansible_collections.wsgi.host.plugins.plugin_utils.roles import said_by_roles
 
@@ -35,7 +40,9 @@ class ActionModule(ActionBase):
         uses = databases.users_of(groups, hostvars, base)
         found = databases.server(groups, hostvars, uses)
         secret, wrong = databases.secret_of(groups, hostvars)
-        problems = [*found["problems"], *([wrong] if wrong and found["applications"] else [])]
+        several = bool(found["voters"])
+        needed = found["applications"] or several
+        problems = [*found["problems"], *([wrong] if wrong and needed else [])]
         problems += [
             databases.reserved(name) for name in found["applications"] if name in databases.RESERVED
         ]
@@ -49,13 +56,52 @@ class ActionModule(ActionBase):
             }
             for name, addresses in found["applications"].items()
         ]
-        open_to_others = applications and found["address"] != databases.LOOPBACK
+        own = str(task_vars["inventory_hostname"])
         now = datetime.datetime.now(datetime.UTC)
-        public, private = certificate(secret, found["address"], now) if open_to_others else ("", "")
+        address = found["addresses"].get(own, "")
+        open_to_others = needed and address not in ("", databases.LOOPBACK)
+        public, private = certificate(secret, address, now) if open_to_others else ("", "")
         return {
             "changed": False,
             "applications": applications,
             "certificate": public,
             "certificate_key": private,
+            "cluster": _cluster(secret, own, found, now) if several else NO_CLUSTER,
             "_ansible_no_log": True,
         }
+
+
+NO_CLUSTER: dict[str, Any] = {
+    "members": [],
+    "voters": [],
+    "authority": "",
+    "member_authority": "",
+    "member_certificate": "",
+    "member_certificate_key": "",
+    "passwords": {"replication": "", "rewind": ""},
+}
+
+
+def _cluster(
+    secret: str, own: str, found: dict[str, Any], now: datetime.datetime
+) -> dict[str, Any]:
+    """What a host that has one of several databases, or votes, is told of the others."""
+    listed = {
+        each: [{"name": name, "address": address} for name, address in found[key].items()]
+        for each, key in (("members", "addresses"), ("voters", "voters"))
+    }
+    address = {**found["voters"], **found["addresses"]}[own]
+    public, private = member_certificate(secret, address, now)
+    # A host that only votes logs in nowhere.
+    has_data = own in found["addresses"]
+    return {
+        **listed,
+        "authority": authority(secret),
+        "member_authority": authority(secret, MEMBERS),
+        "member_certificate": public,
+        "member_certificate_key": private,
+        "passwords": {
+            each: databases.password(secret, f"cluster_{each}") if has_data else ""
+            for each in ("replication", "rewind")
+        },
+    }

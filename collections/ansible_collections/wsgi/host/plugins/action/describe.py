@@ -113,7 +113,7 @@ class ActionModule(KeptModules):
                 task_vars.get("groups") or {}, task_vars.get("hostvars") or {}
             ),
             "database": {
-                "name": found["name"],
+                "names": list(found["addresses"]),
                 "applications": [
                     each for each, whole in result.items() if whole["database_of_fleet"]
                 ],
@@ -149,19 +149,21 @@ class ActionModule(KeptModules):
         """The database of the fleet, with its secret and its certificate, and what is wrong."""
         groups, hostvars = task_vars.get("groups") or {}, task_vars.get("hostvars") or {}
         if not groups.get(databases.DATABASES):
-            return {"name": "", "problems": []}
+            return {"addresses": {}, "problems": []}
         base = said_by_roles(self._loader, task_vars, databases.read_of)
         found = databases.server(groups, hostvars, databases.users_of(groups, hostvars, base))
         secret, wrong = databases.secret_of(groups, hostvars)
         if not found["applications"]:
             return found
-        # On its own host it goes by both, whoever else uses it. The loopback of others is another.
-        own = found["name"] == task_vars.get("inventory_hostname")
-        names = {sharing.address_of(hostvars[found["name"]], found["name"]), databases.LOOPBACK}
+        # One of several is another name of the same. On its own host the database goes by the
+        # loopback as well, whoever else uses it. The loopback of others is another.
+        names = {sharing.address_of(hostvars[name], name) for name in found["addresses"]}
+        own = task_vars.get("inventory_hostname") in found["addresses"]
+        names |= {databases.LOOPBACK} if own else set()
         return {
             **found,
             "secret": secret,
-            "names": sorted(filter(None, names)) if own else [],
+            "names": sorted(filter(None, names)),
             "problems": [*found["problems"], *([wrong] if wrong else [])],
         }
 
@@ -208,9 +210,10 @@ def _with_database(
     name: str, description: Mapping[str, Any], found: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """The description with the URL of its database on the fleet's host, and what goes with it."""
-    wanted = bool(found["name"]) and databases.is_wanted(description)
+    addresses = list(found["addresses"].values())
+    wanted = bool(addresses) and databases.is_wanted(description)
     # Where something is missing the check says so.
-    if not wanted or not found.get("secret") or not found["address"]:
+    if not wanted or not found.get("secret") or not all(addresses):
         return description, {
             "database_of_fleet": wanted,
             "database_names": [],
@@ -219,8 +222,8 @@ def _with_database(
     # Loaded where it is needed: most inventories have no such host.
     from ansible_collections.wsgi.host.plugins.plugin_utils.authority import authority
 
-    url = databases.url(found["secret"], found["address"], name)
-    alone = found["address"] == databases.LOOPBACK
+    url = databases.url(found["secret"], addresses, name)
+    alone = addresses == [databases.LOOPBACK]
     return {**description, "data": {**description["data"], "database_url": url}}, {
         "database_of_fleet": wanted,
         "database_names": found["names"],

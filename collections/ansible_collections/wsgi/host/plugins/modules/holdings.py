@@ -127,12 +127,14 @@ def holds(path: str) -> bool:
 def place(url: str, names: Sequence[str] = ()) -> str:
     """Which database a URL of PostgreSQL names, whoever logs in to it with what password.
 
-    `names` are of one host, which goes by the first of them.
+    `names` are of one server, or of several that copy one another. It goes by the first of them,
+    whichever of them the URL has.
     """
     parts = urlsplit(url)
     hosts = [*parse_qs(parts.query).get("host", []), parts.netloc.rpartition("@")[2]]
     host = next((each for each in hosts if each), "localhost")
-    host = names[0] if unquote(host).strip("[]") in names else host
+    known = any(each.strip("[]") in names for each in unquote(host).split(","))
+    host = names[0] if known else host
     port = "" if re.search(r":\d+$", host) or "/" in host else ":5432"
     return f"postgresql://{unquote(host)}{port}/{unquote(parts.path.lstrip('/'))}"
 

@@ -1,21 +1,23 @@
-"""The authority of a fleet's database, whose keys and certificates follow from a secret.
+"""The authorities of a fleet's database, whose keys and certificates follow from a secret.
 
-Nothing of it is kept anywhere: who has the secret makes the same again, byte for byte. See
-docs/decisions/0071.
+Nothing of them is kept anywhere: who has the secret makes the same again, byte for byte. One says
+who the database is, to its clients; the other who belongs to its cluster, to the members. See
+docs/decisions/0071 and 0080.
 """
 
 from __future__ import annotations
 
 import datetime
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from .databases import derived
+from .databases import LOOPBACK, derived
 
 # The order of the curve P-256: SEC 2, version 2, section 2.4.2.
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -28,29 +30,65 @@ THIRD = datetime.timedelta(days=365)
 EARLY = datetime.timedelta(days=1)
 
 
-def authority(secret: str) -> str:
-    """The certificate that clients trust, as PEM."""
-    key = _key(secret, "authority")
-    name = _name("Database authority of wsgi.host")
-    return _pem(_signed(secret, "authority", name, name, key, key, BEGIN, END, _of_an_authority))
+@dataclass(frozen=True)
+class Authority:
+    """Who signs: what its key follows from, and its name."""
+
+    purpose: str
+    title: str
+
+
+DATABASE = Authority("authority", "Database authority of wsgi.host")
+MEMBERS = Authority("authority of members", "Authority of a database's members, of wsgi.host")
+
+
+def authority(secret: str, of: Authority = DATABASE) -> str:
+    """The certificate that the others trust, as PEM."""
+    key, name = _key(secret, of.purpose), _name(of.title)
+    return _pem(_signed(secret, of.purpose, name, name, key, key, BEGIN, END, _of_an_authority))
 
 
 def certificate(secret: str, address: str, now: datetime.datetime) -> tuple[str, str]:
     """Certificate and key of the server at an address, as PEM, which stay the same for years."""
+    return _issued(secret, DATABASE, f"server {address}", [address], now, _SERVER)
+
+
+def member_certificate(secret: str, address: str, now: datetime.datetime) -> tuple[str, str]:
+    """Certificate and key of a cluster's member, as PEM, which asks others and is asked by them.
+
+    It is asked on the loopback too, by what watches the host.
+    """
+    names = [address, LOOPBACK]
+    return _issued(secret, MEMBERS, f"member {address}", names, now, [*_SERVER, *_CLIENT])
+
+
+_SERVER = [ExtendedKeyUsageOID.SERVER_AUTH]
+_CLIENT = [ExtendedKeyUsageOID.CLIENT_AUTH]
+
+
+def _issued(
+    secret: str,
+    by: Authority,
+    purpose: str,
+    addresses: list[str],
+    now: datetime.datetime,
+    usages: Iterable[x509.ObjectIdentifier],
+) -> tuple[str, str]:
     number = (now - BEGIN) // (2 * THIRD)
     begin = BEGIN + number * 2 * THIRD
-    purpose = f"server {address} {number}"
-    key, signer = _key(secret, purpose), _key(secret, "authority")
+    purpose = f"{purpose} {number}"
+    key, signer = _key(secret, purpose), _key(secret, by.purpose)
 
     def extended(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
-        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
-        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+        names = x509.SubjectAlternativeName(
+            [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+        )
         above = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
         return (
             builder.add_extension(names, critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(digital_signature=True), critical=True)
-            .add_extension(usage, critical=False)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(above, critical=False)
         )
 
@@ -58,8 +96,8 @@ def certificate(secret: str, address: str, now: datetime.datetime) -> tuple[str,
         secret,
         purpose,
         # libpq before version 15 looks for an address there.
-        _name(address),
-        _name("Database authority of wsgi.host"),
+        _name(addresses[0]),
+        _name(by.title),
         key,
         signer,
         begin - EARLY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,9 +14,18 @@ from .balancing import SERVING, described_by
 from .sharing import address_of
 
 DATABASES = "databases"
+# Without this group, those with a database.
+VOTERS = "database_voters"
+VOTERS_AT_LEAST = 3
 SECRET = "application_database_secret"
 SECRET_CHARACTERS = 32
 LOOPBACK = "127.0.0.1"
+# The primary of several, and no waiting for one that is gone: for a new connection two seconds, and
+# five for one that is open.
+PRIMARY = (
+    "target_session_attrs=read-write&connect_timeout=2&tcp_user_timeout=5000"
+    "&keepalives_idle=2&keepalives_interval=1&keepalives_count=3"
+)
 # What a description says of it, in `data`.
 WANTED = "postgresql"
 # Names that PostgreSQL has for itself, as a role or as a database.
@@ -89,36 +98,32 @@ def server(
         uses: the applications of a host that have a database there.
 
     Returns:
-        `name`, of its host; empty without a group. `address`, where others reach it; the loopback
-        if nobody else has to. `applications`, the addresses of the hosts of each, by name; none on
-        the loopback. `problems`, each with `variable`, `problem` and `remedy`.
+        `addresses`, where others reach it, by the name of its host, or of each of several; the
+        loopback if nobody else has to, nothing without a group. `voters`, those of the hosts that
+        say which of several is the primary; none for one. `applications`, the addresses of the
+        hosts of each, by name; none on the loopback. `problems`, each with `variable`, `problem`
+        and `remedy`.
     """
     names = list(groups.get(DATABASES) or ())
     if not names:
-        return {"name": "", "address": "", "applications": {}, "problems": []}
-    problems = []
-    if len(names) > 1:
-        problems.append(
-            {
-                "variable": "the group databases",
-                "problem": f"has {' and '.join(names)}, and nothing here copies one to the other",
-                "remedy": "leave one host in it",
-            }
-        )
-    name = names[0]
+        return {"addresses": {}, "voters": {}, "applications": {}, "problems": []}
     users = {host: list(uses(host)) for host in groups.get(SERVING) or ()}
     users = {host: theirs for host, theirs in users.items() if theirs}
-    alone = set(users) <= {name}
-    address = LOOPBACK if alone else address_of(hostvars[name], name)
+    alone = set(users) <= set(names[:1]) and len(names) == 1
+    addresses = {
+        name: LOOPBACK if alone else address_of(hostvars[name], name)
+        for name in dict.fromkeys((*names, *voters_of(groups)))
+    }
+    problems = voting(groups)
     applications: dict[str, list[str]] = {}
-    nowhere = [] if address else [name]
+    nowhere = [name for name, address in addresses.items() if not address]
     for host, theirs in users.items():
         where = LOOPBACK if alone else address_of(hostvars[host], host)
         if not where and host not in nowhere:
             nowhere.append(host)
         # Where the database's own host came first, its application goes by the loopback until it
         # is handed over.
-        both = [where, LOOPBACK] if host == name and not alone else [where]
+        both = [where, LOOPBACK] if host in names and not alone else [where]
         for each in theirs:
             applications.setdefault(each, []).extend(both)
     if nowhere:
@@ -131,18 +136,56 @@ def server(
                 "reach it, or from which it reaches them",
             }
         )
-    others = sorted({each for theirs in applications.values() for each in theirs} - {"", LOOPBACK})
-    apart = [each for each in others if address and (":" in each) != (":" in address)]
+    others = {each for theirs in applications.values() for each in theirs} | {*addresses.values()}
+    others -= {"", LOOPBACK}
+    first = next(filter(None, addresses.values()), "")
+    apart = [each for each in sorted(others) if (":" in each) != (":" in first)]
     if apart:
+        of_first = next(name for name, address in addresses.items() if address == first)
         problems.append(
             {
                 "variable": "application_peer_address",
-                "problem": f"or ansible_host is {' and '.join(apart)}, and that of {name} is "
-                f"{address}: one is of IPv4 and the other of IPv6, so nobody comes from there",
+                "problem": f"or ansible_host is {' and '.join(apart)}, and that of {of_first} is "
+                f"{first}: one is of IPv4 and the other of IPv6, so nobody comes from there",
                 "remedy": "give both addresses of one kind",
             }
         )
-    return {"name": name, "address": address, "applications": applications, "problems": problems}
+    return {
+        "addresses": {name: addresses[name] for name in names},
+        "voters": {name: addresses[name] for name in voters_of(groups)},
+        "applications": applications,
+        "problems": problems,
+    }
+
+
+def voters_of(groups: Mapping[str, Iterable[str]]) -> list[str]:
+    """The hosts that say which of several databases is the primary; nobody has to for one."""
+    names = list(groups.get(DATABASES) or ())
+    return list(groups.get(VOTERS) or names) if len(names) > 1 else []
+
+
+def voting(groups: Mapping[str, Iterable[str]]) -> list[dict[str, str]]:
+    """What is wrong with those who vote."""
+    names, voters = list(groups.get(DATABASES) or ()), voters_of(groups)
+    told = bool(groups.get(VOTERS))
+    if not voters or (len(voters) % 2 and len(voters) >= VOTERS_AT_LEAST):
+        return []
+    fewer = len(voters) < VOTERS_AT_LEAST
+    why = (
+        "where one is lost the others are no majority of three"
+        if fewer
+        else "an even number stands the loss of no more hosts than one less"
+    )
+    where = f"the group {VOTERS if told else DATABASES}"
+    problem = f"has {' and '.join(voters)}, who vote on which database is the primary: {why}"
+    remedy = (
+        f"add a host to {VOTERS}, any of the inventory"
+        if told
+        else f"add a host to {DATABASES}, or have a group {VOTERS} with "
+        f"{' and '.join(names if fewer else names[:-1])}"
+        + (" and one more host of the inventory, such as a balancer" if fewer else "")
+    )
+    return [{"variable": where, "problem": problem, "remedy": remedy}]
 
 
 def users_of(
@@ -198,12 +241,18 @@ def is_made(
     return bool(secret) and f":{password(secret, name)}@" in url
 
 
-def url(secret: str, address: str, name: str) -> str:
-    """Where an application finds its database."""
+def url(secret: str, addresses: Sequence[str], name: str) -> str:
+    """Where an application finds its database, or that of several which is the primary."""
     login = f"{quote(name)}:{password(secret, name)}"
-    if address == LOOPBACK:
+    if list(addresses) == [LOOPBACK]:
         # What the kernel passes from one process to another needs no TLS.
-        return f"postgresql://{login}@{address}/{quote(name)}?sslmode=disable"
-    place = f"[{address}]" if ":" in address else address
+        return f"postgresql://{login}@{LOOPBACK}/{quote(name)}?sslmode=disable"
     trust = f"sslmode=verify-full&sslrootcert={authority_file(name)}"
-    return f"postgresql://{login}@{place}/{quote(name)}?{trust}"
+    if len(addresses) == 1:
+        (address,) = addresses
+        place = f"[{address}]" if ":" in address else address
+        return f"postgresql://{login}@{place}/{quote(name)}?{trust}"
+    each = ",".join(addresses)
+    # Several addresses of IPv6 in front of the path are read by libpq alone.
+    place, hosts = ("", f"host={each}&") if ":" in each else (each, "")
+    return f"postgresql://{login}@{place}/{quote(name)}?{hosts}{PRIMARY}&{trust}"

@@ -246,7 +246,9 @@ def database_hosts(url: str) -> list[str]:
     """Where a database of PostgreSQL is, by a URL; no host at all, and a path, are this host's."""
     parts = urlsplit(url)
     told = [parts.hostname or "", *re.findall(r"(?:^|&)host=([^&]+)", parts.query)]
-    return [unquote(host) for host in told if host and not unquote(host).startswith("/")]
+    # Several of one database stand in a row.
+    hosts = [host for each in told for host in unquote(each).split(",")]
+    return [host for host in hosts if host and not host.startswith("/")]
 
 
 def is_local(host: str) -> bool:

@@ -1,0 +1,181 @@
+"""The etcd role's configuration, rendered, and how a member finds the others."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.wsgi.host.plugins.plugin_utils.authority import (
+    MEMBERS,
+    authority,
+    member_certificate,
+)
+
+from .preflight import Case, preflight
+from .render import evaluate, render
+
+SECRET = "s" * 64
+CERTIFICATE, KEY = member_certificate(SECRET, "192.0.2.31", datetime.datetime.now(datetime.UTC))
+GOOD: dict[str, Any] = {
+    "etcd_name": "db1",
+    "etcd_members": [{"name": f"db{n}", "address": f"192.0.2.3{n}"} for n in (1, 2, 3)],
+    "etcd_certificate": CERTIFICATE,
+    "etcd_certificate_key": KEY,
+    "etcd_authority": authority(SECRET, MEMBERS),
+}
+TEMPLATES = (
+    *("etcd/etcd.yml", "etcd/members.json", "libexec/etcd-join"),
+    "systemd/etcd.service.d/10-role.conf",
+)
+
+
+def configuration(family: str = "Debian", **overrides: Any) -> dict[str, str]:
+    told = {**GOOD, **overrides}
+    return {name: render("etcd", f"{name}.j2", family, **told) for name in TEMPLATES}
+
+
+def test_nobody_is_answered_without_a_certificate() -> None:
+    told = yaml.safe_load(configuration()["etcd/etcd.yml"])
+    for side in ("client-transport-security", "peer-transport-security"):
+        assert told[side]["client-cert-auth"] is True
+        assert told[side]["trusted-ca-file"] == "/etc/etcd/authority.pem"
+    for name in ("listen-peer-urls", "listen-client-urls"):
+        assert told[name].startswith("https://192.0.2.31:")
+    # Without one it says how it is, and nothing that it keeps.
+    assert told["listen-metrics-urls"] == "http://127.0.0.1:2381"
+
+
+def test_its_key_is_read_by_nobody_else() -> None:
+    files = evaluate("etcd", "__etcd_files", "Debian", **GOOD)
+    (key,) = [each for each in files if each.get("secret")]
+    assert (key["dest"], key["mode"], key["group"]) == ("/etc/etcd/member.key", "0640", "etcd")
+
+
+@pytest.fixture
+def join(tmp_path: Path) -> ModuleType:
+    texts = configuration()
+    module = ModuleType("etcd_join")
+    exec(compile(texts["libexec/etcd-join"], "etcd-join", "exec"), module.__dict__)
+    for name in ("etcd.yml", "members.json"):
+        (tmp_path / name).write_text(texts[f"etcd/{name}"])
+    module.ETC, module.RUN, module.DATA = (  # type: ignore[attr-defined]
+        tmp_path,
+        tmp_path / "run.yml",
+        tmp_path / "data",
+    )
+    return module
+
+
+class Others:
+    """What the other members answer."""
+
+    def __init__(self, *members: dict[str, Any]) -> None:
+        self.members, self.asked = list(members), []  # type: ignore[var-annotated]
+
+    def __call__(self, endpoints: list[str], *words: str) -> tuple[Any, str]:
+        assert "https://192.0.2.31:2379" not in endpoints
+        self.asked.append(words)
+        return ({"members": self.members}, "") if self.members else (None, "nobody")
+
+
+def member(number: int, **more: Any) -> dict[str, Any]:
+    client = [f"https://192.0.2.3{number}:2379"]
+    found = {"ID": 160 + number, "name": f"db{number}", "clientURLs": client, **more}
+    return {"peerURLs": [f"https://192.0.2.3{number}:2380"], **found}
+
+
+def began(join: ModuleType, others: Others) -> tuple[str, list[str]]:
+    """State of the cluster that it begins with, and the names of its members."""
+    join.etcdctl = others  # type: ignore[attr-defined]
+    join.main()
+    told = yaml.safe_load(join.RUN.read_text())
+    names = [each.partition("=")[0] for each in told["initial-cluster"].split(",")]
+    assert told["name"] == "db1"
+    return told["initial-cluster-state"], sorted(names)
+
+
+def test_the_members_of_a_new_cluster_know_one_another(join: ModuleType) -> None:
+    assert began(join, Others()) == ("new", ["db1", "db2", "db3"])
+
+
+def test_a_member_that_comes_a_little_later_is_one_of_them(join: ModuleType) -> None:
+    others = Others(member(1, clientURLs=[]), member(2), member(3))
+    assert began(join, others) == ("new", ["db1", "db2", "db3"])
+    assert others.asked == [("member", "list")]
+
+
+def test_a_host_that_lost_its_data_joins_anew(join: ModuleType) -> None:
+    """Under its old number it would be taken for one that remembers what it has promised."""
+    others = Others(member(1), member(2), member(3))
+    assert began(join, others) == ("existing", ["db1", "db2", "db3"])
+    own = "--peer-urls=https://192.0.2.31:2380"
+    assert others.asked[1:] == [("member", "remove", "a1"), ("member", "add", "db1", own)]
+
+
+def test_a_host_that_is_added_is_let_in(join: ModuleType) -> None:
+    others = Others(member(2), member(3))
+    assert began(join, others) == ("existing", ["db1", "db2", "db3"])
+    assert others.asked[1:] == [("member", "add", "db1", "--peer-urls=https://192.0.2.31:2380")]
+
+
+def test_one_that_was_let_in_and_never_began_is_not_let_in_twice(join: ModuleType) -> None:
+    others = Others(member(1, name="", clientURLs=[]), member(2), member(3))
+    assert began(join, others) == ("existing", ["db1", "db2", "db3"])
+    assert others.asked == [("member", "list")]
+
+
+def test_a_member_with_data_asks_nobody(join: ModuleType) -> None:
+    (join.DATA / "member").mkdir(parents=True)
+    others = Others(member(2))
+    began(join, others)
+    assert others.asked == []
+
+
+def test_addresses_of_ipv6_are_written_as_in_a_url() -> None:
+    members = [{"name": f"db{n}", "address": f"2001:db8::3{n}"} for n in (1, 2, 3)]
+    texts = configuration(etcd_members=members)
+    assert "listen-peer-urls: https://[2001:db8::31]:2380\n" in texts["etcd/etcd.yml"]
+    assert json.loads(texts["etcd/members.json"])["members"]["db2"] == "[2001:db8::32]"
+
+
+BAD: dict[str, tuple[Case, str]] = {
+    "two members": (
+        Case({**GOOD, "etcd_members": GOOD["etcd_members"][:2]}),
+        "etcd_members has 2 entries, and the loss of one is stood by three, of two by five: list",
+    ),
+    "a name twice": (
+        Case({**GOOD, "etcd_members": [GOOD["etcd_members"][0]] * 3}),
+        "etcd_members has a name twice, among db1, db1, db1",
+    ),
+    "another host": (
+        Case({**GOOD, "etcd_name": "db7"}),
+        'etcd_name ("db7") is none of etcd_members, db1, db2, db3',
+    ),
+    "no certificate": (Case({**GOOD, "etcd_certificate": ""}), 'etcd_certificate ("") is not PEM'),
+    "no key": (Case({**GOOD, "etcd_certificate_key": ""}), "etcd_certificate_key is not PEM"),
+    "no authority": (Case({**GOOD, "etcd_authority": "x"}), 'etcd_authority ("x") is not PEM'),
+    "somebody else's etcd": (
+        Case(GOOD, {"packages": {"etcd-server": "3.5.16"}}),
+        "etcd_take_over (false) does not allow configuring an etcd anew that somebody else has",
+    ),
+}
+
+
+def test_what_cannot_work_is_said() -> None:
+    said = preflight("etcd", {name: case for name, (case, _) in BAD.items()})
+    assert {name: BAD[name][1] for name in BAD if BAD[name][1] not in said[name]} == {}, said
+
+
+def test_what_works_is_not_refused() -> None:
+    there = {"packages": {"etcd-server": "3.5.16"}}
+    cases = {
+        "new": Case(GOOD),
+        "of an earlier run": Case(GOOD, {**there, "trees": ["etcd"]}),
+        "taken over": Case({**GOOD, "etcd_take_over": True}, there),
+    }
+    assert set(preflight("etcd", cases).values()) == {""}

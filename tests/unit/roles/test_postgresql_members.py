@@ -1,0 +1,246 @@
+"""Several hosts of the role postgresql: what they are told, and what moves the primary."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.wsgi.host.plugins.filter.scram import scram
+
+from .render import FACTS, evaluate, render
+from .test_postgresql import VARIANTS, configuration
+
+MEMBER = VARIANTS["member"]
+
+
+def patroni(**overrides: Any) -> dict[str, Any]:
+    text = render("postgresql", "patroni.yml.j2", "Debian", **{**MEMBER, **overrides})
+    found: dict[str, Any] = yaml.safe_load(text)
+    return found
+
+
+# What they are told -------------------------------------------------------------------------------
+
+
+def test_only_the_first_member_begins_a_cluster() -> None:
+    """Another one without data would begin a second one, in front of the data of the first."""
+    assert "bootstrap" in patroni()
+    assert "bootstrap" not in patroni(postgresql_member_name="db2")
+    assert "create_main_cluster = false" in configuration("Debian", "member")["createcluster.conf"]
+    assert "create_main" not in configuration("Debian", "other-hosts")["createcluster.conf"]
+
+
+def test_a_cluster_is_made_as_a_single_host_is() -> None:
+    made = configuration("Debian", "member")["createcluster.conf"]
+    (options,) = re.findall(r"^initdb_options = '(.*)'$", made, re.MULTILINE)
+    told = [each if isinstance(each, str) else "=".join(*each.items())
+            for each in patroni()["bootstrap"]["initdb"]]  # fmt: skip
+    assert [f"--{each}" for each in told] == options.split()
+
+
+def test_nothing_acknowledged_is_lost_with_the_primary() -> None:
+    told = patroni()["bootstrap"]["dcs"]
+    assert told["synchronous_mode"] is True
+    assert told["failsafe_mode"] is True
+    # https://patroni.readthedocs.io/en/latest/dynamic_configuration.html
+    assert told["loop_wait"] + 2 * told["retry_timeout"] <= told["ttl"]
+    assert patroni()["bootstrap"]["dcs"]["postgresql"]["parameters"]["max_connections"] == 20
+
+
+@pytest.mark.parametrize("seconds", [8, 9, 10, 30, 300])
+def test_every_time_of_a_primary_is_one_that_patroni_takes(seconds: int) -> None:
+    told = patroni(postgresql_failover_seconds=seconds)["bootstrap"]["dcs"]
+    assert told["ttl"] == seconds
+    assert told["retry_timeout"] >= 3
+    assert told["loop_wait"] + 2 * told["retry_timeout"] <= seconds
+    drop_in = configuration("Debian", "member", postgresql_failover_seconds=seconds)["drop-in.conf"]
+    (watchdog,) = re.findall(r"^WatchdogSec=(\d+)$", drop_in, re.MULTILINE)
+    # A primary that hangs is killed before another one takes its place.
+    assert int(watchdog) < seconds
+
+
+def test_members_know_one_another_and_have_the_settings_of_the_role() -> None:
+    told = patroni()
+    for side in ("replication", "rewind"):
+        login = told["postgresql"]["authentication"][side]
+        assert login["sslmode"] == "verify-full"
+        assert login["username"] == f"cluster_{side}"
+    assert told["restapi"]["verify_client"] == "optional"
+    assert told["etcd3"]["hosts"] == [f"192.0.2.4{number}:2379" for number in (1, 2, 3)]
+    assert told["etcd3"]["protocol"] == "https"
+    assert told["postgresql"]["custom_conf"] == "/etc/postgresql-server/postgresql.conf"
+    hba = "/etc/postgresql-server/pg_hba.conf"
+    assert told["postgresql"]["parameters"]["hba_file"] == hba
+    rules = configuration("Debian", "member")["pg_hba.conf"]
+    for number in (1, 2, 3):
+        for database, user in (("replication", "replication"), ("postgres", "rewind")):
+            rule = rf"^hostssl +{database} +cluster_{user} +192\.0\.2\.3{number}/32 +scram-sha-256$"
+            assert re.search(rule, rules, re.MULTILINE)
+
+
+def test_passwords_are_in_one_file_that_others_do_not_read() -> None:
+    files = evaluate("postgresql", "__postgresql_member_files", "Debian", **MEMBER)
+    secret = {each["dest"]: each for each in files if each.get("secret")}
+    assert set(secret) == {f"/etc/postgresql-server/{x}" for x in ("patroni.yml", "member.key")}
+    assert {(each["mode"], each["group"]) for each in secret.values()} == {("0640", "postgres")}
+    texts = {
+        **configuration("Debian", "member"),
+        **{
+            name: render("postgresql", f"{name}.j2", "Debian", **MEMBER)
+            for name in ("cluster.json", "postgresql-member", "postgresql-cluster")
+        },
+    }
+    for each in ("postgresql_replication_password", "postgresql_rewind_password"):
+        assert [name for name, text in texts.items() if MEMBER[each] in text] == []
+    verifier = scram(MEMBER["postgresql_rewind_password"], "cluster_rewind")
+    assert verifier in texts["applications.sql"]
+
+
+def test_one_host_alone_has_nothing_of_it() -> None:
+    for name, text in configuration("Debian", "other-hosts").items():
+        assert not re.search("patroni|cluster_re|is-primary|Watchdog", text, re.I), name
+
+
+def test_versions_are_compared_of_all_hosts_that_the_run_has_seen() -> None:
+    older = {**FACTS["Debian"], "distribution_version": "12"}
+    upgraded = {**FACTS["Debian"], "packages": {"postgresql-15": "15.18"}}
+    known = {"db1": FACTS["Debian"], "db2": older, "db3": upgraded}
+    hostvars = {name: {"ansible_facts": {"wsgi_host": host}} for name, host in known.items()}
+    found = evaluate(
+        "postgresql", "__postgresql_member_versions", "Debian", **MEMBER, hostvars=hostvars
+    )
+    assert found == {"db1": "17", "db2": "15", "db3": "15"}
+    found = evaluate("postgresql", "__postgresql_member_versions", "Debian", **MEMBER, hostvars={})
+    assert found == {}
+
+
+# The program --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def program() -> ModuleType:
+    text = render("postgresql", "postgresql-cluster.j2", "Debian", **MEMBER)
+    module = ModuleType("postgresql_cluster")
+    exec(compile(text, "postgresql-cluster", "exec"), module.__dict__)
+    return module
+
+
+class Members:
+    """Patroni of all members, as far as the program sees it."""
+
+    def __init__(self, **roles: str) -> None:
+        self.roles = roles
+        self.asked: list[tuple[str, str, Any]] = []
+        self.lag: dict[str, Any] = {}
+
+    def __call__(
+        self, where: str, method: str, path: str, content: Any = None, seconds: float = 0
+    ) -> tuple[int, str]:
+        assert where.endswith(":8008")
+        if method == "GET" and path == "/cluster":
+            return 200, json.dumps({"members": [self.member(name) for name in self.roles]})
+        self.asked.append((method, path, content))
+        if path == "/switchover":
+            sync = [name for name, role in self.roles.items() if role == "sync_standby"]
+            candidate = content.get("candidate") or sync[0]
+            if candidate not in sync:
+                return 412, "candidate name does not match with sync_standby"
+            self.roles |= {content["leader"]: "replica", candidate: "leader"}
+        elif content == {"synchronous_node_count": 2}:
+            self.roles |= {k: "sync_standby" for k, v in self.roles.items() if v == "replica"}
+        return 200, "done"
+
+    def member(self, name: str) -> dict[str, Any]:
+        role = self.roles[name]
+        state = "running" if role == "leader" else "streaming"
+        return {"name": name, "role": role, "state": state, "lag": self.lag.get(name, 0)}
+
+
+def cluster(program: ModuleType, members: Members, tmp_path: Path, name: str = "db1") -> Any:
+    text = render(
+        "postgresql",
+        "cluster.json.j2",
+        "Debian",
+        **MEMBER,
+    )
+    (tmp_path / "cluster.json").write_text(text)
+    program.ETC = str(tmp_path)  # type: ignore[attr-defined]
+    program.asked = members  # type: ignore[attr-defined]
+    found = program.Cluster()
+    found.name = name
+    found.journal = lambda: ""
+    return found
+
+
+def test_the_primary_is_moved_to_who_has_all_that_was_acknowledged(
+    program: ModuleType, tmp_path: Path
+) -> None:
+    members = Members(db1="leader", db2="replica", db3="sync_standby")
+    assert cluster(program, members, tmp_path).leave() == "db3"
+    assert members.asked == [("POST", "/switchover", {"leader": "db1"})]
+    assert cluster(program, members, tmp_path).leave() == ""
+    assert len(members.asked) == 1
+
+
+def test_any_member_can_be_named(program: ModuleType, tmp_path: Path) -> None:
+    """It has what was acknowledged before it becomes the primary, and only for that time."""
+    members = Members(db1="leader", db2="replica", db3="sync_standby")
+    assert cluster(program, members, tmp_path).switchover("db2") == "db2"
+    counts = [content for method, _, content in members.asked if method == "PATCH"]
+    assert counts == [{"synchronous_node_count": 2}, {"synchronous_node_count": None}]
+    with pytest.raises(program.Refused, match="db7 is none of db1, db2, db3"):
+        cluster(program, members, tmp_path).switchover("db7")
+
+
+@pytest.mark.parametrize(
+    ("roles", "lag", "said"),
+    [
+        ({"db1": "replica", "db2": "sync_standby", "db3": "replica"}, {}, "there is no primary"),
+        ({"db1": "leader", "db2": "sync_standby"}, {}, "db3 is not in the cluster"),
+        ({"db1": "leader", "db2": "replica", "db3": "replica"}, {}, "no other host has what was"),
+        (
+            {"db1": "leader", "db2": "sync_standby", "db3": "replica"},
+            {"db3": "unknown"},
+            "db3 is unknown bytes behind",
+        ),
+        ({"db1": "leader", "db2": "sync_standby", "db3": "replica"}, {}, ""),
+    ],
+)
+def test_what_is_not_well_is_said(
+    roles: dict[str, str], lag: dict[str, Any], said: str, program: ModuleType, tmp_path: Path
+) -> None:
+    members = Members(**roles)
+    members.lag = lag
+    found = cluster(program, members, tmp_path).well()
+    assert found.startswith(said) if said else found == ""
+
+
+def test_who_is_in_which_role_is_shown(program: ModuleType, tmp_path: Path) -> None:
+    members = Members(db1="leader", db2="sync_standby")
+    found = cluster(program, members, tmp_path)
+    found.voters = lambda: {"vote1": True, "vote2": False, "vote3": True}
+    assert program.table(found).splitlines() == [
+        "db1  primary                         running",
+        "db2  has all that was acknowledged   streaming  0 bytes behind",
+        "db3  is not in the cluster",
+        "voters: vote1 votes, vote2 is away, vote3 votes",
+    ]
+
+
+def test_a_primary_is_not_restarted_while_others_are_not_well(
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = Members(db1="leader", db2="sync_standby")
+    found = cluster(program, members, tmp_path)
+    found.stale = lambda: "unit"
+    monkeypatch.setattr(program.time, "sleep", lambda _: None)
+    found.wait = lambda problem, _: (_ for _ in ()).throw(program.Refused(problem()))
+    with pytest.raises(program.Refused, match="db3 is not in the cluster"):
+        found.renew(replicas=False)
+    assert members.asked == []
+    assert found.renew(replicas=True) is False
