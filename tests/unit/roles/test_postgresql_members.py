@@ -181,9 +181,11 @@ def test_the_primary_is_moved_to_who_has_all_that_was_acknowledged(
     program: ModuleType, tmp_path: Path
 ) -> None:
     members = Members(db1="leader", db2="replica", db3="sync_standby")
-    assert cluster(program, members, tmp_path).leave() == "db3"
+    said = cluster(program, members, tmp_path).moved()
+    assert said == "db3 is the primary now, and db1 copies it."
     assert members.asked == [("POST", "/switchover", {"leader": "db1"})]
-    assert cluster(program, members, tmp_path).leave() == ""
+    said = cluster(program, members, tmp_path).moved("db3")
+    assert said == "db3 is the primary already."
     assert len(members.asked) == 1
 
 
@@ -216,8 +218,11 @@ def test_what_is_not_well_is_said(
 ) -> None:
     members = Members(**roles)
     members.lag = lag
-    found = cluster(program, members, tmp_path).well()
-    assert found.startswith(said) if said else found == ""
+    found = cluster(program, members, tmp_path)
+    found.voters = lambda: {"vote1": True}
+    assert found.well().startswith(said) if said else found.well() == ""
+    found.voters = lambda: {"vote1": True, "vote2": False}
+    assert said or found.well() == "vote2 does not vote"
 
 
 def test_who_is_in_which_role_is_shown(program: ModuleType, tmp_path: Path) -> None:
