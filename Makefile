@@ -1,6 +1,6 @@
 # Names for the real commands. Everything runs on a Debian machine that holds nothing but git and make.
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap up down fleet fleet-watch fleet-down shell test lint unit molecule proof bench sanity collection images lock clean
+.PHONY: help bootstrap up down fleet fleet-watch fleet-down shell test lint unit molecule proof bench sanity collection docs images lock clean
 
 # Ansible wants UTF-8, whatever the shell has; glibc of Debian 12 and newer holds this locale.
 export LC_ALL := C.UTF-8
@@ -69,6 +69,9 @@ collection: bootstrap ## Pack the roles, playbooks and plugins as the collection
 
 sanity: bootstrap ## Check that collection with ansible-test sanity; takes two minutes
 	@$(python) tools/collection.py sanity
+
+docs: bootstrap ## Build the guides as a site that needs no network: .cache/site/index.html
+	@$(python) tools/docs.py
 
 images: bootstrap ## Rebuild the test hosts' images from today's packages
 	@$(python) testhosts/testhosts.py image --fresh debian12 debian13 acme

@@ -14,9 +14,13 @@ description:
   - Fails, under the names that a person wrote, where the inventory lacks an address or the secret.
   - Runs on the control node only and changes nothing. What it returns is shown nowhere.
 attributes:
-  check_mode: {support: full}
-  diff_mode: {support: none}
-author: [toll-app maintainers]
+  check_mode:
+    support: full
+    description: Changes nothing in any mode.
+  diff_mode:
+    support: none
+    description: Shows no differences.
+author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""
