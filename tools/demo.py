@@ -14,7 +14,19 @@ import json
 import shutil
 import sys
 
-from demos import ADMIN, LOOPBACK, ROOT, Clock, DemoError, Site, attempt, provision, remove, say
+from demos import (
+    ADMIN,
+    LOOPBACK,
+    ROOT,
+    Clock,
+    DemoError,
+    Site,
+    attempt,
+    provision,
+    remove,
+    say,
+    status_page,
+)
 
 sys.path.insert(0, str(ROOT / "testhosts"))
 
@@ -47,7 +59,9 @@ SPECS = (
     ),
     Spec(ACME, "acme"),
 )
+INVENTORY = "inventory/demo"
 CA_FILE = ROOT / ".cache" / "demo" / "ca.pem"
+PAGE = CA_FILE.with_name("status.html")
 # Made up by the inventory, once on each machine.
 PASSWORD_FILE = CA_FILE.with_name("admin-password")
 SITE = Site(NAME, HTTPS_PORT, CA_FILE)
@@ -72,7 +86,7 @@ def up(arguments: list[str]) -> None:
         hosts.up(SPECS)
         hosts.acme_ca(ACME)
     with clock.part("provisioning"):
-        changed = provision("inventory/demo", arguments)
+        changed = provision(INVENTORY, arguments)
     with clock.part("request"):
         CA_FILE.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(hosts.acme_root(ACME), CA_FILE)
@@ -85,6 +99,8 @@ def up(arguments: list[str]) -> None:
             welcome = SITE.log_in(password)
         except OSError as error:
             raise DemoError(f"{SITE.url}: {error}\n{hosts.journal(HOST)}") from error
+    with clock.part("status"):
+        page = status_page(INVENTORY, PAGE)
     ca_file = CA_FILE.relative_to(ROOT)
     # Somebody may have changed it on the site, and it is theirs then.
     entry = (
@@ -102,6 +118,7 @@ What to do next:
   see it          curl --cacert {ca_file} {SITE.url}
   in a browser    {SITE.url} (import {ca_file} first, or accept the warning)
   log in          {SITE.url}login {entry}
+  how it does     {page}
   on the host     {ssh_command()}
                   sudo systemctl status toll-app; sudo journalctl -u toll-app -f
                   sudo toll-app flask toll key create lane-1 --role recorder

@@ -86,6 +86,45 @@ class Clock:
         return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.parts.items())
 
 
+def ansible_playbook() -> str:
+    """Where that program is. Raises DemoError if it is nowhere."""
+    program = shutil.which(
+        "ansible-playbook", path=f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
+    )
+    if program is None:
+        raise DemoError("ansible-playbook is not there: run tools/bootstrap.")
+    return program
+
+
+def status_page(inventory: str, target: Path) -> str:
+    """Write the page that shows how an inventory's hosts do.
+
+    Args:
+        inventory: below the project.
+        target: the file.
+
+    Returns:
+        Its address for a browser.
+
+    Raises:
+        DemoError: it was not written, with the output of Ansible.
+    """
+    target.unlink(missing_ok=True)
+    command = [ansible_playbook(), "--inventory", inventory, "playbooks/status.yml"]
+    done = subprocess.run(
+        [*command, "-e", f"application_status_page={target}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    # It also ends with a failure where a host serves nobody, which is what the page then shows.
+    if not target.is_file():
+        raise DemoError(f"{target.relative_to(ROOT)} was not written:\n{done.stdout}")
+    return target.as_uri()
+
+
 def provision(inventory: str, arguments: list[str]) -> int:
     """Run site.yml on an inventory, showing its output.
 
@@ -99,12 +138,7 @@ def provision(inventory: str, arguments: list[str]) -> int:
     Raises:
         DemoError: the run failed.
     """
-    program = shutil.which(
-        "ansible-playbook", path=f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
-    )
-    if program is None:
-        raise DemoError("ansible-playbook is not there: run tools/bootstrap.")
-    command = [program, "--inventory", inventory, "site.yml", *arguments]
+    command = [ansible_playbook(), "--inventory", inventory, "site.yml", *arguments]
     say(f"$ {shlex.join(['ansible-playbook', *command[1:]])}")
     environment = dict(os.environ)
     if sys.stdout.isatty():

@@ -16,7 +16,19 @@ import shutil
 import sys
 from pathlib import Path
 
-from demos import ADMIN, LOOPBACK, ROOT, Clock, DemoError, Site, attempt, provision, remove, say
+from demos import (
+    ADMIN,
+    LOOPBACK,
+    ROOT,
+    Clock,
+    DemoError,
+    Site,
+    attempt,
+    provision,
+    remove,
+    say,
+    status_page,
+)
 
 sys.path.insert(0, str(ROOT / "testhosts"))
 
@@ -137,10 +149,12 @@ def up(arguments: list[str]) -> None:
                 raise DemoError(f"{balancer}, {site.url}: {error}\n{journal}") from error
             if answer.status != http.HTTPStatus.OK:
                 raise DemoError(f"{balancer}, {site.url}readyz answered {answer.status}.")
-    say(closing(members, clock, changed))
+    with clock.part("status"):
+        page = status_page(INVENTORY, FOLDER / "status.html")
+    say(closing(members, clock, changed, page))
 
 
-def closing(members: dict[str, list[str]], clock: Clock, changed: int) -> str:
+def closing(members: dict[str, list[str]], clock: Clock, changed: int, page: str) -> str:
     """What is there now, and what to try."""
     run = f".venv/bin/ansible-playbook -i {INVENTORY} playbooks/"
     ca_file = CA_FILE.relative_to(ROOT)
@@ -154,6 +168,7 @@ Up: {clock}. {state}.
 What to do next:
   watch it        make fleet-watch
   see it          curl --cacert {ca_file} {next(iter(sites(members).values())).url}
+  how it does     {page}
   log in          as {ADMIN}, password {PASSWORD_FILE.read_text().strip()}
   who serves      make shell HOST={SCOPE}-{members["balancers"][0]}, and there: sudo haproxy-servers
   drain a host    {run}drain.yml --limit {last}; later undrain.yml

@@ -1,15 +1,20 @@
 """How the application does on this host: its release, its service, its site, its locks.
 
-    sudo <name> status      the same as `sudo <name>` alone
+    sudo <name> status                  the same as `sudo <name>` alone
+    sudo <name> status --page FILE      a page for a browser; from your own machine:
+                                        ssh HOST sudo <name> status --page - > status.html
 
-Lines that begin with `drift` name what is not as it should be, and what to do.
+Lines that begin with `drift` name what is not as it should be, and what to do. A page is one file
+that needs no network, with the deploys, the requests, the copies and the alerts of the last day.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
+import socket
 import ssl
 import time
 from pathlib import Path
@@ -21,6 +26,7 @@ from .application import Application
 from .backup import interrupted
 from .errors import HostError
 from .handover.config import Config
+from .page import day
 
 HTTPS = 443
 
@@ -69,6 +75,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--certificate", metavar="FILE", help="how long this certificate is good")
     add("--site", metavar="NAME", help="ask nginx for this name as well")
     add("--port", type=int, metavar="PORT", help="where nginx speaks HTTPS")
+    add("--day", action="store_true", help="with --json: what happened on the last day as well")
+    add("--page", metavar="FILE", help="write a page for a browser; `-` is standard output")
     parser.epilog = "The description of the application names the site, its port and certificate."
 
 
@@ -82,9 +90,35 @@ def run(application: Application, options: argparse.Namespace) -> Answer:
     )
     facts = look(application, certificate or "", site or "", port or HTTPS)
     live = facts["live"]
+    if options.day or options.page:
+        facts["day"] = day.look(application)
+    if options.page:
+        return on_page(application.name, facts, options.page)
     return Answer(
         f"{live or 'No release'} is live.", facts=facts, text=text(application.name, facts)
     )
+
+
+def on_page(name: str, facts: dict[str, Any], target: str) -> Answer:
+    """The page of this host, in a file or on standard output."""
+    # What makes it needs what is here.
+    from .page.render import page
+
+    report = {
+        "application": name,
+        "hosts": {socket.gethostname(): facts},
+        "failed": {},
+        "drift": facts["drift"],
+    }
+    text = page([report], facts["day"]["at"])
+    if target == "-":
+        return Answer(text, facts=facts)
+    path = Path(target)
+    # Whoever asked through sudo reads it.
+    user, group = (os.environ.get(key, "") for key in ("SUDO_UID", "SUDO_GID"))
+    owner = (int(user), int(group)) if user.isdecimal() and group.isdecimal() else None
+    files.write_bytes(path, text.encode(), 0o600, owner)
+    return Answer(f"Wrote {path}: open it in a browser, here or on your own machine.", facts=facts)
 
 
 def look(application: Application, certificate: str, site: str, port: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,20 @@ def test_commands_work_as_typed(as_root: Callable[[str], str], heading: str) -> 
         # `systemctl status` ends with 3 for a unit that has done its work.
         host_says = as_root(f"({command}) 2>&1 || test $? -eq 3")
         assert "unrecognized" not in host_says
+
+
+def test_the_page_of_a_host_shows_what_it_serves(site: Site, as_root: Callable[[str], str]) -> None:
+    """What a person opens after a deploy: the release, its deploy, and a request just made."""
+    answer = site.get("/readyz")
+    told = json.loads(as_root("toll-app status --day --json"))
+    assert told["day"]["traffic"]["requests"] > 0
+    assert told["day"]["deploys"][0]["time"] <= told["day"]["at"]
+    page = as_root("toll-app status --page -")
+    assert page.startswith("<!doctype html>")
+    assert "toll-app is up." in page
+    assert f"<code>{answer.json()['release']}</code>" in page
+    as_root("toll-app status --page /run/status.html")
+    assert as_root("stat -c %a /run/status.html && rm /run/status.html").strip() == "600"
 
 
 def test_what_was_stopped_is_started_by_hand(

@@ -335,3 +335,28 @@ class TestStatus:
 def test_several_applications_are_told_apart():
     assert fleet.report("shop", {"web1": well(A)}, {}).splitlines()[0] == "shop:"
     assert json.loads(fleet.as_json("shop", {"web1": well(A)}, {}))["application"] == "shop"
+
+
+def test_a_page_of_all_applications_is_written(play: Play, tmp_path: Path):
+    """What a person opens; nobody else on the control node reads it."""
+    target = tmp_path / "a folder" / "status.html"
+    reports = [
+        fleet.as_data(name, {"web1": well(A)}, {"web2": "gone"}) for name in ("shop", "desk")
+    ]
+    done = play({"wsgi.host.status_page": {"path": str(target), "reports": reports}})
+    assert done.code == 0, done.output
+    assert target.as_uri() in done.output.replace("\n", "")
+    assert target.stat().st_mode & 0o777 == 0o600
+    text = target.read_text()
+    assert text.count("web2 does not answer: gone") == 2
+    assert "<h2>shop</h2>" in text
+    assert "<h2>desk</h2>" in text
+
+
+def test_a_page_that_cannot_be_written_is_named(play: Play, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    target = tmp_path / "file" / "status.html"
+    done = play({"wsgi.host.status_page": {"path": str(target), "reports": []}})
+    assert done.code != 0
+    said = " ".join(done.output.split())
+    assert f"application_status_page is {target}, which cannot be written" in said

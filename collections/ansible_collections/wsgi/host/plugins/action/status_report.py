@@ -49,6 +49,7 @@ class ActionModule(ActionBase):
         Display().display(write(application, options["hosts"], options["failed"]))
         result["changed"] = False
         result["drift"] = fleet.drift(options["hosts"])
+        result["report"] = fleet.as_data(application, options["hosts"], options["failed"])
         result["down"] = fleet.down(options["hosts"])
         result["complaints"] = {
             host: f"{application}: {why}" if application else why

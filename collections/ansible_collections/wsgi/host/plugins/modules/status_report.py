@@ -57,6 +57,10 @@ drift:
   type: list
   elements: str
   returned: success
+report:
+  description: The same as the format V(json), for M(wsgi.host.status_page).
+  type: dict
+  returned: success
 down:
   description: What is wrong with each host that serves nobody.
   type: dict

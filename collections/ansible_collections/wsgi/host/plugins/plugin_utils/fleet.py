@@ -297,14 +297,20 @@ def report(application: str, hosts: Mapping[str, Answer], failed: Mapping[str, s
     return "\n".join(lines)
 
 
-def as_json(application: str, hosts: Mapping[str, Answer], failed: Mapping[str, str]) -> str:
-    """Return the same in one line of JSON: `application`, `hosts`, `failed`, `drift`, `ok`."""
+def as_data(
+    application: str, hosts: Mapping[str, Answer], failed: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the same for programs: `application`, `hosts`, `failed`, `drift`, `ok`."""
     found = drift(hosts)
-    told = {
+    return {
         "application": application,
         "hosts": hosts,
         "failed": failed,
         "drift": found,
         "ok": not found and not failed,
     }
-    return json.dumps(told, sort_keys=True)
+
+
+def as_json(application: str, hosts: Mapping[str, Answer], failed: Mapping[str, str]) -> str:
+    """Return that in one line of JSON."""
+    return json.dumps(as_data(application, hosts, failed), sort_keys=True)
