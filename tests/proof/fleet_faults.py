@@ -326,16 +326,19 @@ def wait_for_primary(trial: Trial, among: list[str], begun: float) -> None:
 
 
 def slow_process(trial: Trial) -> None:
-    """Patroni alone is stopped; PostgreSQL goes on until it is told otherwise."""
+    """Patroni alone is stopped, and PostgreSQL goes on without anybody who watches it."""
     fleet = trial.fleet
     primary = fleet.primary()
+    unit = fleet.inside(
+        primary, *("systemctl", "list-units", "--plain", "--no-legend", "postgresql@*")
+    ).split()[0]
     with trial.load():
         begun = time.monotonic()
-        fleet.inside(primary, "systemctl", "kill", "-s", "STOP", "--kill-whom=main", "patroni")
+        fleet.inside(primary, "systemctl", "kill", "-s", "STOP", "--kill-whom=main", unit)
         others = [name for name in fleet.databases if name != primary]
         wait_for_primary(trial, others, begun)
+        # It is not woken: systemd has to end it, and PostgreSQL with it.
         time.sleep(max(AWAY_SECONDS - (time.monotonic() - begun), 0))
-        fleet.inside(primary, "systemctl", "kill", "-s", "CONT", "--kill-whom=main", "patroni")
 
 
 def voters_lost(count: int) -> Callable[[Trial], None]:
