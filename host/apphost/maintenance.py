@@ -88,11 +88,16 @@ def look(application: Application) -> dict[str, Any] | None:
 
 def drained(application: Application) -> str | None:
     """Since when the host's balancers are told to send nobody there; None if they are not."""
+    changed = drained_at(application)
+    return None if changed is None else written(datetime.datetime.fromtimestamp(changed, UTC))
+
+
+def drained_at(application: Application) -> float | None:
+    """The same in seconds since 1970."""
     try:
-        changed = (application.host / DRAINED).lstat().st_mtime
+        return (application.host / DRAINED).lstat().st_mtime
     except OSError:
         return None
-    return written(datetime.datetime.fromtimestamp(changed, UTC))
 
 
 def words(found: dict[str, Any]) -> str:

@@ -47,6 +47,7 @@ def metrics(application: Application, shown: Mapping[str, str]) -> list[Metric]:
         *of_releases(application),
         *of_the_service(shown),
         *of_the_site(application),
+        *of_the_host(application),
         *of_jobs(application),
     ]
 
@@ -124,6 +125,16 @@ def of_the_site(application: Application) -> Iterator[Metric]:
         "gauge",
         "Whether clients get a page of nginx in place of the application.",
         int(found is not None),
+    )
+
+
+def of_the_host(application: Application) -> Iterator[Metric]:
+    """About what its balancers are told."""
+    yield Metric(
+        "app_host_drained_timestamp_seconds",
+        "gauge",
+        "Since when balancers are told to send nobody to the host; missing if they are not.",
+        maintenance.drained_at(application),
     )
 
 

@@ -138,10 +138,13 @@ def test_a_run_of_the_playbook_has_nothing_to_do_because_of_it(host: Host, flag:
 def test_status_says_that_the_host_is_drained(host: Host, flag: Path) -> None:
     """It is not forgotten there: the application is up, and serves nobody."""
     assert maintenance.drained(host.application) is None
+    assert [each.value for each in metrics.of_the_host(host.application)] == [None]
     drained = flag.parent.with_name("drained.on")
     drained.touch()
     os.utime(drained, (0, 0))
     since = maintenance.drained(host.application)
+    (told,) = metrics.of_the_host(host.application)
+    assert (told.name, told.value) == ("app_host_drained_timestamp_seconds", 0)
     assert since == "1970-01-01T00:00:00Z"
     assert status.headline("shop", {**WELL, "drained": since}) == (
         "shop is up, and its host is drained: balancers send nobody here."

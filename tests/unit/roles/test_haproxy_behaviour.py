@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import ssl
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -355,3 +357,45 @@ def test_whether_others_serve_as_well(fleet: Fleet) -> None:
 
 def test_a_name_that_is_no_servers_is_said(fleet: Fleet) -> None:
     assert servers(fleet, "--server", "web9", "--until", "up")[1] == "No site has a server web9.\n"
+
+
+def numbers(fleet: Fleet, file: Path, address: str = "") -> dict[str, float]:
+    """What alerts know of it, as `haproxy-metrics` writes it."""
+    told = {"haproxy_metrics_address": address or f"127.0.0.1:{fleet.metrics}"}
+    program = render("haproxy", "libexec/haproxy-metrics.j2", "Debian", **told)
+    subprocess.run(
+        [sys.executable, "-IB", "-c", program, file], check=True, stderr=subprocess.DEVNULL
+    )
+    assert file.stat().st_mode & 0o777 == 0o644
+    assert os.listdir(file.parent) == [file.name]
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+
+def test_what_alerts_rest_on_is_told(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.web2.status = 503
+    fleet.balancer.wait_for("shop:https/web2", "DOWN")
+    found = numbers(fleet, tmp_path / "haproxy.prom")
+    assert found["haproxy_up"] == 1
+    up = {
+        name: value
+        for name, value in found.items()
+        if name.startswith("haproxy_server_status") and 'state="UP"' in name and ":https" in name
+    }
+    # Those without a check, for the case that all fail, would be up whatever happens.
+    assert up == {
+        'haproxy_server_status{proxy="shop:https",server="web1",state="UP"}': 1,
+        'haproxy_server_status{proxy="shop:https",server="web2",state="UP"}': 0,
+        'haproxy_server_status{proxy="blog:https",server="web3",state="UP"}': 1,
+    }
+    with fleet.client() as client:
+        client.ask("/", SHOP)
+        found = numbers(fleet, tmp_path / "haproxy.prom")
+    assert found['haproxy_server_current_sessions{proxy="shop:https",server="web1"}'] == 1
+    assert found["haproxy_process_current_connections"] >= 2
+    assert found["haproxy_process_max_connections"] == 200
+
+
+def test_a_balancer_that_does_not_answer_is_told(fleet: Fleet, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    assert numbers(fleet, tmp_path / "haproxy.prom", f"127.0.0.1:{port}") == {"haproxy_up": 0}

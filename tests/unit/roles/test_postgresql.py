@@ -23,6 +23,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.authority import (
     certificate,
     member_certificate,
 )
+from cryptography import x509
 
 from .ports import free_port
 from .preflight import Case, preflight
@@ -78,6 +79,7 @@ VARIANTS["member"] = {
 TEMPLATES = (
     *("postgresql.conf", "pg_hba.conf", "pg_ident.conf", "applications.sql", "drop-in.conf"),
     *("createcluster.conf", "systemd/postgresql-applications.service"),
+    "libexec/postgresql-metrics",
 )
 
 
@@ -162,11 +164,11 @@ class Server:
             __postgresql_etc=str(self.folder),
             __postgresql_data=str(self.folder / "data"),
             __postgresql_sockets=str(self.folder),
-            __postgresql_port=self.port,
-            **told,
+            **{"__postgresql_port": self.port, "__postgresql_programs": str(self.bin), **told},
         )
         # Whoever runs these tests is not called postgres, and comes from here.
-        rules = texts["pg_hba.conf"].replace("peer", "trust").replace(CLIENT, "127.0.0.1")
+        rules = re.sub("peer( map=.*)?", "trust", texts["pg_hba.conf"])
+        rules = rules.replace(CLIENT, "127.0.0.1")
         conf = texts["postgresql.conf"].replace("= '*'", "= '127.0.0.1'")
         texts |= {"postgresql.conf": conf, "pg_hba.conf": rules}
         texts |= {"server.crt": CERTIFICATE, "server.key": KEY}
@@ -338,6 +340,67 @@ def test_what_is_wrong_is_said_without_the_verifier(server: Server) -> None:
     assert "NOSUCHTHING" in str(caught.value) or "nosuchthing" in str(caught.value)
     assert verifier not in str(caught.value)
     assert verifier not in (server.folder / "log").read_text()
+
+
+# What is known of it ------------------------------------------------------------------------------
+
+
+def numbers(server: Server, **told: Any) -> dict[str, str]:
+    """What alerts know of it, as `postgresql-metrics` writes it."""
+    program, file = server.folder / "postgresql-metrics", server.folder / "postgresql.prom"
+    program.write_text(server.lay_out(**told)["libexec/postgresql-metrics"])
+    server.run("/bin/sh", program, file)
+    assert file.stat().st_mode & 0o777 == 0o644
+    assert not list(server.folder.glob(".postgresql-*"))
+    return dict(line.rsplit(" ", 1) for line in file.read_text().splitlines())
+
+
+def test_what_alerts_rest_on_is_told(server: Server) -> None:
+    before = numbers(server)
+    assert before["postgresql_up"] == "1"
+    assert before["postgresql_primary"] == "1"
+    assert before["postgresql_connections_max"] == "17"
+    assert before['postgresql_connections{database="shop"}'] == "0"
+    assert int(before['postgresql_database_bytes{database="shop"}']) > 1000000
+    assert before['postgresql_longest_transaction_seconds{database="shop"}'] == "0"
+    ends = x509.load_pem_x509_certificate(CERTIFICATE.encode()).not_valid_after_utc.timestamp()
+    assert int(before["postgresql_certificate_expires_timestamp_seconds"]) == ends
+    # Without an archive there is nothing to be known of one.
+    assert "postgresql_archive_fails" not in before
+    with psycopg.connect(server.url()) as connection, psycopg.connect(server.url()):
+        connection.execute("SELECT 1")
+        time.sleep(0.01)
+        during = numbers(server)
+    assert during['postgresql_connections{database="shop"}'] == "2"
+    assert float(during['postgresql_longest_transaction_seconds{database="shop"}']) > 0
+
+
+def test_who_reads_that_can_do_nothing_else(server: Server) -> None:
+    """Only root of the host is let in as it, over the socket; nobody has a password for it."""
+    assert server.ask(
+        "SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls"
+        " OR rolpassword IS NOT NULL FROM pg_authid WHERE rolname = 'host_metrics'"
+    ) == ("f")
+    memberships = "SELECT string_agg(roleid::regrole::text, ' ') FROM pg_auth_members WHERE member"
+    assert server.ask(f"{memberships} = 'host_metrics'::regrole") == "pg_monitor"
+    assert server.ask(
+        "SELECT string_agg(type || ' ' || array_to_string(database, ' ') || ' ' || auth_method,"
+        " '; ') FROM pg_hba_file_rules WHERE 'host_metrics' = ANY (user_name)"
+    ) == ("local postgres trust")  # peer on a host
+    rules = configuration("Debian", "other-hosts")
+    assert re.findall("host_metrics.*", rules["pg_hba.conf"]) == [
+        "host_metrics  peer map=host_metrics"
+    ]
+    assert rules["pg_ident.conf"].splitlines()[-1].split() == [
+        "host_metrics",
+        "root",
+        "host_metrics",
+    ]
+
+
+def test_a_server_that_does_not_answer_is_told(server: Server) -> None:
+    found = numbers(server, __postgresql_port=free_port(), postgresql_certificate="")
+    assert found == {"postgresql_up": "0"}
 
 
 # What is refused ----------------------------------------------------------------------------------
