@@ -6,6 +6,7 @@ import datetime
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -373,6 +374,48 @@ def test_what_alerts_rest_on_is_told(server: Server) -> None:
         during = numbers(server)
     assert during['postgresql_connections{database="shop"}'] == "2"
     assert float(during['postgresql_longest_transaction_seconds{database="shop"}']) > 0
+
+
+def test_who_is_the_primary_and_who_follows_it_is_told(server: Server) -> None:
+    """By the primary and by a copy of it."""
+    assert numbers(server)["postgresql_replicas"] == "0"
+    rules = server.folder / "pg_hba.conf"
+    rules.write_text(rules.read_text() + "local replication postgres trust\n")
+    server.ask("SELECT pg_reload_conf()")
+    copy, port = server.folder / "copy", free_port()
+    at = ("-h", server.folder, "-p", str(server.port), "-U", "postgres")
+    server.run(server.bin / "pg_basebackup", *at, "-D", copy, "-R", "-c", "fast", "--no-sync")
+    settings = {
+        "port": port,
+        "listen_addresses": "",
+        "unix_socket_directories": server.folder,
+        "hba_file": rules,
+        "cluster_name": "web2",
+    }
+    words = [f"--{name}={value}" for name, value in settings.items()]
+    log = (server.folder / "copy.log").open("ab")
+    with (
+        log,
+        subprocess.Popen(
+            [server.bin / "postgres", "-D", copy, *words],
+            stdout=log,
+            stderr=log,
+            **server.options(),
+        ) as follower,
+    ):
+        try:
+            streaming = "SELECT count(replay_lsn) FROM pg_stat_replication"
+            while server.ask(streaming) != "1":
+                assert follower.poll() is None, (server.folder / "copy.log").read_text()
+                time.sleep(0.05)
+            found = numbers(server)
+            followed = numbers(server, __postgresql_port=port)
+        finally:
+            follower.send_signal(signal.SIGINT)
+    assert (found["postgresql_primary"], found["postgresql_replicas"]) == ("1", "1")
+    assert int(found['postgresql_replica_behind_bytes{replica="web2"}']) >= 0
+    assert followed["postgresql_primary"] == "0"
+    assert "postgresql_replicas" not in followed
 
 
 def test_who_reads_that_can_do_nothing_else(server: Server) -> None:
