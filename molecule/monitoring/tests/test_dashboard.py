@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from axe_playwright_python.base import AXE_FILE_PATH
 from conftest import Watched
 from hosts import IDENTITY, USER
 from playwright.sync_api import Page, expect, sync_playwright
+from testinfra.host import Host
 
 testinfra_hosts = ["ansible://watched", "ansible://watcher"]
 
@@ -102,6 +103,28 @@ def test_each_host_has_its_line(page: Page, watched: Watched) -> None:
     if len(hosts) > 1:
         for each in hosts:
             expect(caption).to_contain_text(each["metric"]["instance"])
+
+
+def test_the_fleet_is_a_picture(page: Page, other: Callable[[str], Host], watched: Watched) -> None:
+    """Of a host that watches others: what each of them does, and how it is."""
+    fleet = page.locator("#fleet")
+    if watched.host.backend.host == "watched":
+        expect(fleet).to_be_hidden()
+        return
+    expect(fleet.locator("h2")).to_have_text(["Balancers", "Hosts that serve", "Database"])
+    cards = {"balancer": "keeper up", "web": "member up", "database": "keeper primary"}
+    for kind, words in cards.items():
+        expect(fleet.locator(f"li[data-kind={kind}]")).to_contain_text(words, timeout=PATIENCE)
+    # One line, since it knows the host that watches itself too, which is not in the picture.
+    expect(fleet.locator("svg line.led")).to_have_count(1)
+    member = other("member")
+    member.run("touch /etc/nginx/drained.on; systemctl start toll-app-metrics")
+    try:
+        expect(fleet.locator("li[data-kind=web]")).to_contain_text("drained", timeout=PATIENCE)
+        expect(fleet.locator("svg line.left")).to_have_count(1, timeout=PATIENCE)
+    finally:
+        member.run("rm /etc/nginx/drained.on; systemctl start toll-app-metrics")
+    expect(fleet.locator("li[data-kind=web]")).to_contain_text("member up", timeout=PATIENCE)
 
 
 def test_an_alert_is_on_the_page_and_goes(page: Page, watched: Watched) -> None:

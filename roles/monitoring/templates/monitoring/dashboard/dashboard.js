@@ -171,7 +171,8 @@ async function show() {
   const step = Math.max(15, Math.round(range / POINTS));
   try {
     const hosts = await known();
-    const [marks, told, live, cards, ...figures] = await Promise.all([
+    const [drawn, marks, told, live, cards, ...figures] = await Promise.all([
+      picture(),
       releases(start, end, step), ask("alerts"), ask("query", { query: "app_release_activated_timestamp_seconds" }), numbers(),
       ...PANELS.map((panel) => Promise.all(panel.lines.map(async ([name, query]) =>
         named(name, await series(query, start, end, step), hosts)))),
@@ -180,6 +181,8 @@ async function show() {
     at("alerts").replaceChildren(...(firing.length ? firing.map((each) => element("p", { class: each.labels.severity },
       element("b", {}, each.labels.alertname), " ", each.annotations.summary + ", since " + new Date(each.activeAt).toLocaleTimeString()))
       : [element("p", {}, "No alert.")]));
+    redraw = drawn;
+    redraw();
     at("release").textContent = serving(live.result);
     at("numbers").replaceChildren(...cards);
     at("panels").replaceChildren(...PANELS.map((panel, i) => draw(panel, figures[i].flat(), marks, start, end, step)));
