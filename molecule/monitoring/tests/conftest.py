@@ -11,10 +11,22 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import testinfra
 from testinfra.host import Host
 
 # What changes the hosts for those who come later (molecule/conftest.py).
 STAGES = ("broken", "mended", "moved")
+
+# They look back on purpose: at 5 minutes of answers, 10 of kills, 15 of restarts or refusals, at
+# the budget that is gone.
+LOOKING_BACK = {
+    "SlowAnswers",
+    "OutOfMemory",
+    "UnitRestarts",
+    "NotificationsFail",
+    "ErrorBudgetBurnsFast",
+    "ErrorBudgetBurnsSlowly",
+}
 
 # What is on every host.
 GET = (
@@ -92,6 +104,19 @@ def until(what: Callable[[], Any], good: Callable[[Any], bool], seconds: float =
         time.sleep(1)
 
 
+def alerts(watched: Watched) -> set[tuple[str, str]]:
+    """Names and hosts of the alerts that fire.
+
+    But for those about the host that watches itself, which is balanced too and broken by tests of
+    its own.
+    """
+    return {
+        (each["labels"]["alertname"], each["labels"].get("instance", ""))
+        for each in watched.ask("alerts")["alerts"]
+        if each["state"] == "firing" and "-watched:" not in each["labels"].get("proxy", "")
+    }
+
+
 def open_ports(host: Host) -> set[str]:
     """Ports that others than the host itself reach."""
     listening = host.run("ss -Hltn").stdout.splitlines()
@@ -102,6 +127,16 @@ def open_ports(host: Host) -> set[str]:
 @pytest.fixture(scope="module")
 def watched(host: Host) -> Watched:
     return Watched(host)
+
+
+@pytest.fixture(scope="module")
+def other(request: pytest.FixtureRequest) -> Callable[[str], Host]:
+    """Another host of the scenario, by its name."""
+    return lambda name: testinfra.get_host(
+        f"ansible://{name}",
+        ansible_inventory=request.config.getoption("ansible_inventory"),
+        ssh_config=request.config.getoption("ssh_config"),
+    )
 
 
 @pytest.fixture(scope="module")

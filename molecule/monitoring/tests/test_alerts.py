@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Watched, until
+from conftest import LOOKING_BACK, Watched, until
 
 testinfra_hosts = ["ansible://watched"]
 
@@ -161,18 +161,6 @@ FAULTS = {
     ),
 }
 OUTAGE = {"SiteDown", "UnitNotRunning", "ErrorBudgetBurnsFast", "ErrorBudgetBurnsSlowly"}
-
-
-# They look back on purpose: at 5 minutes of answers, 10 of kills, 15 of restarts or refusals, at
-# the budget that is gone.
-LOOKING_BACK = {
-    "SlowAnswers",
-    "OutOfMemory",
-    "UnitRestarts",
-    "NotificationsFail",
-    "ErrorBudgetBurnsFast",
-    "ErrorBudgetBurnsSlowly",
-}
 
 
 @pytest.fixture(scope="module")

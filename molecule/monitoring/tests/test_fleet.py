@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import testinfra
-from conftest import Watched, open_ports, until
+from conftest import Watched, alerts, open_ports, until
 from testinfra.host import Host
 
 testinfra_hosts = ["ansible://watcher"]
@@ -39,19 +38,25 @@ asyncio.new_event_loop().run_forever()
 
 
 @pytest.fixture(scope="module")
-def member(request: pytest.FixtureRequest) -> Host:
-    """The host that is watched."""
-    return testinfra.get_host(
-        "ansible://member",
-        ansible_inventory=request.config.getoption("ansible_inventory"),
-        ssh_config=request.config.getoption("ssh_config"),
-    )
+def member(other: Callable[[str], Host]) -> Host:
+    """The host that serves."""
+    return other("member")
+
+
+@pytest.fixture(scope="module")
+def keeper(other: Callable[[str], Host]) -> Host:
+    """The host that balances and keeps the database."""
+    return other("keeper")
+
+
+def gateway_of(host: Host) -> str:
+    """Where a host's numbers are."""
+    return f"https://{host.ansible.get_variables()['ansible_host']}:9443"
 
 
 @pytest.fixture(scope="module")
 def gateway(member: Host) -> str:
-    """Where its numbers are."""
-    return f"https://{member.ansible.get_variables()['ansible_host']}:9443"
+    return gateway_of(member)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +106,9 @@ def health(watched: Watched) -> dict[tuple[str, str], str]:
 def test_each_source_of_the_fleet_is_reached(watched: Watched) -> None:
     found = until(lambda: health(watched), lambda seen: set(seen.values()) == {"up"})
     assert {("app", "member"), ("nginx", "member"), ("node", "member")} <= set(found)
-    assert ("node", "watcher") in found
+    assert {("node", "watcher"), ("node", "keeper"), ("balancer", "keeper")} <= set(found)
+    # It has no nginx and no application.
+    assert not {("app", "keeper"), ("nginx", "keeper")} & set(found)
     # The site of the host that is watched, and not that of one that watches itself.
     assert {name for job, name in found if job == "probe"} == {"https://member.toll.test/readyz"}
 
@@ -114,6 +121,15 @@ def test_each_source_of_the_fleet_is_reached(watched: Watched) -> None:
         'node_systemd_unit_state{instance="member",name="toll-app.service",state="active"} == 1',
         'probe_success{instance="https://member.toll.test/readyz"} == 1',
         "app:duration_seconds:p99 > 0",
+        'probe_success{job="balancer",instance="keeper"} == 1',
+        'haproxy_server_status{instance="keeper",proxy="toll-app-member:https",server="member",'
+        'state="UP"} == 1',
+        'haproxy_process_max_connections{instance="keeper"} >= 1000',
+        'postgresql_primary{instance="keeper"} == 1',
+        'postgresql_connections{instance="keeper",database="toll-app"} > 0',
+        'postgresql_database_bytes{instance="keeper",database="toll-app"} > 1e6',
+        'postgresql_certificate_expires_timestamp_seconds{instance="keeper"} - time() > 2e7',
+        'node_filesystem_avail_bytes{instance="keeper",mountpoint="/"} > 0',
     ],
 )
 def test_what_the_rules_rest_on_is_there(watched: Watched, query: str) -> None:
@@ -128,9 +144,10 @@ def test_a_host_that_is_watched_has_no_prometheus_of_its_own(member: Host) -> No
 
 
 def test_one_port_more_is_open_and_none_where_it_is_watched_from(
-    watched: Watched, member: Host
+    watched: Watched, member: Host, keeper: Host
 ) -> None:
-    assert open_ports(member) == {"22", "80", "443", "9443"}
+    assert open_ports(member) == {"22", "80", "443", "10080", "10443", "9443"}
+    assert open_ports(keeper) == {"22", "80", "443", "5432", "9443"}
     assert open_ports(watched.host) == {"22"}
 
 
@@ -150,6 +167,30 @@ def test_only_who_has_the_key_gets_numbers(watched: Watched, gateway: str) -> No
         assert watched.run(f"{ask}{own}{gateway}{path}") == "404"
 
 
+def test_only_who_has_the_key_gets_numbers_of_a_host_without_nginx(
+    watched: Watched, keeper: Host
+) -> None:
+    """node_exporter asks for it itself, and ends the handshake without."""
+    ask = "curl -sk -o /dev/null -w '%{http_code}' "
+    place = gateway_of(keeper)
+    assert watched.run(f"{ask} --cert {CERTIFICATE} --key {KEY} {place}/node") == "200"
+    assert watched.host.run(f"{ask} {place}/node").stdout == "000"
+    assert watched.host.run(f"{ask} {place.replace('https', 'http')}/node").stdout == "400"
+    assert keeper.run(f"stat -c '%a %U %G' {KEY}").stdout.split() == ["640", "root", "prometheus"]
+
+
+def test_statistics_are_read_by_root_and_nobody_else(keeper: Host) -> None:
+    """As a role that can do nothing else."""
+    ask = "psql -XAtU host_metrics -d postgres -c"
+    assert keeper.run(f"{ask} 'SELECT current_user'").stdout.strip() == "host_metrics"
+    for statement in ("CREATE TABLE public.t ()", "COPY pg_class TO '/tmp/x'"):
+        assert "permission denied" in keeper.run(f'{ask} "{statement}"').stderr
+    for user in ("prometheus", "nobody"):
+        refused = keeper.run(f"runuser -u {user} -- {ask} 'SELECT 1'")
+        assert "Peer authentication failed" in refused.stderr
+    assert "no pg_hba.conf entry" in keeper.run(f"{ask} 'SELECT 1' -h 127.0.0.1").stderr
+
+
 def test_who_watches_knows_whom_it_asks(watched: Watched, member: Host, gateway: str) -> None:
     """Another host at that address is not believed."""
     peers = "/etc/monitoring/monitoring-peers.pem"
@@ -166,15 +207,6 @@ def test_keys_are_private_and_each_host_has_its_own(watched: Watched, member: Ho
     assert member.run(f"stat -c '%a %U %G' {KEY}").stdout.split() == ["600", "root", "root"]
     assert watched.run(f"sha256sum < {KEY}") != member.run(f"sha256sum < {KEY}").stdout
     assert SECRET not in watched.run("ps axww; systemctl show 'prometheus*'")
-
-
-def alerts(watched: Watched) -> set[tuple[str, str]]:
-    """Names and hosts of the alerts that fire."""
-    return {
-        (each["labels"]["alertname"], each["labels"].get("instance", ""))
-        for each in watched.ask("alerts")["alerts"]
-        if each["state"] == "firing"
-    }
 
 
 def test_a_host_that_is_well_calls_nobody(watched: Watched) -> None:
@@ -215,7 +247,7 @@ def test_a_host_that_is_gone_is_missed(
 def test_keys_are_renewed(control: Any, watched: Watched, member: Host) -> None:
     keys = f"grep -v -e '^#' -e CERTIFICATE /etc/monitoring/monitoring-peers.pem; sha256sum {KEY}"
     before = watched.run(keys).splitlines()
-    run = control.run_playbook(limit="member,watcher", arguments=NEW_KEYS)
+    run = control.run_playbook(limit="member,keeper,watcher", arguments=NEW_KEYS)
     assert run.returncode == 0, run.output
     after = watched.run(keys).splitlines()
     # The first lines of a certificate are the same for all.

@@ -1,0 +1,91 @@
+"""Faults of balancers and of the database, and the alert of each where they are watched from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from conftest import LOOKING_BACK, Watched, alerts, until
+from testinfra.host import Host
+
+testinfra_hosts = ["ansible://watcher"]
+
+# What breaks a fleet, in an order in which one fault does not hide another; what mends it.
+FLAG = "/etc/nginx/drained.on"
+SITES = "/etc/haproxy/haproxy.cfg"
+SERVER = "/etc/postgresql-server/server.crt"
+UNIT = "postgresql@$(ls /usr/lib/postgresql)-main"
+PSQL = "runuser -u postgres -- psql -qc"
+ADMIN = (
+    "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock');"
+    "s.sendall(sys.argv[1].encode() + bytes([10])); print(s.recv(9999).decode())"
+)
+COUNT = "systemctl start haproxy-metrics postgresql-metrics"
+FAULTS = {
+    # A second host, that is not there.
+    "BalancerHasOneHost": (
+        "keeper",
+        f"cp -p {SITES} /root/ && sed -i '/^backend toll-app-member:https$/,/^$/"
+        r"s/^ *server member [^ ]*\(.*\)/    server gone 127.0.0.9:10443\1\n&/'"
+        f" {SITES} && systemctl reload haproxy",
+        f"cp -p /root/haproxy.cfg {SITES} && systemctl reload haproxy",
+    ),
+    "ArchiveFails": (
+        "keeper",
+        f"{PSQL} 'ALTER SYSTEM SET archive_mode = on'"
+        f" && {PSQL} \"ALTER SYSTEM SET archive_command = 'false'\" && systemctl restart {UNIT}"
+        f" && {PSQL} 'CREATE TABLE t ()' && {PSQL} 'DROP TABLE t; SELECT pg_switch_wal()'",
+        f"{PSQL} 'ALTER SYSTEM RESET ALL' && systemctl restart {UNIT}",
+    ),
+    "DatabaseCertificateExpiresSoon": (
+        "keeper",
+        f"cp -p {SERVER} /root/ && openssl req -x509 -newkey rsa:2048 -noenc -days 5 -subj /CN=x"
+        f" -keyout /dev/null -out {SERVER}",
+        f"cp -p /root/server.crt {SERVER}",
+    ),
+    # Of 20, three are for superusers.
+    "DatabaseConnections": (
+        "keeper",
+        "systemd-run --unit=crowd -p User=postgres sh -c"
+        " 'for n in $(seq 14); do psql -qc \"SELECT pg_sleep(900)\" & done; wait'",
+        "systemctl stop crowd",
+    ),
+    "TransactionTooLong": ("keeper", "systemctl is-active crowd", "true"),
+    # As many as are in use by who asks.
+    "BalancerFull": (
+        "keeper",
+        f'python3 -c "{ADMIN}" "set maxconn global 1"',
+        "systemctl restart haproxy",
+    ),
+    "HostDrained": (
+        "member",
+        f"touch -d '5 hours ago' {FLAG} && systemctl start toll-app-metrics",
+        f"rm {FLAG} && systemctl start toll-app-metrics",
+    ),
+    "BalancerHasNoHost": ("member", f"test -e {FLAG}", "true"),
+    "BalancerDown": ("keeper", "systemctl stop haproxy", "systemctl start haproxy"),
+    "DatabaseDown": ("keeper", f"systemctl stop {UNIT}", f"systemctl start {UNIT}"),
+}
+
+
+def test_faults_of_a_fleet_are_told_and_end(watched: Watched, other: Callable[[str], Host]) -> None:
+    """One after the other, and each with those before it still there."""
+
+    def run(name: str, command: str) -> None:
+        done = other(name).run(command)
+        assert done.rc == 0, f"{command}: {done.stderr or done.stdout}"
+
+    mends = []
+    try:
+        for alert, (name, breaks, mend) in FAULTS.items():
+            mends.append((name, mend))
+            run(name, breaks)
+            until(
+                lambda alert=alert: {told for told, _ in alerts(watched)},
+                lambda firing, alert=alert: alert in firing,
+            )
+    finally:
+        for name, mend in reversed(mends):
+            run(name, mend)
+    run("keeper", COUNT)
+    # Other tests break what every host of this machine sees; probes that failed are in the budget.
+    until(lambda: {name for name, _ in alerts(watched)}, lambda firing: firing <= LOOKING_BACK)
