@@ -23,7 +23,8 @@ def test_hosts_that_name_the_server_are_watched():
         "elsewhere": {**ON, "monitoring_server": "watch2"},
     }
     assert [
-        (each["name"], each["address"]) for each in watched(hostvars, "watch1", [*hostvars])
+        (each["name"], each["address"])
+        for each in watched(hostvars, "watch1", {"web": [*hostvars]})
     ] == [
         ("web1", "192.0.2.10:9443"),
         ("web2", "[2001:db8::2]:9444"),
@@ -32,7 +33,32 @@ def test_hosts_that_name_the_server_are_watched():
 
 
 def test_a_host_without_an_address_is_reached_by_its_name():
-    assert watched({"web1": ON}, "watch1", ["web1"])[0]["address"] == "web1:9443"
+    assert watched({"web1": ON}, "watch1", {"web": ["web1"]})[0]["address"] == "web1:9443"
+
+
+def test_balancers_and_databases_are_watched_too():
+    """What variables of all hosts say of applications and copies is not for them."""
+    told = {**ON, **shop(), "monitoring_backups": True}
+    hostvars = {
+        "both": {**told, "ansible_host": "192.0.2.9"},
+        "web1": {**told, "ansible_host": "192.0.2.10"},
+        "lb1": {**told, "ansible_host": "2001:db8::21", "haproxy_https_port": 8443},
+        "db1": {**told, "ansible_host": "192.0.2.31"},
+        "db2": {**told, "monitoring_enabled": False},
+    }
+    groups = {
+        "web": ["web1", "both"],
+        "balancers": ["both", "lb1"],
+        "databases": ["db1", "db2"],
+        "monitoring": ["watch1"],
+    }
+    found = [[*each.values()] for each in watched(hostvars, "watch1", groups)]
+    assert found == [
+        ["web1", "192.0.2.10:9443", True, ["shop"], ["web"], ""],
+        ["both", "192.0.2.9:9443", True, ["shop"], ["web", "balancer"], "192.0.2.9:443"],
+        ["lb1", "[2001:db8::21]:9443", False, [], ["balancer"], "[2001:db8::21]:8443"],
+        ["db1", "192.0.2.31:9443", False, [], ["database"], ""],
+    ]
 
 
 def shop(url: str = "", **backup: Any) -> dict[str, Any]:
@@ -56,7 +82,8 @@ def shop(url: str = "", **backup: Any) -> dict[str, Any]:
 )
 def test_of_hosts_that_share_a_database_the_first_makes_copies(first, second, expected):
     hostvars = {"web1": {**ON, **first}, "web2": {**ON, **second}}
-    assert [each["backups"] for each in watched(hostvars, "watch1", ["web1", "web2"])] == expected
+    found = watched(hostvars, "watch1", {"web": ["web1", "web2"]})
+    assert [each["backups"] for each in found] == expected
 
 
 @pytest.mark.parametrize(

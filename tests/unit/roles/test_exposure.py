@@ -112,9 +112,11 @@ UNITS: dict[str, Callable[[], list[tuple[str, str]]]] = {
         "timer", "gunicorn_systemd_timers", calendar="daily"
     ),
     "monitoring/service.conf.j2": monitoring,
-    "monitoring/metrics.service.j2": lambda: rendered(
-        "monitoring", "metrics.service.j2", **MONITORING, application={"name": "shop"}
-    ),
+    "monitoring/metrics.service.j2": lambda: [
+        (measured["name"], text)
+        for measured in ({"name": "shop"}, {"name": "haproxy", "over": "AF_INET AF_INET6"})
+        for _, text in rendered("monitoring", "metrics.service.j2", **MONITORING, measured=measured)
+    ],
     "haproxy/systemd/haproxy.service.d/10-role.conf.j2": lambda: rendered(
         "haproxy", "systemd/haproxy.service.d/10-role.conf.j2"
     ),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
+import ssl
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ import pytest
 import yaml
 from apphost.application import Application
 
+from .ports import free_ports
 from .preflight import Case, preflight
 from .render import ROLES, evaluate, render
 
@@ -27,6 +32,8 @@ ON: dict[str, Any] = {
     "monitoring_urls": URLS,
     "monitoring_applications": APPLICATIONS,
 }
+# In the certificate of each host: Prometheus expects one name of all of them.
+NAME = "toll-app-monitoring"
 SECRET = "https://alerts.example.com/not-a-secret-77aa"
 # What Ansible knows of every host.
 HOST: dict[str, Any] = {"inventory_hostname": "web1", "groups": {"monitoring": ["watch1"]}}
@@ -49,6 +56,15 @@ WATCHES: dict[str, Any] = {
             "applications": ["shop"],
         },
         {"name": "web.3", "address": "web3.example.com:9444"},
+        {
+            "name": "lb1",
+            "address": "192.0.2.21:9443",
+            "backups": False,
+            "kinds": ["balancer"],
+            "entrance": "192.0.2.21:443",
+        },
+        {"name": "db1", "address": "192.0.2.31:9443", "backups": False, "kinds": ["database"]},
+        {"name": "db2", "address": "192.0.2.32:9443", "backups": False, "kinds": ["database"]},
     ],
     "__monitoring_trusted": [{"name": "web1", "certificate": "-- of web1 --"}],
     "__monitoring_untrusted": URLS,
@@ -58,6 +74,15 @@ WATCHED: dict[str, Any] = {
     "monitoring_enabled": True,
     "monitoring_server": "watch1",
     "monitoring_applications": APPLICATIONS,
+    "__monitoring_trusted": [{"name": "watch1", "certificate": "-- of watch1 --"}],
+}
+# One of that kind without nginx.
+HELPS: dict[str, Any] = {
+    "monitoring_enabled": True,
+    "monitoring_server": "watch1",
+    "monitoring_application": False,
+    "monitoring_balancer": True,
+    "monitoring_database": True,
     "__monitoring_trusted": [{"name": "watch1", "certificate": "-- of watch1 --"}],
 }
 # Every branch of the templates is taken by one of these.
@@ -87,7 +112,7 @@ EACH_VARIANT = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANT
 def programs() -> Path:
     """Where promtool, amtool and the servers are: unpacked, because installed they would listen."""
     cache = PROJECT / ".cache" / "prometheus"
-    names = ("prometheus", "prometheus-alertmanager")
+    names = ("prometheus", "prometheus-alertmanager", "prometheus-node-exporter")
     if not all((cache / "usr/bin" / name).exists() for name in (*names, "promtool", "amtool")):
         packages = cache / "packages"
         packages.mkdir(parents=True, exist_ok=True)
@@ -216,6 +241,14 @@ def test_each_alert_has_a_test_and_a_section_in_the_guide() -> None:
     assert sections == names
 
 
+def test_one_database_alone_has_no_replicas_to_miss() -> None:
+    """An alert about them would never end."""
+    alone = {**WATCHES, "monitoring_watched": WATCHES["monitoring_watched"][:-1]}
+    about = {"DatabaseHasNoPrimary", "ReplicaMissing", "ReplicaBehind"}
+    assert about <= {alert["alert"] for alert in alerts(**WATCHES)}
+    assert not about & {alert["alert"] for alert in alerts(**alone)}
+
+
 def test_the_burn_rates_follow_from_the_objective() -> None:
     for objective, budget in ((99.9, 0.001), (99.5, 0.005), (99.99, 0.0001)):
         fast = next(
@@ -305,6 +338,150 @@ def test_who_is_asked_has_to_show_a_key_that_is_known() -> None:
         }
 
 
+def test_balancers_and_databases_are_asked_for_what_they_have() -> None:
+    """What they have not would be a source that is down for ever."""
+    read = yaml.safe_load(configuration(**WATCHES)["prometheus.yml"])
+    jobs = {
+        job["job_name"]: [each["labels"]["instance"] for each in job["static_configs"]]
+        for job in read["scrape_configs"]
+        if "of-others" in job["job_name"] or job["job_name"] == "balancer"
+    }
+    assert jobs == {
+        "app-toll-app-of-others": ["web1"],
+        "app-shop-of-others": ["web1", "web2"],
+        "nginx-of-others": ["web1", "web2", "web.3"],
+        "node-of-others": ["web1", "web2", "web.3", "lb1", "db1", "db2"],
+        "balancer": ["lb1"],
+    }
+    pictured = json.loads(configuration(**WATCHES)["dashboard/fleet.json"])
+    assert [(each["name"], each["kinds"]) for each in pictured] == [
+        ("web1", ["web"]),
+        ("web2", ["web"]),
+        ("web.3", ["web"]),
+        ("lb1", ["balancer"]),
+        ("db1", ["database"]),
+        ("db2", ["database"]),
+    ]
+
+
+def test_without_nginx_node_exporter_asks_for_the_key() -> None:
+    variables = {**HOST, **HELPS}
+    (node,) = evaluate("monitoring", "__monitoring_services", "Debian", **variables)
+    assert {
+        "--web.listen-address=:9443",
+        "--web.config.file=/etc/monitoring/gateway.yml",
+        # As nginx of other hosts has it.
+        "--web.telemetry-path=/node",
+    } <= set(node["argv"])
+    told = yaml.safe_load(render("monitoring", "gateway.yml.j2", "Debian", **variables))
+    assert told["tls_server_config"]["client_auth_type"] == "RequireAndVerifyClientCert"
+    files = evaluate("monitoring", "__monitoring_files", "Debian", **variables)
+    written = {each["dest"] for each in files}
+    assert {
+        told["tls_server_config"]["client_ca_file"],
+        "/etc/monitoring/gateway.yml",
+    } <= written
+    held = evaluate("monitoring", "__monitoring_held_ports", "Debian", **variables)
+    assert [each["port"] for each in held] == [9443]
+
+
+def pair(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate and its key, as a host makes them (tasks/pair.yml)."""
+    certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
+    (made,) = (
+        task["ansible.builtin.command"]["argv"]
+        for block in yaml.safe_load((ROLES / "monitoring/tasks/pair.yml").read_text())
+        for task in block.get("block", ())
+        if "openssl" in str(task)
+    )
+    told = {"pair_name": NAME, "pair_days": "2", "pair_key": key, "pair_certificate": certificate}
+    words = [
+        re.sub(r"\{\{ __monitoring_(\w+) \}\}", lambda found: str(told[found[1]]), word)
+        for word in made
+    ]
+    subprocess.run([word.removesuffix(".new") for word in words], check=True, capture_output=True)
+    return certificate, key
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, programs: Path) -> Iterator[str]:
+    """node_exporter of a host without nginx, which knows `watch1`; its address."""
+    own, watch1 = pair(tmp_path, "own"), pair(tmp_path, "watch1")
+    (port,) = free_ports(1)
+    variables = {
+        **HOST,
+        **HELPS,
+        "monitoring_gateway_port": port,
+        "__monitoring_configuration": str(tmp_path),
+        "__monitoring_textfiles": str(tmp_path),
+        "__monitoring_pair_certificate": str(own[0]),
+        "__monitoring_pair_key": str(own[1]),
+        "__monitoring_trusted": [{"name": "watch1", "certificate": watch1[0].read_text()}],
+    }
+    for name in ("gateway.yml", "peers.pem"):
+        text = render("monitoring", f"{name}.j2", "Debian", **variables)
+        (tmp_path / ("monitoring-peers.pem" if name == "peers.pem" else name)).write_text(text)
+    (tmp_path / "haproxy.prom").write_text("haproxy_up 1\n")
+    (node,) = evaluate("monitoring", "__monitoring_services", "Debian", **variables)
+    # There is no bus to ask systemd over.
+    argv = [each for each in node["argv"][1:] if "systemd" not in each]
+    with subprocess.Popen(
+        [programs / "prometheus-node-exporter", *argv], stderr=subprocess.PIPE, text=True
+    ) as running:
+        try:
+            assert running.stderr is not None
+            for line in running.stderr:
+                if "TLS is enabled" in line:
+                    break
+            threading.Thread(target=running.stderr.read, daemon=True).start()
+            yield f"https://127.0.0.1:{port}"
+        finally:
+            running.terminate()
+
+
+def test_only_who_has_the_key_gets_numbers_of_a_host_without_nginx(
+    gateway: str, tmp_path: Path
+) -> None:
+    """The real node_exporter, asked as Prometheus asks."""
+
+    def ask(key: str | None, trusts: str = "own", name: str = NAME) -> str:
+        context = ssl.create_default_context(cafile=tmp_path / f"{trusts}.crt")
+        if key:
+            context.load_cert_chain(tmp_path / f"{key}.crt", tmp_path / f"{key}.key")
+        host, _, port = gateway.removeprefix("https://").partition(":")
+        with (
+            socket.create_connection((host, int(port)), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname=name) as to,
+        ):
+            to.sendall(f"GET /node HTTP/1.0\r\nHost: {name}\r\n\r\n".encode())
+            return b"".join(iter(lambda: to.recv(65536), b"")).decode()
+
+    pair(tmp_path, "stranger")
+    assert "\nhaproxy_up 1\n" in ask("watch1")
+    for key in ("stranger", None):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            ask(key)
+    # And who asks knows whom.
+    with pytest.raises(ssl.SSLCertVerificationError):
+        ask("watch1", trusts="stranger")
+
+
+def test_what_is_measured_depends_on_what_a_host_does() -> None:
+    measured = evaluate("monitoring", "__monitoring_measured", "Debian", **HOST, **HELPS)
+    units = [
+        render("monitoring", "metrics.service.j2", "Debian", **HOST, **HELPS, measured=each)
+        for each in measured
+    ]
+    starts = [re.findall("ExecStart=(.*)", unit) for unit in units]
+    assert starts == [
+        ["/usr/local/libexec/haproxy-metrics /var/lib/application-metrics/haproxy.prom"],
+        ["/usr/local/libexec/postgresql-metrics /var/lib/application-metrics/postgresql.prom"],
+    ]
+    # HAProxy is asked over the loopback, and nothing else is.
+    assert ["PrivateNetwork=yes" in unit for unit in units] == [False, True]
+    assert ["IPAddressDeny=any" in unit for unit in units] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("variant", "module"),
     [
@@ -321,7 +498,8 @@ def test_only_who_is_said_to_be_is_not_trusted(variant: dict[str, Any], module: 
     [probe] = [each for each in read["scrape_configs"] if each["job_name"] == "probe"]
     assert probe["static_configs"][0]["labels"]["__param_module"] == module
     modules = yaml.safe_load(files["blackbox.yml"])["modules"]
-    skips = {name: each["http"]["tls_config"] for name, each in modules.items()}
+    asking = {name: each["http"] for name, each in modules.items() if each["prober"] == "http"}
+    skips = {name: each["tls_config"] for name, each in asking.items()}
     assert skips == {
         "site": {"insecure_skip_verify": False},
         "site-untrusted": {"insecure_skip_verify": True},
@@ -329,21 +507,27 @@ def test_only_who_is_said_to_be_is_not_trusted(variant: dict[str, Any], module: 
 
 
 @pytest.mark.parametrize(
-    ("variant", "runs"),
+    ("variant", "runs", "measured"),
     [
-        (ON, {"", "-alertmanager", "-node-exporter", "-blackbox-exporter", "-nginx-exporter"}),
-        (WATCHED, {"-node-exporter", "-nginx-exporter"}),
-        (WATCHES, {"", "-alertmanager", "-node-exporter", "-blackbox-exporter"}),
+        (
+            ON,
+            {"", "-alertmanager", "-node-exporter", "-blackbox-exporter", "-nginx-exporter"},
+            ["toll-app", "shop"],
+        ),
+        (WATCHED, {"-node-exporter", "-nginx-exporter"}, ["toll-app", "shop"]),
+        (WATCHES, {"", "-alertmanager", "-node-exporter", "-blackbox-exporter"}, []),
+        (HELPS, {"-node-exporter"}, ["haproxy", "postgresql"]),
     ],
 )
-def test_each_kind_of_host_runs_what_it_is_for(variant: dict[str, Any], runs: set[str]) -> None:
+def test_each_kind_of_host_runs_what_it_is_for(
+    variant: dict[str, Any], runs: set[str], measured: list[str]
+) -> None:
     variables = {**HOST, **variant}
     services = evaluate("monitoring", "__monitoring_services", "Debian", **variables)
     assert {each["name"].removeprefix("prometheus") for each in services} == runs
     units = evaluate("monitoring", "__monitoring_units", "Debian", **variables)
     own = [unit for unit in units if unit.endswith("-metrics.timer")]
-    wanted = [] if variant is WATCHES else ["toll-app-metrics.timer", "shop-metrics.timer"]
-    assert own == wanted
+    assert own == [f"{name}-metrics.timer" for name in measured]
 
 
 def test_what_another_host_does_now_is_stopped() -> None:
@@ -391,9 +575,10 @@ CASES = {
     "no url": Case({**ON, "monitoring_webhook_url": "not-a-secret-98"}),
     "unknown server": Case({**WATCHED, "monitoring_server": "watch2"}),
     "a receiver where nobody sends": Case({**WATCHED, "monitoring_webhook_url": SECRET}),
-    "a watcher watched": Case(
-        {**WATCHED, "groups": {"monitoring": ["watch1"]}, "monitoring_application": False}
+    "a balancer alone": Case(
+        {"monitoring_enabled": True, "monitoring_application": False, "monitoring_balancer": True}
     ),
+    "a balancer watched": Case(HELPS),
     "misspelt": Case({**ON, "monitoring_retention_day": 30}),
 }
 
@@ -419,7 +604,7 @@ def said() -> dict[str, str]:
         ("half a log-in", "monitoring_smtp_password are not both set or both empty"),
         ("no url", "monitoring_webhook_url"),
         ("unknown server", "no host of the inventory's group monitoring has that name"),
-        ("a watcher watched", "is false, and nothing else on the host has a way to"),
+        ("a balancer alone", "is empty for a host that only balances or keeps the database"),
         ("a receiver where nobody sends", "watches, which sends the alerts"),
         ("misspelt", "did you mean monitoring_retention_days"),
     ],
@@ -427,6 +612,13 @@ def said() -> dict[str, str]:
 def test_bad_input_is_refused_with_a_remedy(said: dict[str, str], case: str, words: str) -> None:
     assert words in said[case]
     assert "not-a-secret-98" not in said[case]
+
+
+def test_a_balancer_that_is_watched_needs_nothing_but_who_does_it(said: dict[str, str]) -> None:
+    """The inventory of these cases has nobody who watches."""
+    assert re.findall("^- .*", said["a balancer watched"], re.MULTILINE) == re.findall(
+        "^- .*", said["unknown server"].replace("watch2", "watch1"), re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("case", ["off", "on"])

@@ -16,6 +16,7 @@ description:
   - Reads from the inventory which hosts are watched by one of them, for C(monitoring_watched) of
     the role C(monitoring). A host is watched by the one that its C(monitoring_server) names, if
     its C(monitoring_enabled) is set.
+  - Of the groups C(web), C(balancers) and C(databases); a host may be in several.
   - Of hosts whose application has a database in common, the first is the one whose backups are
     expected, as in the role C(application).
 options:
@@ -27,10 +28,9 @@ options:
     description: Name of the host that watches.
     type: str
     required: true
-  hosts:
-    description: Names of the hosts that may be watched, in the order of the inventory.
-    type: list
-    elements: str
+  groups:
+    description: C(groups).
+    type: dict
     required: true
 author: [toll-app maintainers]
 """
@@ -38,43 +38,57 @@ author: [toll-app maintainers]
 EXAMPLES = r"""
 - name: List who is watched
   ansible.builtin.debug:
-    msg: "{{ hostvars | wsgi.host.watched(inventory_hostname, groups['web']) }}"
+    msg: "{{ hostvars | wsgi.host.watched(inventory_hostname, groups) }}"
 """
 
 RETURN = r"""
 _value:
   description: >-
-    For each host C(name), C(address) with the port of its gateway, C(backups), and the names of its
-    C(applications).
+    For each host C(name), C(address) with the port of its gateway, C(backups), the names of its
+    C(applications), its C(kinds), and for a balancer C(entrance), where clients reach it.
   type: list
   elements: dict
 """
 
 # As in the roles' defaults, which another host's variables do not have.
 GATEWAY_PORT = 9443
+HTTPS_PORT = 443
+# What a host of each group does.
+KINDS = {"web": "web", "balancers": "balancer", "databases": "database"}
 
 
-def address(variables: Mapping[str, Any], name: str) -> str:
-    """Where a host's gateway is reached, with its port."""
+def address(variables: Mapping[str, Any], name: str, port: object) -> str:
+    """Where a port of a host is reached."""
     host = str(variables.get("monitoring_gateway_address") or variables.get("ansible_host") or name)
     host = host.removeprefix("[").removesuffix("]")
-    port = variables.get("monitoring_gateway_port", GATEWAY_PORT)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def watched(hostvars: Mapping[str, Any], server: str, hosts: Sequence[str]) -> list[dict[str, Any]]:
+def watched(
+    hostvars: Mapping[str, Any], server: str, groups: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
     """List the hosts that `server` watches."""
-    return [
-        {
-            "name": name,
-            "address": address(hostvars[name], name),
-            "backups": backing_up(hostvars, name, hosts),
-            "applications": list(described(hostvars[name])),
-        }
-        for name in hosts
-        if hostvars[name].get("monitoring_server") == server
-        and hostvars[name].get("monitoring_enabled", False)
-    ]
+    serving = groups.get("web") or ()
+    found = []
+    for name in dict.fromkeys(name for group in KINDS for name in groups.get(group) or ()):
+        told = hostvars[name]
+        if told.get("monitoring_server") != server or not told.get("monitoring_enabled", False):
+            continue
+        kinds = [kind for group, kind in KINDS.items() if name in (groups.get(group) or ())]
+        # Variables of all hosts may have applications, which only those that serve have.
+        serves = "web" in kinds
+        entrance = address(told, name, told.get("haproxy_https_port", HTTPS_PORT))
+        found.append(
+            {
+                "name": name,
+                "address": address(told, name, told.get("monitoring_gateway_port", GATEWAY_PORT)),
+                "backups": serves and backing_up(hostvars, name, serving),
+                "applications": list(described(told)) if serves else [],
+                "kinds": kinds,
+                "entrance": entrance if "balancer" in kinds else "",
+            }
+        )
+    return found
 
 
 class FilterModule:
