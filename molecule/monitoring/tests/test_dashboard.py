@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
 from conftest import Watched
 from hosts import IDENTITY, USER
-from playwright.sync_api import Page, expect, sync_playwright
-from testinfra.host import Host
+from playwright.sync_api import Page, Route, expect, sync_playwright
 
 testinfra_hosts = ["ansible://watched", "ansible://watcher"]
 
@@ -105,7 +104,7 @@ def test_each_host_has_its_line(page: Page, watched: Watched) -> None:
             expect(caption).to_contain_text(each["metric"]["instance"])
 
 
-def test_the_fleet_is_a_picture(page: Page, other: Callable[[str], Host], watched: Watched) -> None:
+def test_the_fleet_is_a_picture(page: Page, watched: Watched) -> None:
     """Of a host that watches others: what each of them does, and how it is."""
     fleet = page.locator("#fleet")
     if watched.host.backend.host == "watched":
@@ -117,13 +116,28 @@ def test_the_fleet_is_a_picture(page: Page, other: Callable[[str], Host], watche
         expect(fleet.locator(f"li[data-kind={kind}]")).to_contain_text(words, timeout=PATIENCE)
     # One line, since it knows the host that watches itself too, which is not in the picture.
     expect(fleet.locator("svg line.led")).to_have_count(1)
-    member = other("member")
-    member.run("touch /etc/nginx/drained.on; systemctl start toll-app-metrics")
+
+    # A host that is drained in earnest would be told to everybody.
+    def drained(route: Route) -> None:
+        labels = {"instance": "keeper", "server": "member"}
+        answers = {
+            "app_host_drained": ({"instance": "member"}, time.time() - 7200),
+            "haproxy_server_status": (labels, 0),
+        }
+        for name, (metric, value) in answers.items():
+            if name in route.request.url:
+                result = [{"metric": metric, "value": [time.time(), str(value)]}]
+                body = {"status": "success", "data": {"resultType": "vector", "result": result}}
+                return route.fulfill(json=body)
+        return route.continue_()
+
+    page.route("**/api/v1/query?**", drained)
     try:
         expect(fleet.locator("li[data-kind=web]")).to_contain_text("drained", timeout=PATIENCE)
-        expect(fleet.locator("svg line.left")).to_have_count(1, timeout=PATIENCE)
+        expect(fleet.locator("li[data-kind=web]")).to_contain_text("for 2 h")
+        expect(fleet.locator("svg line.left")).to_have_count(1)
     finally:
-        member.run("rm /etc/nginx/drained.on; systemctl start toll-app-metrics")
+        page.unroute("**/api/v1/query?**")
     expect(fleet.locator("li[data-kind=web]")).to_contain_text("member up", timeout=PATIENCE)
 
 

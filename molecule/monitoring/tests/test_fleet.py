@@ -129,7 +129,7 @@ def test_each_source_of_the_fleet_is_reached(watched: Watched) -> None:
         'postgresql_connections{instance="keeper",database="toll-app"} > 0',
         'postgresql_database_bytes{instance="keeper",database="toll-app"} > 1e6',
         'postgresql_certificate_expires_timestamp_seconds{instance="keeper"} - time() > 2e7',
-        'node_filesystem_avail_bytes{instance="keeper",mountpoint="/"} > 0',
+        'node_memory_MemAvailable_bytes{instance="keeper"} > 0',
     ],
 )
 def test_what_the_rules_rest_on_is_there(watched: Watched, query: str) -> None:

@@ -36,17 +36,11 @@ FAULTS = {
         f" && {PSQL} 'CREATE TABLE t ()' && {PSQL} 'DROP TABLE t; SELECT pg_switch_wal()'",
         f"{PSQL} 'ALTER SYSTEM RESET ALL' && systemctl restart {UNIT}",
     ),
-    "DatabaseCertificateExpiresSoon": (
-        "keeper",
-        f"cp -p {SERVER} /root/ && openssl req -x509 -newkey rsa:2048 -noenc -days 5 -subj /CN=x"
-        f" -keyout /dev/null -out {SERVER}",
-        f"cp -p /root/server.crt {SERVER}",
-    ),
-    # Of 20, three are for superusers.
+    # Of 40, three are for superusers.
     "DatabaseConnections": (
         "keeper",
         "systemd-run --unit=crowd -p User=postgres sh -c"
-        " 'for n in $(seq 14); do psql -qc \"SELECT pg_sleep(900)\" & done; wait'",
+        " 'for n in $(seq 30); do psql -qc \"SELECT pg_sleep(900)\" & done; wait'",
         "systemctl stop crowd",
     ),
     "TransactionTooLong": ("keeper", "systemctl is-active crowd", "true"),
@@ -64,6 +58,13 @@ FAULTS = {
     "BalancerHasNoHost": ("member", f"test -e {FLAG}", "true"),
     "BalancerDown": ("keeper", "systemctl stop haproxy", "systemctl start haproxy"),
     "DatabaseDown": ("keeper", f"systemctl stop {UNIT}", f"systemctl start {UNIT}"),
+    # The last to be broken and the first to be mended: PostgreSQL would not start with it.
+    "DatabaseCertificateExpiresSoon": (
+        "keeper",
+        f"cp -p {SERVER} /root/ && openssl req -x509 -newkey rsa:2048 -noenc -days 5 -subj /CN=x"
+        f" -keyout /dev/null -out {SERVER}",
+        f"cp -p /root/server.crt {SERVER}",
+    ),
 }
 
 

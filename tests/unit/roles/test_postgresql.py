@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import re
@@ -439,6 +440,21 @@ def test_who_reads_that_can_do_nothing_else(server: Server) -> None:
         "root",
         "host_metrics",
     ]
+
+
+def test_a_server_that_is_full_is_not_called_down(server: Server) -> None:
+    with contextlib.ExitStack() as crowd:
+        refused = ""
+        while not refused:
+            try:
+                crowd.enter_context(psycopg.connect(server.url()))
+            except psycopg.OperationalError as error:
+                refused = str(error)
+        found = numbers(server)
+    assert "connection slots" in refused
+    assert found["postgresql_up"] == "1"
+    assert found['postgresql_connections{database=""}'] == "20"
+    assert found["postgresql_connections_max"] == "20"
 
 
 def test_a_server_that_does_not_answer_is_told(server: Server) -> None:
