@@ -36,7 +36,7 @@ DRAINED = os.path.basename(DRAINED_FLAG)
 # What a run looks at of the host itself.
 FACTS = (
     *("apphost", "architecture", "cpus", "distribution", "distribution_version", "edited_files"),
-    *("foreign_files", "ipv6", "journal_limits", "logins", "memory_mib", "packages"),
+    *("firewall", "foreign_files", "ipv6", "journal_limits", "logins", "memory_mib", "packages"),
     *("python", "renewals", "root", "selinux", "systemd"),
 )
 # When certbot asks the authority again about a renewal: it notes that twice a day.

@@ -97,7 +97,9 @@ def test_no_link_of_its_pages_leads_nowhere(
     assert "Nautobot (Django" in " ".join(text.split())
 
 
-@pytest.mark.parametrize("role", ["nginx", "certbot", "gunicorn_systemd", "haproxy", "monitoring"])
+@pytest.mark.parametrize(
+    "role", ["nginx", "certbot", "gunicorn_systemd", "haproxy", "firewall", "monitoring"]
+)
 def test_a_play_of_somebody_else_can_use_a_role(run: Command, role: str, tmp_path: Path) -> None:
     play = tmp_path / "play.yml"
     play.write_text(f"- hosts: web\n  gather_facts: false\n  roles: [wsgi.host.{role}]\n")

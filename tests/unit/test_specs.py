@@ -59,8 +59,8 @@ def described(role: Path) -> list[tuple[str, Any]]:
 
 
 def test_there_are_roles_to_test() -> None:
-    wanted = {"application", "certbot", "gunicorn_systemd", "haproxy", "monitoring", "nginx"}
-    wanted |= {"postgresql", "toll_app"}
+    wanted = {"application", "certbot", "firewall", "gunicorn_systemd", "haproxy", "monitoring"}
+    wanted |= {"nginx", "postgresql", "toll_app"}
     assert wanted <= {role.name for role in ROLES}
 
 

@@ -272,6 +272,8 @@ def test_a_change_breaks_it(host: Path, change: str) -> None:
         ({"packages": {"nginx": "1.23"}}, "fact packages"),
         ({"apphost": ""}, "fact apphost"),
         ({"memory_mib": 4096}, "fact memory_mib"),
+        # Somebody has thrown away all tables of nftables.
+        ({"firewall": {"rules": "1", "loaded": False}}, "fact firewall"),
         (
             {"units": {**SEEN["units"], "nginx.service": {"enabled": True, "state": "inactive"}}},
             "unit nginx.service",

@@ -13,7 +13,9 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.utils.context_objects import CLIArgs
 from ansible_collections.wsgi.host.plugins.action import seal
 from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import source_content
-from conftest import action_of, trusted
+from conftest import PROJECT, action_of, trusted
+
+ROLES = PROJECT / "roles"
 
 PYLOCK = """lock-version = "1.0"
 created-by = "somebody"
@@ -213,6 +215,24 @@ def test_where_the_database_is_and_its_secret_count(project: Project) -> None:
     project.others["db1"] = {**db1, "ansible_host": "192.0.2.32"}
     assert project.act()["kept"] is False
     project.others["db1"] = {**db1, "application_database_secret": "t" * 64}
+    assert project.act()["kept"] is False
+
+
+def test_whom_the_firewall_lets_in_counts(project: Project) -> None:
+    """It follows from the variables of other hosts, and from what roles say."""
+    project.put(
+        "roles/firewall/defaults/main.yml", (ROLES / "firewall/defaults/main.yml").read_text()
+    )
+    opens = "groups: [web]\nopenings:\n  - {ports: [80], sources: [balancers], reason: sites}\n"
+    project.put("roles/nginx/meta/openings.yml", opens)
+    project.groups["balancers"] = []
+    project.others["watch1"] = {"ansible_host": "192.0.2.31"}
+    project.groups["watchers"] = ["watch1"]
+    more = {"port": 9100, "sources": ["watchers"], "reason": "metrics"}
+    project.variables |= {"firewall_enabled": True, "firewall_open": [more]}
+    project.whole_run()
+    assert project.act()["kept"] is True
+    project.others["watch1"] = {"ansible_host": "192.0.2.32"}
     assert project.act()["kept"] is False
 
 

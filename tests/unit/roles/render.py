@@ -44,6 +44,7 @@ BARE: dict[str, Any] = {
     "edited_files": [],
     "renewals": {},
     "journal_limits": [],
+    "firewall": {"rules": "", "units": "", "loaded": False, "ufw": False},
     "logins": ["root"],
 }
 # Facts of a host of each family; a test overrides what matters to it with `wsgi_host={...}`.

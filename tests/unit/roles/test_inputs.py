@@ -32,8 +32,8 @@ from .render import FACTS, ROLES
 # `make proof`.
 EVERY_CASE = bool(os.environ.get("EVERY_SYSTEM"))
 NAMES = (
-    *("application", "certbot", "etcd", "gunicorn_systemd", "haproxy", "monitoring", "nginx"),
-    *("postgresql", "toll_app"),
+    *("application", "certbot", "etcd", "firewall", "gunicorn_systemd", "haproxy", "monitoring"),
+    *("nginx", "postgresql", "toll_app"),
 )
 # What has no default, and one item of each list, so that what is below it is tried.
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
@@ -68,6 +68,10 @@ BASE: dict[str, dict[str, Any]] = {
         "etcd_certificate": CERTIFICATE,
         "etcd_certificate_key": KEY,
         "etcd_authority": CERTIFICATE,
+    "firewall": {
+        "firewall_enabled": True,
+        "firewall_open": [{"port": 25, "sources": ["192.0.2.0/24"], "reason": "mail"}],
+        "firewall_ssh_ports": [2222],
     },
     "gunicorn_systemd": {
         "gunicorn_systemd_name": "shop",

@@ -33,6 +33,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import (
     once_per_run,
 )
 from ansible_collections.wsgi.host.plugins.plugin_utils.locks import BundleError
+from ansible_collections.wsgi.host.plugins.plugin_utils.openings import openings
 from ansible_collections.wsgi.host.plugins.plugin_utils.roles import (
     content_of,
     role_directory,
@@ -210,6 +211,8 @@ class ActionModule(KeptModules):
         # Whom nginx believes follows from variables of other hosts, wherever these are from.
         yield repr(balancers(task_vars["groups"], task_vars["hostvars"]))
         yield from self._of_the_database(task_vars["groups"], task_vars["hostvars"], task_vars)
+        if task_vars.get("firewall_enabled"):
+            yield repr(openings(self._loader, self._templar, task_vars))
         own = task_vars["hostvars"].raw_get(task_vars["inventory_hostname"])
         facts = {FACT, *(own.get("ansible_facts") or {})}
         for name in sorted(own):

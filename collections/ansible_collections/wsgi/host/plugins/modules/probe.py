@@ -9,7 +9,7 @@ short_description: Read what the roles need to know about a host
 version_added: "0.1.0"
 description:
   - Returns the fact C(wsgi_host), in one trip. It reads files and starts no program but C(systemctl) and,
-    where packages are in an RPM database, C(rpm).
+    where packages are in an RPM database, C(rpm), and C(nft) where the role C(firewall) has been.
   - Roles do not call this. M(wsgi.host.preflight) does, once in a play.
   - Run it as root. Another user does not see which program holds a port.
   - Never changes anything, in check mode or out of it.
@@ -119,6 +119,11 @@ ansible_facts:
         journal_limits:
           description: Files outside of trees that say how much the journal may keep.
           type: list
+        firewall:
+          description: >-
+            Of the role C(firewall), the SHA-256 of its C(rules) and of its C(units), empty where there is none, and whether its
+            table is C(loaded); and whether C(ufw) is switched on.
+          type: dict
         logins: {description: Names in C(/etc/passwd) whose shell is one., type: list}
         users: {description: Names in C(/etc/passwd)., type: list}
         groups: {description: Names in C(/etc/group)., type: list}
@@ -175,6 +180,13 @@ RENEWALS = "/etc/letsencrypt/renewal/*.conf"
 # Shells that end at once: shells(5) does not name them.
 NO_SHELL = frozenset({"nologin", "false", "true", "sync", "shutdown", "halt"})
 DPKG_STATUS = "/var/lib/dpkg/status"
+FIREWALL_RULES = "/etc/host-firewall/rules.nft"
+FIREWALL_UNITS = (
+    "/etc/systemd/system/host-firewall.service",
+    "/etc/systemd/system/nftables.service.d/10-host-firewall.conf",
+)
+FIREWALL_TABLE = "table inet host_firewall"
+UFW = "/etc/ufw/ufw.conf"
 LISTENING = "0A"  # TCP_LISTEN in the kernel's include/net/tcp_states.h
 UNIT_TYPES = "service,socket,timer"
 UNIT_SUFFIXES = (".service", ".socket", ".timer")
@@ -284,6 +296,22 @@ def journal_limits(ours: set[str], root: str = "") -> list[str]:
     paths += sorted(glob.glob(f"{root}/etc/systemd/journald.conf.d/*.conf"))
     said = re.compile(r"^\s*(SystemMaxUse|MaxRetentionSec)\s*=\s*\S", re.MULTILINE)
     return [path for path in paths if path not in ours and said.search(read(path))]
+
+
+def firewall(root: str = "") -> dict[str, Any]:
+    """What of the role firewall is there, and whether ufw decides what comes in."""
+    rules = read(f"{root}{FIREWALL_RULES}")
+    units = "".join(read(f"{root}{path}") for path in FIREWALL_UNITS)
+    tables = Command("/usr/sbin/nft", "list", "tables").output() if rules else ""
+    return {
+        "rules": hashlib.sha256(rules.encode()).hexdigest() if rules else "",
+        "units": hashlib.sha256(units.encode()).hexdigest() if units else "",
+        "loaded": FIREWALL_TABLE in tables.splitlines(),
+        "ufw": re.search(
+            r"^ENABLED=[\"']?yes\b", read(f"{root}{UFW}"), re.MULTILINE | re.IGNORECASE
+        )
+        is not None,
+    }
 
 
 def rpm_packages(listed: str) -> dict[str, str]:
@@ -543,6 +571,7 @@ def probe() -> dict[str, Any]:
         "edited_files": edited_files(shipped, trees, ours) if shipped else [],
         "renewals": {} if "certbot" in trees else renewals_of_others(),
         "journal_limits": journal_limits(ours),
+        "firewall": firewall(),
         "users": names(passwd),
         "logins": logins(passwd),
         "groups": names(read("/etc/group")),

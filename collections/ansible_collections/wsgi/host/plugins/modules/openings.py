@@ -1,0 +1,54 @@
+#!/usr/bin/python
+"""Documentation of the action plugin wsgi.host.openings, which runs on the control node."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: openings
+short_description: Say what a host opens, and to whom
+version_added: "0.1.0"
+description:
+  - Reads C(meta/openings.yml) of each role beside the role C(firewall), in which a role says which ports the hosts of some groups
+    open and to whom, and adds C(firewall_open) and SSH.
+  - Names of groups and hosts stand for their addresses in the inventory, all of it. A run with C(--limit) lets in the same
+    hosts.
+  - Fails, under the names that a person wrote, where a source is nobody or has no address.
+  - Runs on the control node only and changes nothing.
+attributes:
+  check_mode:
+    support: full
+    description: Changes nothing in any mode.
+  diff_mode:
+    support: none
+    description: Shows no differences.
+author: toll-app maintainers (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: preflight | Find out what is to be opened
+  wsgi.host.openings:
+  register: __firewall_openings
+"""
+
+RETURN = r"""
+openings:
+  description: >-
+    What is open, each with C(role), C(reason), C(protocol), C(ports), whether it is for C(everybody), and C(matches), how nft knows
+    what is let in.
+  type: list
+  elements: dict
+  returned: success
+ssh:
+  description: Networks from which one may log in.
+  type: list
+  elements: str
+  returned: success
+untracked:
+  description: Ports that are open to everybody, by protocol.
+  type: dict
+  returned: success
+known:
+  description: Addresses of the hosts of the inventory, C(ipv4) and C(ipv6).
+  type: dict
+  returned: success
+"""

@@ -1,0 +1,263 @@
+"""What a host opens, and to whom: what its roles say of themselves, and what its operator adds.
+
+A role says it in `meta/openings.yml`: `groups`, whose hosts it is for, and `openings`, each with
+
+* `ports`: numbers, or ranges such as 6000-6009; none for a protocol without ports;
+* `protocol`: tcp unless it says otherwise;
+* `sources`: `everybody`, `clients` (whoever `firewall_clients` says), addresses, networks, and
+  names of groups and hosts of the inventory;
+* `reason`: what it is for;
+* `when`: whether it is open, if that depends.
+
+Values are templates over the host's variables and the role's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+from .roles import content_of, defaults_of, role_directory
+from .sharing import address_of
+
+ROLE = "firewall"
+FILE = "openings.yml"
+EVERYBODY, CLIENTS = "everybody", "clients"
+WORDS = (EVERYBODY, CLIENTS)
+ANYWHERE = ("0.0.0.0/0", "::/0")
+MATCHES = {
+    "tcp": "tcp dport {ports}",
+    "udp": "udp dport {ports}",
+    "vrrp": "meta l4proto 112",
+    "any": "",
+}
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass
+class Inventory:
+    """Who is meant by a name.
+
+    Attributes:
+        problems: what is wrong with what was asked for, each with `variable`, `problem`, `remedy`.
+    """
+
+    name: str
+    groups: Mapping[str, Iterable[str]]
+    hostvars: Mapping[str, Any]
+    clients: Sequence[str] = (EVERYBODY,)
+    problems: list[dict[str, str]] = field(default_factory=list)
+
+    def networks(self, sources: Iterable[str], variable: str) -> list[Network] | None:
+        """Whom these sources stand for; None for everybody.
+
+        Args:
+            variable: which a person wrote them in. Empty for those of a role, whose groups need not
+                be in the inventory.
+        """
+        found: list[Network] = []
+        for source in map(str, sources):
+            if source == CLIENTS:
+                more = self.networks(self.clients, "firewall_clients")
+            elif source == EVERYBODY:
+                more = None
+            else:
+                more = list(self._named(source, variable))
+            if more is None:
+                return None
+            found += more
+        return found
+
+    def _named(self, source: str, variable: str) -> Iterator[Network]:
+        hosts = self.groups.get(source)
+        if hosts is None and source in self.hostvars:
+            hosts = [source]
+        if hosts is not None:
+            yield from self._addresses(hosts)
+            return
+        try:
+            yield ipaddress.ip_network(source, strict=False)
+        except ValueError:
+            if variable:
+                self._unknown(source, variable)
+
+    def _addresses(self, hosts: Iterable[str]) -> Iterator[Network]:
+        for host in hosts:
+            if host == self.name:
+                # What a host sends to itself does not pass the firewall.
+                continue
+            address = address_of(self.hostvars[host], host)
+            if address:
+                yield ipaddress.ip_network(address)
+            else:
+                self.problem(
+                    "application_peer_address",
+                    f"is not set for {host}, whose ansible_host is no IP address that the firewall "
+                    f"of {self.name} could let in",
+                    f"set it to the address from which {host} reaches other hosts",
+                )
+
+    def _unknown(self, source: str, variable: str) -> None:
+        names = [*self.groups, *self.hostvars, *WORDS]
+        near = difflib.get_close_matches(source, names, n=1)
+        self.problem(
+            variable,
+            f"has the source {source}, which is no address, no network, and neither a group nor a "
+            "host of the inventory",
+            f"did you mean {near[0]}?" if near else f"name one of these, or {EVERYBODY}",
+        )
+
+    def problem(self, variable: str, problem: str, remedy: str) -> None:
+        """Note what is wrong, once."""
+        told = {"variable": variable, "problem": problem, "remedy": remedy}
+        if told not in self.problems:
+            self.problems.append(told)
+
+    def known(self) -> list[Network]:
+        """All hosts whose address the inventory has."""
+        found = (address_of(self.hostvars[each], each) for each in self.groups.get("all") or ())
+        return [ipaddress.ip_network(each) for each in found if each]
+
+
+def openings(loader: DataLoader, templar: Templar, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+    """What a host opens, as `rules.nft.j2` writes it, and what is wrong with it.
+
+    Returns:
+        `openings`, each with `role`, `reason`, `protocol`, `ports`, whether it is for `everybody`,
+        and `matches`, how nft knows what is let in; `ssh`, the networks from which one may log in;
+        `untracked`, ports that are open to everybody, by protocol; `known`, the addresses of all
+        hosts; and `problems`.
+    """
+    directory = role_directory(loader, task_vars, ROLE)
+    own = _Variables(loader, templar, {**defaults_of(loader, directory), **task_vars})
+    inventory = Inventory(
+        str(task_vars["inventory_hostname"]), task_vars["groups"], task_vars["hostvars"]
+    )
+    inventory.clients = own("{{ firewall_clients }}")
+    found = []
+    ssh = own("{{ [ansible_port | default(22) | int] + firewall_ssh_ports }}")
+    told = {"role": "SSH", "reason": "Ansible and administrators", "ports": ssh}
+    may_log_in = inventory.networks(own("{{ firewall_ssh_sources }}"), "firewall_ssh_sources")
+    found.append(_opening(told, may_log_in))
+    for path in sorted(directory.parent.glob(f"*/meta/{FILE}")):
+        said = content_of(loader, path)
+        if not any(inventory.name in (inventory.groups.get(each) or ()) for each in said["groups"]):
+            continue
+        role = path.parents[1]
+        theirs = _Variables(loader, templar, _of_role(loader, role, task_vars))
+        for each in map(theirs, said["openings"]):
+            if each.get("when", True):
+                networks = inventory.networks(each["sources"], "")
+                found.append(_opening({"role": role.name, **each}, networks))
+    for each in own("{{ firewall_open }}"):
+        first, last = each.get("port", 0), each.get("last_port", 0)
+        if last and last < first:
+            inventory.problem(
+                "firewall_open",
+                f"has a range from {first} to {last} ({each['reason']})",
+                "write the lower one as port, or leave last_port out",
+            )
+            continue
+        ports = [f"{first}-{last}" if last else first] if first else []
+        networks = inventory.networks(each["sources"], "firewall_open")
+        found.append(_opening({"role": "firewall_open", **each, "ports": ports}, networks))
+    # Connections to SSH are few, and worth a place in the kernel's table.
+    public = [each for each in found[1:] if each["everybody"] and each["ports"]]
+    untracked = {
+        protocol: joined(
+            port for each in public if each["protocol"] == protocol for port in each["ports"]
+        )
+        for protocol in ("tcp", "udp")
+    }
+    return {
+        "openings": [each for each in found if each["matches"]],
+        "ssh": [str(each) for each in may_log_in] if may_log_in is not None else list(ANYWHERE),
+        "untracked": {protocol: ports for protocol, ports in untracked.items() if ports},
+        "known": _by_family(inventory.known()),
+        "problems": inventory.problems,
+    }
+
+
+class _Variables:
+    """Fills in templates of a role."""
+
+    def __init__(self, loader: DataLoader, templar: Templar, variables: dict[str, Any]) -> None:
+        self._templar = templar.copy_with_new_env(available_variables=variables)
+
+    def __call__(self, told: Any) -> Any:
+        return self._templar.template(trust_as_template(told) if isinstance(told, str) else told)
+
+
+def _of_role(loader: DataLoader, role: Any, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables that a role has on a host."""
+    brought = role / "vars" / "main.yml"
+    return {
+        **defaults_of(loader, role),
+        **task_vars,
+        **(content_of(loader, brought) if brought.is_file() else {}),
+        "role_path": str(role),
+    }
+
+
+def _opening(told: Mapping[str, Any], networks: list[Network] | None) -> dict[str, Any]:
+    protocol, ports = str(told.get("protocol", "tcp")), joined(told.get("ports", ()))
+    return {
+        "role": told["role"],
+        "reason": told["reason"],
+        "protocol": protocol,
+        "ports": ports,
+        "everybody": networks is None,
+        "matches": list(_matches(protocol, ports, networks)),
+    }
+
+
+def _matches(protocol: str, ports: list[str], networks: list[Network] | None) -> Iterator[str]:
+    """How nft knows what is let in: a line for each family of addresses."""
+    what = MATCHES[protocol].format(ports=_set(ports))
+    if networks is None:
+        yield what
+        return
+    for family, addresses in zip(("ip", "ip6"), _by_family(networks).values(), strict=True):
+        if addresses:
+            yield f"{family} saddr {_set(addresses)} {what}".rstrip()
+
+
+def _set(items: list[str]) -> str:
+    return f"{{ {', '.join(items)} }}"
+
+
+def _by_family(networks: Iterable[Network]) -> dict[str, list[str]]:
+    """Networks of IPv4 and of IPv6, none of them within another: nft refuses that."""
+    listed = list(networks)
+    ipv4 = ipaddress.collapse_addresses(
+        each for each in listed if isinstance(each, ipaddress.IPv4Network)
+    )
+    ipv6 = ipaddress.collapse_addresses(
+        each for each in listed if isinstance(each, ipaddress.IPv6Network)
+    )
+    return {"ipv4": list(map(_shown, ipv4)), "ipv6": list(map(_shown, ipv6))}
+
+
+def _shown(network: Network) -> str:
+    return str(network.network_address) if network.num_addresses == 1 else str(network)
+
+
+def joined(ports: Iterable[Any]) -> list[str]:
+    """Ports and ranges of them in order, none within another."""
+    pairs = sorted(
+        (int(first), int(last or first))
+        for first, _, last in (str(port).partition("-") for port in ports)
+    )
+    found: list[tuple[int, int]] = []
+    for first, last in pairs:
+        if found and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
+        else:
+            found.append((first, last))
+    return [str(first) if first == last else f"{first}-{last}" for first, last in found]
