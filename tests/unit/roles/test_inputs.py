@@ -68,6 +68,7 @@ BASE: dict[str, dict[str, Any]] = {
         "etcd_certificate": CERTIFICATE,
         "etcd_certificate_key": KEY,
         "etcd_authority": CERTIFICATE,
+    },
     "firewall": {
         "firewall_enabled": True,
         "firewall_open": [{"port": 25, "sources": ["192.0.2.0/24"], "reason": "mail"}],
