@@ -21,7 +21,7 @@ from flask.cli import AppGroup, with_appcontext
 from toll import devices
 from toll.backup import BackupError, backup_to, restore_from
 from toll.backup import backup as write_copy
-from toll.backup import restore as put_back
+from toll.backup import restore as restore_copy
 from toll.database import db, trouble
 from toll.errors import InvalidParameters
 from toll.models import KEY_ROLES, USER_ROLES, Tariff, now
@@ -199,7 +199,7 @@ def restore(file: Path, no_keep: bool) -> None:
         stdin = sys.stdin.buffer
         replaced = restore_from(settings().database_url, stdin, not no_keep)
     else:
-        replaced = put_back(settings().database_url, file, not no_keep)
+        replaced = restore_copy(settings().database_url, file, not no_keep)
     click.echo("The copy is the database now.")
     if replaced:
         click.echo(f"What it replaced: {replaced}")

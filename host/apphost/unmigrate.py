@@ -17,7 +17,7 @@ from .systemd import Systemd
 READING = "Reading the copy"
 
 
-def put_back(application: Application, name: str, keep: int, by: str) -> Answer:
+def restore_copy(application: Application, name: str, keep: int, by: str) -> Answer:
     """Make such a copy the database; what is there becomes one as well.
 
     Raises RefusedError before anything was stopped, and HostError that says what became of it.

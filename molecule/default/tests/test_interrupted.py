@@ -23,7 +23,7 @@ TESTHOSTS = [sys.executable, str(PROJECT / "testhosts" / "testhosts.py")]
 POINTS = {
     "Put a certificate behind each link": False,
     "Reload, start or restart nginx": True,
-    "Bring the data to what the release needs": False,
+    "Migrate the data to the release": False,
     "switch | Hand over]": True,
     "Ask the release through nginx": False,
 }

@@ -262,7 +262,7 @@ class Fleet:
         """Who was told what, but for settings."""
         return [line for line in self._lines() if "--boot" not in line]
 
-    def put_back(self) -> list[str]:
+    def reverted(self) -> list[str]:
         """The hosts whose settings were put back if nobody had judged them."""
         return sorted(line.split()[0] for line in self._lines() if "--boot" in line)
 
@@ -314,7 +314,7 @@ def test_failed_host_takes_all_back_and_the_rest_stay_as_they_are(fleet: Fleet) 
         "web1 handover old",
     ]
     assert fleet.live() == "old old old old"
-    assert fleet.put_back() == ["web2", "web3", "web4"]
+    assert fleet.reverted() == ["web2", "web3", "web4"]
     said = " ".join(output.rpartition("Deploy of new failed")[2].split())
     assert 'Failed on web2, task "switch | Hand over": new was judged bad' in said
     assert "Rolled back to what served before: web1." in said
@@ -338,7 +338,7 @@ def test_hosts_that_switch_together_go_back_together(fleet: Fleet) -> None:
             ),
         ]
     )
-    assert fleet.put_back() == ["web3"]
+    assert fleet.reverted() == ["web3"]
     said = " ".join(output.rpartition("Deploy of new failed")[2].split())
     assert 'Failed on web3, task "switch | Hand over": new was judged bad' in said
     assert "Rolled back to what served before: web1, web2, web4." in said
@@ -411,7 +411,7 @@ def test_lock_of_another_stops_it_before_anything(fleet: Fleet) -> None:
     code, output = fleet.deploy(2)
     assert code == 2
     assert fleet.written() == []
-    assert fleet.put_back() == [], "the other run's settings wait for its handover"
+    assert fleet.reverted() == [], "the other run's settings wait for its handover"
     assert "does not hold the lock" in output
     assert "is held by ben@desk since 2026" in output
     assert json.loads((fleet.root / "lock.json").read_text()) == told
@@ -439,7 +439,7 @@ def test_lost_lock_stops_it_before_the_next_batch(fleet: Fleet, tmp_path: Path) 
     assert "This run has lost the lock" in output
     assert "does not hold the lock" in output
     assert fleet.written() == ["web1 handover new"], "the other run may have deployed since"
-    assert fleet.put_back() == []
+    assert fleet.reverted() == []
 
 
 # What somebody has rolled back from ---------------------------------------------------------------

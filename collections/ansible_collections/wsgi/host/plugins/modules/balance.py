@@ -24,7 +24,7 @@ author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""
-- name: balance | Find out what is to be led where
+- name: balance | Work out which site goes to which hosts
   wsgi.host.balance:
   register: __application_balance
 """

@@ -24,7 +24,7 @@ author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""
-- name: database | Find out who uses it
+- name: database | Find out which applications use it
   wsgi.host.database:
   register: __application_database
 """

@@ -61,7 +61,7 @@ author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""
-- name: keep | Look where the data are
+- name: keep | Look up where the data are
   wsgi.host.holdings:
     files: [/var/lib/shop/shop.db]
     credential: /etc/shop/credentials/database_url

@@ -40,7 +40,7 @@ author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""
-- name: move_out | Look at the database that the data go to
+- name: move_out | Check the target database
   wsgi.host.program:
     argv: [/usr/local/sbin/toll-app, migrate, --json, --reach]
     stdin: "{{ vaulted_database_url }}"

@@ -61,7 +61,7 @@ author: toll-app maintainers (!UNKNOWN)
 """
 
 EXAMPLES = r"""
-- name: seal | Look whether there is anything to do
+- name: seal | Check whether there is anything to do
   wsgi.host.seal:
     hours: 24
   register: seal

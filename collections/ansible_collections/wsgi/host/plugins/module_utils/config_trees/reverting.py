@@ -49,7 +49,7 @@ def revert(name: str, *, preview: bool) -> dict[str, str]:
         found = _unpacked(packed)
         done[dest] = "removed" if found.kind == "missing" else "reverted"
         if not preview:
-            swapping.put_back(Change(dest, "reverted", found, None))
+            swapping.revert(Change(dest, "reverted", found, None))
     if not preview:
         trees.write(records.record_of(name), Record(**kept["record"]))
         forget(name)

@@ -32,14 +32,14 @@ def swap(module: AnsibleModule, changes: list[Change]) -> None:
                 module.set_default_selinux_context(change.dest, False)
     except OSError as error:
         for change in reversed(done):
-            put_back(change)
+            revert(change)
         raise TreeError(
             f"{done[-1].dest} could not be written ({error.strerror}); "
             "what was there before is back in place"
         ) from error
 
 
-def put_back(change: Change) -> None:
+def revert(change: Change) -> None:
     """Has a path be again what it was."""
     path = Path(change.dest)
     if change.found.kind == "missing":
