@@ -171,7 +171,7 @@ def test_what_a_role_says_has_its_form(path: Path) -> None:
 
 def test_roles_that_others_come_to_say_so() -> None:
     roles = {path.parts[-3] for path in SAID}
-    assert roles >= {"application", "haproxy", "monitoring", "nginx", "postgresql"}
+    assert roles >= {"application", "etcd", "haproxy", "monitoring", "nginx", "postgresql"}
 
 
 ON = {"firewall_enabled": True}

@@ -16,28 +16,34 @@ from .netlab import CONNECTED, REFUSED, Host
 
 # On each host something listens at all of them; 5000 and 9090 are nobody's business.
 PORTS = (
-    *("tcp/22", "tcp/80", "tcp/443", "udp/443", "tcp/5000", "tcp/5432", "tcp/9090", "tcp/9443"),
-    *("tcp/10080", "tcp/10443", "udp/6000", "udp/6005", "udp/6010"),
+    *("tcp/22", "tcp/80", "tcp/443", "udp/443", "tcp/2379", "tcp/2380", "tcp/5000", "tcp/5432"),
+    *("tcp/8008", "tcp/9090", "tcp/9443", "tcp/10080", "tcp/10443"),
+    *("udp/6000", "udp/6005", "udp/6010"),
 )
 GROUPS = {
     "balancers": ["lb1", "lb2"],
     "web": ["web1", "web2"],
-    "databases": ["db1"],
+    "databases": ["db1", "db2"],
+    "database_voters": ["db1", "db2", "vote1"],
     "monitoring": ["mon1"],
 }
 MORE = {"port": 6000, "last_port": 6005, "protocol": "udp", "reason": "syslog"}
-SERVES = {"monitoring_enabled": True, "monitoring_server": "mon1", "nginx_http3": True}
+WATCHED = {"monitoring_enabled": True, "monitoring_server": "mon1"}
+SERVES = {**WATCHED, "nginx_http3": True}
 VARIABLES: dict[str, dict[str, Any]] = {
-    "lb1": {},
+    "lb1": WATCHED,
     "lb2": {},
     "web1": SERVES,
     # Reached through the balancers alone, and by nobody else than the watcher to log in.
     "web2": {**SERVES, "firewall_clients": [], "firewall_ssh_sources": ["mon1"]},
     "db1": {"firewall_open": [{**MORE, "sources": ["balancers", "192.0.2.64/26"]}]},
+    "db2": {},
+    "vote1": {},
     "mon1": {},
 }
-EVERYBODY = ("lb1", "lb2", "web1", "web2", "db1", "mon1", "stranger")
+EVERYBODY = ("lb1", "lb2", "web1", "web2", "db1", "db2", "vote1", "mon1", "stranger")
 BALANCERS, SERVING = ("lb1", "lb2"), ("web1", "web2")
+KEEPING, VOTING = ("db1", "db2"), ("db1", "db2", "vote1")
 # Who gets through to whom, where.
 BUSINESS = {
     **{(lb, port): EVERYBODY for lb in BALANCERS for port in ("tcp/22", "tcp/80", "tcp/443")},
@@ -45,12 +51,13 @@ BUSINESS = {
     ("web2", "tcp/22"): ("mon1",),
     ("web2", "tcp/80"): SERVING,
     **{(web, port): BALANCERS for web in SERVING for port in ("tcp/10080", "tcp/10443")},
-    **{(web, "tcp/9443"): ("mon1",) for web in SERVING},
-    ("db1", "tcp/22"): EVERYBODY,
-    ("db1", "tcp/5432"): SERVING,
+    **{(each, "tcp/9443"): ("mon1",) for each in ("lb1", *SERVING)},
+    **{(db, "tcp/5432"): (*SERVING, *KEEPING) for db in KEEPING},
+    **{(db, "tcp/8008"): KEEPING for db in KEEPING},
+    **{(each, port): VOTING for each in VOTING for port in ("tcp/2379", "tcp/2380")},
+    **{(each, "tcp/22"): EVERYBODY for each in (*VOTING, "mon1")},
     # The stranger's address is in the network.
     **{("db1", port): (*BALANCERS, "stranger") for port in ("udp/6000", "udp/6005")},
-    ("mon1", "tcp/22"): EVERYBODY,
 }
 
 
@@ -78,7 +85,7 @@ def test_only_who_has_business_gets_through() -> None:
         for source, target in itertools.permutations(EVERYBODY, 2)
         for port in PORTS
     ]
-    assert len(pairs) == 7 * 6 * len(PORTS)
+    assert len(pairs) == 9 * 8 * len(PORTS)
     wanted = {
         (source, target, port, family): (
             CONNECTED
