@@ -45,19 +45,22 @@ def test_balancers_and_databases_are_watched_too():
         "lb1": {**told, "ansible_host": "2001:db8::21", "haproxy_https_port": 8443},
         "db1": {**told, "ansible_host": "192.0.2.31"},
         "db2": {**told, "monitoring_enabled": False},
+        "vote1": {**told, "ansible_host": "192.0.2.41"},
     }
     groups = {
         "web": ["web1", "both"],
         "balancers": ["both", "lb1"],
         "databases": ["db1", "db2"],
+        "database_voters": ["db1", "vote1", "web1"],
         "monitoring": ["watch1"],
     }
     found = [[*each.values()] for each in watched(hostvars, "watch1", groups)]
     assert found == [
-        ["web1", "192.0.2.10:9443", True, ["shop"], ["web"], ""],
+        ["web1", "192.0.2.10:9443", True, ["shop"], ["web", "voter"], ""],
         ["both", "192.0.2.9:9443", True, ["shop"], ["web", "balancer"], "192.0.2.9:443"],
         ["lb1", "[2001:db8::21]:9443", False, [], ["balancer"], "[2001:db8::21]:8443"],
-        ["db1", "192.0.2.31:9443", False, [], ["database"], ""],
+        ["db1", "192.0.2.31:9443", False, [], ["database", "voter"], ""],
+        ["vote1", "192.0.2.41:9443", False, [], ["voter"], ""],
     ]
 
 

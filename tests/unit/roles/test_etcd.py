@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import http.server
 import json
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +19,9 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.authority import (
     authority,
     member_certificate,
 )
+from cryptography import x509
 
+from .ports import free_ports
 from .preflight import Case, preflight
 from .render import evaluate, render
 
@@ -54,6 +60,51 @@ def test_its_key_is_read_by_nobody_else() -> None:
     files = evaluate("etcd", "__etcd_files", "Debian", **GOOD)
     (key,) = [each for each in files if each.get("secret")]
     assert (key["dest"], key["mode"], key["group"]) == ("/etc/etcd/member.key", "0640", "etcd")
+
+
+def numbers(folder: Path, port: int) -> list[str]:
+    """What alerts know of it, as `etcd-metrics` writes it."""
+    (folder / "member.crt").write_text(CERTIFICATE)
+    told = {"__etcd_metrics_port": port, "__etcd_etc": str(folder)}
+    program = render("etcd", "libexec/etcd-metrics.j2", "Debian", **GOOD, **told)
+    file = folder / "told" / "etcd.prom"
+    file.parent.mkdir()
+    subprocess.run(
+        [sys.executable, "-IB", "-c", program, file], check=True, stderr=subprocess.DEVNULL
+    )
+    assert [each.name for each in file.parent.iterdir()] == [file.name]
+    assert file.stat().st_mode & 0o777 == 0o644
+    return file.read_text().splitlines()
+
+
+ENDS = x509.load_pem_x509_certificate(CERTIFICATE.encode()).not_valid_after_utc.timestamp()
+ENDING = f"etcd_certificate_expires_timestamp_seconds {ENDS:.0f}"
+
+
+def test_what_alerts_rest_on_is_told(tmp_path: Path) -> None:
+    class Etcd(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            # As etcd 3.4.23 writes it.
+            self.wfile.write(
+                b"# HELP etcd_server_has_leader Whether or not a leader exists. 1 is existence, 0"
+                b" is not.\n# TYPE etcd_server_has_leader gauge\netcd_server_has_leader 1\n"
+                b"etcd_server_is_leader 0\netcd_server_is_learner 0\n"
+            )
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Etcd) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        found = numbers(tmp_path, server.server_port)
+    assert found == ["etcd_up 1", "etcd_server_has_leader 1", "etcd_server_is_leader 0", ENDING]
+
+
+def test_a_member_that_does_not_answer_is_told(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    assert numbers(tmp_path, port) == ["etcd_up 0", ENDING]
 
 
 @pytest.fixture

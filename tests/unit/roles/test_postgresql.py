@@ -366,7 +366,10 @@ def test_what_alerts_rest_on_is_told(server: Server) -> None:
     assert int(before['postgresql_database_bytes{database="shop"}']) > 1000000
     assert before['postgresql_longest_transaction_seconds{database="shop"}'] == "0"
     ends = x509.load_pem_x509_certificate(CERTIFICATE.encode()).not_valid_after_utc.timestamp()
-    assert int(before["postgresql_certificate_expires_timestamp_seconds"]) == ends
+    assert (
+        int(before['postgresql_certificate_expires_timestamp_seconds{certificate="server"}'])
+        == ends
+    )
     # Without an archive there is nothing to be known of one.
     assert "postgresql_archive_fails" not in before
     with psycopg.connect(server.url()) as connection, psycopg.connect(server.url()):

@@ -7,6 +7,7 @@ from typing import Any
 
 from ansible_collections.wsgi.host.plugins.filter.backing_up import backing_up
 from ansible_collections.wsgi.host.plugins.filter.sharing import described
+from ansible_collections.wsgi.host.plugins.plugin_utils.databases import voters_of
 
 DOCUMENTATION = r"""
 name: watched
@@ -16,7 +17,8 @@ description:
   - Reads from the inventory which hosts are watched by one of them, for C(monitoring_watched) of
     the role C(monitoring). A host is watched by the one that its C(monitoring_server) names, if
     its C(monitoring_enabled) is set.
-  - Of the groups C(web), C(balancers) and C(databases); a host may be in several.
+  - Of the groups C(web), C(balancers), C(databases) and C(database_voters); a host may be in
+    several.
   - Of hosts whose application has a database in common, the first is the one whose backups are
     expected, as in the role C(application).
 options:
@@ -55,6 +57,7 @@ GATEWAY_PORT = 9443
 HTTPS_PORT = 443
 # What a host of each group does.
 KINDS = {"web": "web", "balancers": "balancer", "databases": "database"}
+VOTER = "voter"
 
 
 def address(variables: Mapping[str, Any], name: str, port: object) -> str:
@@ -69,12 +72,14 @@ def watched(
 ) -> list[dict[str, Any]]:
     """List the hosts that `server` watches."""
     serving = groups.get("web") or ()
+    doing = {kind: list(groups.get(group) or ()) for group, kind in KINDS.items()}
+    doing[VOTER] = voters_of(groups)
     found = []
-    for name in dict.fromkeys(name for group in KINDS for name in groups.get(group) or ()):
+    for name in dict.fromkeys(name for names in doing.values() for name in names):
         told = hostvars[name]
         if told.get("monitoring_server") != server or not told.get("monitoring_enabled", False):
             continue
-        kinds = [kind for group, kind in KINDS.items() if name in (groups.get(group) or ())]
+        kinds = [kind for kind, names in doing.items() if name in names]
         # Variables of all hosts may have applications, which only those that serve have.
         serves = "web" in kinds
         entrance = address(told, name, told.get("haproxy_https_port", HTTPS_PORT))
