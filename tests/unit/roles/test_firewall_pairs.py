@@ -31,12 +31,13 @@ MORE = {"port": 6000, "last_port": 6005, "protocol": "udp", "reason": "syslog"}
 WATCHED = {"monitoring_enabled": True, "monitoring_server": "mon1"}
 SERVES = {**WATCHED, "nginx_http3": True}
 VARIABLES: dict[str, dict[str, Any]] = {
-    "lb1": WATCHED,
+    # For two hosts alone, and for who watches whether it takes connections.
+    "lb1": {**WATCHED, "firewall_clients": ["web1", "web2"]},
     "lb2": {},
     "web1": SERVES,
     # Reached through the balancers alone, and by nobody else than the watcher to log in.
     "web2": {**SERVES, "firewall_clients": [], "firewall_ssh_sources": ["mon1"]},
-    "db1": {"firewall_open": [{**MORE, "sources": ["balancers", "192.0.2.64/26"]}]},
+    "db1": {**WATCHED, "firewall_open": [{**MORE, "sources": ["balancers", "192.0.2.64/26"]}]},
     "db2": {},
     "vote1": {},
     "mon1": {},
@@ -46,12 +47,15 @@ BALANCERS, SERVING = ("lb1", "lb2"), ("web1", "web2")
 KEEPING, VOTING = ("db1", "db2"), ("db1", "db2", "vote1")
 # Who gets through to whom, where.
 BUSINESS = {
-    **{(lb, port): EVERYBODY for lb in BALANCERS for port in ("tcp/22", "tcp/80", "tcp/443")},
+    **{("lb2", port): EVERYBODY for port in ("tcp/22", "tcp/80", "tcp/443")},
+    ("lb1", "tcp/22"): EVERYBODY,
+    ("lb1", "tcp/80"): SERVING,
+    ("lb1", "tcp/443"): (*SERVING, "mon1"),
     **{("web1", port): EVERYBODY for port in ("tcp/22", "tcp/80", "tcp/443", "udp/443")},
     ("web2", "tcp/22"): ("mon1",),
     ("web2", "tcp/80"): SERVING,
     **{(web, port): BALANCERS for web in SERVING for port in ("tcp/10080", "tcp/10443")},
-    **{(each, "tcp/9443"): ("mon1",) for each in ("lb1", *SERVING)},
+    **{(watched, "tcp/9443"): ("mon1",) for watched in (*SERVING, "lb1", "db1")},
     **{(db, "tcp/5432"): (*SERVING, *KEEPING) for db in KEEPING},
     **{(db, "tcp/8008"): KEEPING for db in KEEPING},
     **{(each, port): VOTING for each in VOTING for port in ("tcp/2379", "tcp/2380")},
