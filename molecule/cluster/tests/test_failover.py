@@ -1,0 +1,120 @@
+"""A primary is lost under a client that writes: nothing acknowledged is missing, and soon it goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from conftest import CLUSTER
+
+# What is promised is 15, from `postgresql_failover_seconds` of 10.
+SECONDS = 15
+
+
+def others(cluster: Any, primary: str) -> list[str]:
+    return [name for name in cluster.names if name != primary]
+
+
+def test_one_is_the_primary_and_another_has_all_that_was_acknowledged(cluster: Any) -> None:
+    state = cluster.well()
+    roles = sorted(each["role"] for each in state["members"])
+    assert roles == ["leader", "replica", "sync_standby"]
+    assert state["voters"] == dict.fromkeys(cluster.names, True)
+    assert cluster.ask(state["primary"], "SHOW data_checksums") == "on"
+
+
+def test_what_is_said_between_hosts_is_encrypted_and_known(cluster: Any) -> None:
+    primary = cluster.well()["primary"]
+    copies = "SELECT count(*) FROM pg_stat_replication JOIN pg_stat_ssl USING (pid)"
+    assert cluster.ask(primary, f"{copies} WHERE ssl AND usename = 'cluster_replication'") == "2"
+    address = cluster.control.variable("ansible_host", primary)
+    ca = "/etc/postgresql-server/member-authority.pem"
+    ask = f"""
+import ssl, urllib.request, urllib.error
+known = ssl.create_default_context(cafile="{ca}")
+def said(url, **more):
+    try:
+        return urllib.request.urlopen(urllib.request.Request(url, **more), context=known).status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError as error:
+        return type(error).__name__
+patroni = "https://{address}:8008"
+print(said(patroni + "/metrics"), said("https://127.0.0.1:8008/metrics"),
+      said(patroni + "/restart", data=b"{{}}", method="POST"),
+      said("https://{address}:2379/health"), said("http://127.0.0.1:2381/metrics"))
+"""
+    told = cluster.run(primary, "python3", "-", given=ask).split()
+    assert told[:3] == ["200", "200", "403"]
+    # etcd hangs up on who has no certificate.
+    assert not told[3].isdigit()
+    assert told[4] == "200"
+
+
+def test_a_second_server_is_not_started_on_the_same_data(cluster: Any) -> None:
+    name = others(cluster, cluster.well()["primary"])[0]
+    version = cluster.ask(name, "SHOW server_version_num")[:2]
+    cluster.run(name, "pg_ctlcluster", version, "main", "start", check=False)
+    by_hand = f"pg_ctlcluster --skip-systemctl-redirect {version} main start"
+    cluster.run(name, "runuser", "-u", "postgres", "--", "sh", "-c", by_hand, check=False)
+    servers = cluster.run(name, "pgrep", "--count", "--full", "bin/postgres -D")
+    assert servers == "1"
+    assert cluster.well()
+
+
+def test_a_power_cut_of_the_primary_loses_nothing(cluster: Any) -> None:
+    primary = cluster.well()["primary"]
+    with cluster.writing(others(cluster, primary)[0], 30) as written:
+        cluster.testhosts.cut_off(cluster.container(primary))
+    assert written.pause < SECONDS
+    assert cluster.state(others(cluster, primary)[0])["primary"] != primary
+    cluster.testhosts.start(cluster.container(primary))
+    state = cluster.well()
+    assert state["primary"] != primary
+    assert cluster.missing(written) == set()
+    assert {each["timeline"] for each in state["members"]} == {state["members"][0]["timeline"]}
+
+
+def test_a_primary_that_hangs_acknowledges_nothing_once_it_is_replaced(cluster: Any) -> None:
+    """Patroni and PostgreSQL stop in the middle, and systemd does not."""
+    primary = cluster.well()["primary"]
+    with cluster.writing(others(cluster, primary)[0], 30) as written:
+        cluster.run(primary, "pkill", "-STOP", "--full", "postgresql-member|postgres")
+    assert written.pause < SECONDS
+    assert cluster.missing(written) == set()
+    assert cluster.well()["primary"] != primary
+
+
+def test_a_host_that_stood_still_acknowledges_nothing_when_it_goes_on(cluster: Any) -> None:
+    """Not even systemd could notice: what holds is that nobody confirms its commits."""
+    primary = cluster.well()["primary"]
+    client = others(cluster, primary)[0]
+    with cluster.writing(client, 30) as written:
+        cluster.testhosts.engine.podman("pause", cluster.container(primary))
+        cluster.run(
+            client,
+            "sh",
+            "-c",
+            f'until [ $({CLUSTER} status --json | grep -c \'"primary": "{primary}"\') = 0 ]; do sleep 0.2; done',
+        )  # noqa: E501
+        cluster.run(client, CLUSTER, "status")
+        cluster.testhosts.engine.podman("unpause", cluster.container(primary))
+    assert cluster.missing(written) == set()
+    assert cluster.well()["primary"] != primary
+
+
+def test_the_primary_is_moved_to_who_is_named(cluster: Any) -> None:
+    primary = cluster.well()["primary"]
+    state = cluster.state()
+    last = next(each["name"] for each in state["members"] if each["role"] == "replica")
+    with cluster.writing(others(cluster, primary)[0], 12) as written:
+        done = cluster.control.run_playbook(
+            "../../playbooks/switchover.yml", variables={"application_primary": last}
+        )
+    assert done.returncode == 0, done.output
+    assert f"{last} is the primary now, and {primary} copies it." in done.output
+    assert cluster.missing(written) == set()
+    assert cluster.well()["primary"] == last
+    again = cluster.control.run_playbook(
+        "../../playbooks/switchover.yml", variables={"application_primary": last}
+    )
+    assert again.changed == 0
