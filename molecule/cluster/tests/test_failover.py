@@ -95,7 +95,7 @@ def test_a_host_that_stood_still_acknowledges_nothing_when_it_goes_on(cluster: A
             "sh",
             "-c",
             f'until [ $({CLUSTER} status --json | grep -c \'"primary": "{primary}"\') = 0 ]; do sleep 0.2; done',
-        )  # noqa: E501
+        )
         cluster.run(client, CLUSTER, "status")
         cluster.testhosts.engine.podman("unpause", cluster.container(primary))
     assert cluster.missing(written) == set()

@@ -87,8 +87,9 @@ class ActionModule(KeptModules):
     def _again(self, seen: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """What an earlier play of this run was told, and what it knows of the host."""
         host = (task_vars.get("ansible_facts") or {}).get(FACT)
-        # One that balances as well, or has the database, has changed since.
-        others = (task_vars["groups"].get(group, ()) for group in (BALANCERS, databases.DATABASES))
+        # One that balances as well, has the database, or votes on it, has changed since.
+        kinds = (BALANCERS, databases.DATABASES, databases.VOTERS)
+        others = (task_vars["groups"].get(group, ()) for group in kinds)
         if host and not any(task_vars["inventory_hostname"] in group for group in others):
             facts = {FACT: {**host, "play": play_of(self)}}
         else:
