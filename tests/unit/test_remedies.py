@@ -67,7 +67,7 @@ def test_every_lock_of_the_project_passes(folder: str) -> None:
 @pytest.mark.parametrize("book", ["deploy", "rollback", "restore", "backup"])
 def test_bare_host_is_refused_before_anything(play: Play, tmp_path: Path, book: str) -> None:
     """Second in each, after the facts: a lock, a bundle and a release would be there otherwise."""
-    for file, wanted in ((book, ["one"]), ("one", ["preflight", "set_up"])):
+    for file, wanted in ((book, ["single"]), ("single", ["preflight", "set_up"])):
         text = (PROJECT / f"roles/application/tasks/{file}.yml").read_text()
         assert re.findall(r"import_tasks: (\w+)\.yml", text)[: len(wanted)] == wanted
     (tmp_path / "roles").symlink_to(PROJECT / "roles")

@@ -716,13 +716,13 @@ PORTS_DIFFER = {
     "that": "web_port != web_tls_port",
     "variable": "web_tls_port",
     "problem": "is also web_port",
-    "remedy": "give HTTP and HTTPS a port each",
+    "remedy": "use different ports for HTTP and HTTPS",
 }
 
 
 def test_a_rule_across_variables(preflight: Preflight) -> None:
     assert preflight.problems({"web_tls_port": 80}, rules=[PORTS_DIFFER]) == [
-        "web_tls_port (80) is also web_port: give HTTP and HTTPS a port each"
+        "web_tls_port (80) is also web_port: use different ports for HTTP and HTTPS"
     ]
     assert preflight.problems({"web_tls_port": 81}, rules=[PORTS_DIFFER]) == []
 

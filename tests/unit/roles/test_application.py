@@ -95,7 +95,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a database among the secrets": (
         shop(secrets={"database_url": "postgresql://u:tiny-7f3a@db/shop"}),
-        "applications.shop.secrets holds database_url, which is the credential",
+        "applications.shop.secrets has database_url, which is the credential",
     ),
     "a key for everybody": (
         toll_app(environment={"TOLL_SECRET_KEY": "seen-7f3a"}),
@@ -143,7 +143,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a command that nothing runs": (
         shop(data={"commands": {"migrat": ["x"]}}),
-        "applications.shop.data.commands has migrat, which nothing would run: use backup, counts",
+        "applications.shop.data.commands has migrat, which nothing runs: use backup, counts",
     ),
     "a command of one text": (
         shop(data={"commands": {"migrate": "python manage.py migrate"}}),
@@ -260,7 +260,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an application that is nowhere": (
         {"application": "shup", **shop()},
-        "or application is shup, which is none of this inventory's: use one of shop",
+        "or application is shup, which this inventory does not have: use one of shop",
     ),
 }
 SECOND = {"source": "app", "domains": ["blog.example.com"]}
@@ -288,16 +288,16 @@ CLASHES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "units of one name": (
         two({}, {}, "shop-backup"),
-        "applications.shop.name is the beginning of shop-backup, whose units would be taken",
+        "applications.shop.name is the beginning of shop-backup, whose units would be mistaken",
     ),
     "a bundle for two": (
         {**two({}, {}), "application_bundle": __file__},
-        "is of one application, and this run goes through shop and blog: say which one with "
+        "belongs to one application, and this run covers shop and blog: name it with "
         "-e application=NAME",
     ),
     "a move of two": (
         {**two({}, {}), "application_move": True},
-        "moves the data of one application, and there are shop and blog: say which one",
+        "moves the data of one application, and there are shop and blog: name it",
     ),
 }
 # Another host of the play that serves the same domain.
@@ -692,7 +692,7 @@ def selected(hosts: dict[str, dict[str, Any]], **variables: Any) -> tuple[list[s
     }
     (check,) = [
         task["ansible.builtin.assert"]
-        for task in load(ROLES / ROLE / "tasks" / "one.yml")
+        for task in load(ROLES / ROLE / "tasks" / "single.yml")
         if "ansible.builtin.assert" in task
     ]
     right = all(evaluate(ROLE, that, "Debian", **told) for that in check["that"])
@@ -723,8 +723,8 @@ def test_a_playbook_for_one_application_does_not_guess() -> None:
 def test_every_playbook_for_one_application_asks_which_first() -> None:
     for file in ("deploy", "rollback", "backup", "restore", "remove"):
         first, *_ = load(ROLES / ROLE / "tasks" / f"{file}.yml")
-        assert first["ansible.builtin.import_tasks"] == "one.yml", file
-    first, end, *_ = load(ROLES / ROLE / "tasks" / "one.yml")
+        assert first["ansible.builtin.import_tasks"] == "single.yml", file
+    first, end, *_ = load(ROLES / ROLE / "tasks" / "single.yml")
     assert "ansible.builtin.assert" in first
     assert end["ansible.builtin.meta"] == "end_host"
 
@@ -771,7 +771,7 @@ def test_site_and_deploy_run_the_same_stages_in_the_same_order() -> None:
     """What a release goes through is written once: two ways of deploying would drift apart."""
     # A deploy alone has to see first which application is meant, and that site.yml was there.
     stages = imports("deploy.yml")
-    assert stages[:5] == ["one.yml", "lock.yml", "build.yml", "programs.yml", "ship.yml"]
+    assert stages[:5] == ["single.yml", "lock.yml", "build.yml", "programs.yml", "ship.yml"]
     # Packages, timers, settings, and where the data are, are a matter of setting up a host.
     own = [
         *("preflight.yml", "journal.yml", "install.yml", "service.yml", "schedule.yml"),

@@ -84,6 +84,7 @@ def test_the_command_reads_what_the_description_says(told: dict[str, Any], tmp_p
     assert application.database.kind == ("sqlite" if toll else "")
     assert json.loads(text)["site"] == {
         "domain": "app.example.com",
+        "domains": ["app.example.com"],
         "port": 443,
         "certificate": "/etc/ssl/sites/app.example.com/fullchain.pem",
         "maintenance": False,

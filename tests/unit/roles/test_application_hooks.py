@@ -61,7 +61,7 @@ def test_every_hook_is_called_in_its_place(stage: str) -> None:
             hooks(before_ship={"command": ["a"], "where": "host"}),
             "has before_ship on the host, where the release cannot run yet",
         ),
-        ({"hooks": {"before_migrate": ["a"]}}, "but data names no database"),
+        ({"hooks": {"before_migrate": ["a"]}}, "but data has no database"),
         (hooks(after_ship=[]), "has a command without words"),
     ],
 )

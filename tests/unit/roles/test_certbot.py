@@ -543,12 +543,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "half a binding": (
         {"certbot_account_binding": {"kid": "kid-1"}},
-        "certbot_account_binding lacks its kid or hmac_key, or one of them has a character that no "
-        "authority uses: copy both from the authority as they are",
+        "certbot_account_binding lacks kid or hmac_key, or one of them has an invalid character: "
+        "copy both exactly as the authority gave them",
     ),
     "a binding of two lines": (
         {"certbot_account_binding": {"kid": "kid-1", "hmac_key": "7f3a b"}},
-        "certbot_account_binding lacks its kid or hmac_key, or one of them has a character",
+        "certbot_account_binding lacks kid or hmac_key, or one of them has an invalid character",
     ),
     "an address by DNS": (
         {**RFC2136, **ADDRESS, "certbot_profile": "shortlived"},
@@ -572,8 +572,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a profile with the distribution's certbot": (
         {"certbot_profile": "tlsserver", "certbot_install": "package"},
-        'certbot_profile ("tlsserver") is nothing that the distribution\'s certbot is sure to '
-        "know: set certbot_install: bundle, or leave it empty",
+        'certbot_profile ("tlsserver") may be unknown to the distribution\'s certbot: '
+        "set certbot_install: bundle, or leave it empty",
     ),
     "one name twice": (
         {
@@ -582,11 +582,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
                 {"name": "Shop", "domains": ["b.example.org"]},
             ]
         },
-        "certbot_certificates has two certificates of one name among shop, Shop: give each its own",
+        "certbot_certificates has two certificates with the same name, among shop, Shop: give each",
     ),
     "no domains": (
         {"certbot_certificates": [{"name": "shop", "domains": []}]},
-        "certbot_certificates has no domains for shop: list the names that it is for",
+        "certbot_certificates has no domains for shop: list its domains",
     ),
     "no domain": (
         {"certbot_certificates": [{"name": "shop", "domains": ["https://shop.example.org"]}]},
@@ -603,7 +603,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an address from the documentation": (
         {"certbot_email": "ops@example.com"},
-        'certbot_email ("ops@example.com") is at a domain that receives no mail',
+        'certbot_email ("ops@example.com") has a domain that receives no mail',
     ),
     "private names": (
         {"certbot_certificates": [{"name": "shop", "domains": ["shop.local", "shop.home.arpa"]}]},
@@ -630,7 +630,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no HTTPS": (
         {"certbot_directory_url": "http://acme.example.org/directory"},
-        'certbot_directory_url ("http://acme.example.org/directory") is not an address by HTTPS',
+        'certbot_directory_url ("http://acme.example.org/directory") is not an HTTPS address',
     ),
     "no CA file": (
         {"certbot_ca_file": "/nonexistent.pem"},
@@ -638,9 +638,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a password": (
         {"certbot_https_proxy": "http://ops:secret@proxy.example.org:3128"},
-        "holds a user or password, which everybody on the host could read: use a proxy that",
+        "contains a user name or password, which everybody on the host could read: use a proxy",
     ),
-    "no reload": ({"certbot_reload_argv": []}, "certbot_reload_argv names no command"),
+    "no reload": ({"certbot_reload_argv": []}, "certbot_reload_argv is empty"),
     "negative jitter": (
         {"certbot_renewal_jitter_seconds": -1},
         "certbot_renewal_jitter_seconds is -1, which is negative: use 0 to 604800",

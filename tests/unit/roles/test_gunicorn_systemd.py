@@ -891,7 +891,7 @@ ALONE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "setting-that-is-code": (
         {"gunicorn_systemd_settings": {"import os; x": 1}},
-        "gunicorn_systemd_settings is no place",
+        "gunicorn_systemd_settings has a name",
     ),
     "the-same-port-twice": (
         {"gunicorn_systemd_bind": ["127.0.0.1:5000", "127.0.0.1:5000"]},
@@ -906,7 +906,7 @@ ALONE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "setting-of-the-role": (
         {"gunicorn_systemd_settings": {"bind": "0.0.0.0:80"}},
-        "gunicorn_systemd_settings is no place for something that is not a setting, or that",
+        "gunicorn_systemd_settings has a name that is not a setting of gunicorn, or that",
     ),
     "nothing-to-keep-alive": (
         {"gunicorn_systemd_keepalive": 5},
@@ -926,11 +926,11 @@ ALONE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "name-of-the-sockets": (
         {"gunicorn_systemd_name": "gunicorn"},
-        'gunicorn_systemd_name ("gunicorn") is taken, by the directory of the sockets',
+        'gunicorn_systemd_name ("gunicorn") is reserved for the directory of the sockets',
     ),
     "name-of-a-standby": (
         {"gunicorn_systemd_name": "shop-standby"},
-        'gunicorn_systemd_name ("shop-standby") is taken',
+        'gunicorn_systemd_name ("shop-standby") is reserved',
     ),
     "root": (
         {"gunicorn_systemd_user": "root"},
@@ -1000,7 +1000,7 @@ HOSTS: dict[str, tuple[Case, str]] = {
     ),
     "somebody-as-the-user": (
         Case({**REQUIRED, "gunicorn_systemd_user": "anna"}, {"logins": ["root", "anna"]}),
-        'gunicorn_systemd_user ("anna") is somebody who can log in on this host',
+        'gunicorn_systemd_user ("anna") is a user who can log in on this host',
     ),
     "port-of-another-program": (
         Case(REQUIRED, {"listeners": [{**OTHER, "unit": "other.service"}]}),

@@ -367,7 +367,7 @@ EXAMPLES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a placeholder that is none": (
         shop(backup={"command": ["/usr/bin/rsync", "{filename}"]}),
-        "applications.shop.backup.command has {filename}, which stands for nothing: use {file}",
+        "applications.shop.backup.command has {filename}, which is not a placeholder: use {file}",
     ),
     "certificates that the host itself has not": (
         shop(site={"client_certificates": {"authority": "/etc/ssl/clients.pem"}}),
@@ -533,7 +533,7 @@ def test_what_others_put_beside_ours_needs_no_yes() -> None:
 def test_a_person_does_not_become_the_services_user() -> None:
     variables = trusted(BASE["gunicorn_systemd"] | {"gunicorn_systemd_user": "anna"})
     message = check("gunicorn_systemd", variables, {"logins": ["root", "anna"]})
-    assert '- gunicorn_systemd_user ("anna") is somebody who can log in on this host' in message
+    assert '- gunicorn_systemd_user ("anna") is a user who can log in on this host' in message
 
 
 def test_a_limit_of_the_journal_that_is_there_stays() -> None:

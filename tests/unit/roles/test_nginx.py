@@ -741,7 +741,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     "not-a-port": ({"nginx_http_port": 70000}, "nginx_http_port is 70000"),
     "equal-ports": (
         {"nginx_http_port": 8080, "nginx_https_port": 8080},
-        "nginx_https_port (8080) is also nginx_http_port: give HTTP and HTTPS a port each",
+        "nginx_https_port (8080) is also nginx_http_port: use different ports for HTTP and HTTPS",
     ),
     "site-without-name": ({"nginx_sites": [{"domains": ["a.example.org"]}]}, "name"),
     "unknown-key-of-a-site": (
@@ -763,15 +763,15 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     "wrong-choice": ({"nginx_sites": [{**PLAIN, "http": "maybe"}]}, "redirect"),
     "two-sites-of-one-name": (
         {"nginx_sites": [PLAIN, {**PLAIN, "name": "PLAIN", "domains": ["b.example.org"]}]},
-        "nginx_sites has two sites of one name, among plain, PLAIN: give each site its own name",
+        "nginx_sites has two sites with the same name, among plain, PLAIN: give each site",
     ),
     "repeated-domain": (
         {"nginx_sites": [PLAIN, {**PLAIN, "name": "b", "domains": ["PLAIN.example.org"]}]},
-        "nginx_sites has a domain twice: plain.example.org: leave each domain with one site",
+        "nginx_sites lists a domain twice: plain.example.org: assign each domain to one site",
     ),
     "no-domains": (
         {"nginx_sites": [{**PLAIN, "domains": []}]},
-        "nginx_sites has sites without domains: plain: list the names",
+        "nginx_sites has sites without domains: plain: list their domains",
     ),
     "two-defaults": (
         {"nginx_sites": [FILES, {**PLAIN, "default": True}]},
@@ -779,11 +779,11 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "certificate-without-key": (
         {"nginx_sites": [{**PLAIN, "certificate": "/etc/ssl/a.pem"}]},
-        "nginx_sites has only one of certificate and key in: plain",
+        "nginx_sites has a certificate without a key, or a key without a certificate, in: plain",
     ),
     "key-without-certificate": (
         {"nginx_sites": [{**PLAIN, "certificate_key": "/etc/ssl/a.pem"}]},
-        "nginx_sites has only one of certificate and key in: plain",
+        "nginx_sites has a certificate without a key, or a key without a certificate, in: plain",
     ),
     "nothing-to-serve": (
         {"nginx_sites": [{"name": "idle", "domains": ["a.example.org"]}]},
@@ -831,7 +831,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "open-path-with-a-query": (
         {"nginx_sites": [{**PLAIN, "maintenance_open": ["/health?full=1"]}]},
-        "nginx_sites has something in maintenance_open that is no plain path: write it without",
+        "nginx_sites has an entry in maintenance_open that is not a plain path: write it without",
     ),
     "cache-location-with-slash": (
         {"nginx_sites": [{**PLAIN, "cache": {"locations": ["/news/"]}}]},
@@ -860,7 +860,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "path-twice": (
         {"nginx_sites": [{**PLAIN, "locations": [{"path": "/a"}, {"path": "/a"}]}]},
-        "nginx_sites has a path twice: plain/a: say all of a path in one place",
+        "nginx_sites lists a path twice: plain/a: describe each path in one place",
     ),
     "path-of-another-list": (
         {
@@ -872,7 +872,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
                 }
             ]
         },
-        "nginx_sites has a path twice: plain/metrics",
+        "nginx_sites lists a path twice: plain/metrics",
     ),
     "only-backups": (
         {
@@ -880,7 +880,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
                 {**FILES, "upstreams": [{"address": "[::1]:1", "backup": True}]},
             ]
         },
-        "nginx_sites has no upstream that is not a backup, in: files",
+        "nginx_sites has only backup servers in: files",
     ),
     "open-passwords": (
         {"nginx_sites": [{**PLAIN, "basic_auth": RICH["basic_auth"]}]},
@@ -909,11 +909,11 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "trusting-everybody": (
         {"nginx_trusted_proxies": ["0.0.0.0/0"]},
-        "nginx_trusted_proxies has a network that everybody is in",
+        "nginx_trusted_proxies has a network of all addresses",
     ),
     "proxy-protocol-of-nobody": (
         {"nginx_proxy_protocol": True},
-        "nginx_proxy_protocol (true) needs to know whom to believe, and nginx_trusted_proxies is",
+        "nginx_proxy_protocol (true) needs nginx_trusted_proxies, which is",
     ),
     "proxy-port-of-https": (
         {"nginx_proxy_protocol_http_port": 443},

@@ -133,7 +133,7 @@ EXAMPLES = r"""
       - that: nginx_http_port != nginx_https_port
         variable: nginx_https_port
         problem: is also nginx_http_port
-        remedy: give HTTP and HTTPS a port each
+        remedy: use different ports for HTTP and HTTPS
     free_disk: {/var: 200}
     ports:
       - {port: "{{ nginx_http_port }}", programs: [nginx]}
