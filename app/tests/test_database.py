@@ -10,6 +10,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -268,6 +269,66 @@ def test_a_file_that_is_replaced_is_opened_anew(recorder, app, database_url):
         part.unlink()
     copy.rename(file)
     assert recorder.get("/passages").json["passages"] == []
+
+
+class Away:
+    """A driver whose server is away for the first attempts."""
+
+    OperationalError = psycopg.OperationalError
+
+    def __init__(self, attempts: int) -> None:
+        self.attempts = attempts
+        self.loaded_dbapi = self
+        self.asked = 0
+
+    def connect(self, *_args: object, **_options: object) -> str:
+        self.asked += 1
+        if self.asked <= self.attempts:
+            raise psycopg.OperationalError("session is read-only")
+        return "connected"
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that only sleeping takes."""
+    seconds = [100.0]
+    monkeypatch.setattr(database.time, "monotonic", lambda: seconds[0])
+    monkeypatch.setattr(
+        database.time, "sleep", lambda more: seconds.__setitem__(0, seconds[0] + more)
+    )
+    return seconds
+
+
+def test_a_request_waits_for_a_primary_that_moves(app, clock):
+    server = Away(20)
+    with app.test_request_context("/"):
+        assert database.Connector()(server, None, (), {}) == "connected"
+    assert clock[0] == pytest.approx(102.0)
+
+
+def test_a_database_that_stays_away_keeps_no_threads(app, clock):
+    """The first wait, all others are told at once; once it was back they wait again."""
+    server, connect = Away(1000), database.Connector()
+    with app.test_request_context("/"):
+        with pytest.raises(psycopg.OperationalError):
+            connect(server, None, (), {})
+        assert clock[0] == pytest.approx(100 + database.REQUEST_WAIT_SECONDS, abs=0.2)
+        tried, at = server.asked, clock[0]
+        with pytest.raises(psycopg.OperationalError):
+            connect(server, None, (), {})
+        assert (server.asked, clock[0]) == (tried + 1, at)
+        server.attempts = 0
+        assert connect(server, None, (), {}) == "connected"
+        server.attempts = server.asked + 5
+        assert connect(server, None, (), {}) == "connected"
+
+
+def test_a_command_is_told_at_once(app, clock):
+    """It says what is wrong to somebody who sits there."""
+    server = Away(1)
+    with pytest.raises(psycopg.OperationalError):
+        database.Connector()(server, None, (), {})
+    assert (server.asked, clock[0]) == (1, 100.0)
 
 
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)

@@ -4,8 +4,9 @@ A session reads in a transaction that begins with its first statement. What writ
 `writing(session)`, which commits at its end. Nothing connects before the first statement, so a
 process that has imported the application can be forked.
 
-A request waits a short time for a database that is busy or away, and then says so: meanwhile its
-thread is missing to everybody else. A command, on a connection of its own, has more patience.
+A request waits a short time for a database that is busy, or away since a moment ago, and then says
+so: meanwhile its thread is missing to everybody else. A command, on a connection of its own, has
+more patience.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ SQLITE_BUSY_SECONDS = 15
 # How long a request waits for another writer, for a lock, for a connection. The health watcher
 # takes a service for dead whose threads are all taken for longer than its own time limit, 5 s.
 REQUEST_WAIT_SECONDS: float = 4
+# How often it looks whether a database is back that is away.
+BACK_SECONDS = 0.1
 # How long one statement of a request may work.
 STATEMENT_SECONDS: float = 10
 BUSY_RETRY_SECONDS = 2
@@ -59,6 +62,33 @@ SECONDS = "toll_seconds"
 FILE = "toll_file"
 # Of a connection: who waits to write beside it.
 WRITERS = "toll_writers"
+
+
+class Connector:
+    """Connects to PostgreSQL, and waits for one that is restarted or whose primary moves.
+
+    Requests wait for as long as it has been away for less than REQUEST_WAIT_SECONDS. After that
+    they fail at once, until somebody has reached it: waiting, they would have all threads.
+    """
+
+    def __init__(self) -> None:
+        self._away_since: float | None = None
+
+    def __call__(self, dialect: Any, _record: object, args: Any, options: Any) -> Any:
+        """Return a connection of the driver (SQLAlchemy's event `do_connect`)."""
+        while True:
+            try:
+                connection = dialect.connect(*args, **options)
+            except dialect.loaded_dbapi.OperationalError:
+                now = time.monotonic()
+                if self._away_since is None:
+                    self._away_since = now
+                if not has_request_context() or now > self._away_since + REQUEST_WAIT_SECONDS:
+                    raise
+                time.sleep(BACK_SECONDS)
+            else:
+                self._away_since = None
+                return connection
 
 
 class Writers:
@@ -238,6 +268,7 @@ def prepare(engine: Engine, writers: Writers) -> None:
         sa.event.listen(engine, "begin", _sqlite_begin)
         sa.event.listen(engine, "checkin", _sqlite_pass_on)
     else:
+        sa.event.listen(engine, "do_connect", Connector())
         sa.event.listen(engine, "connect", _postgresql_connect)
     reference = weakref.ref(engine)
 
