@@ -120,6 +120,9 @@ UNITS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     "haproxy/systemd/haproxy.service.d/10-role.conf.j2": lambda: rendered(
         "haproxy", "systemd/haproxy.service.d/10-role.conf.j2"
     ),
+    "etcd/systemd/etcd.service.d/10-role.conf.j2": lambda: rendered(
+        "etcd", "systemd/etcd.service.d/10-role.conf.j2"
+    ),
     "firewall/host-firewall.service.j2": lambda: rendered("firewall", "host-firewall.service.j2"),
     "firewall/nftables.conf.j2": lambda: rendered("firewall", "nftables.conf.j2"),
     "postgresql/drop-in.conf.j2": lambda: rendered("postgresql", "drop-in.conf.j2"),
