@@ -159,6 +159,14 @@ def closing(members: dict[str, list[str]], clock: Clock, changed: int, page: str
     run = f".venv/bin/ansible-playbook -i {INVENTORY} playbooks/"
     ca_file = CA_FILE.relative_to(ROOT)
     last = members["web"][-1]
+    databases = members.get("databases", [])
+    primary = (
+        f"""
+  which primary   make shell HOST={SCOPE}-{databases[0]}, and there: sudo postgresql-cluster status
+  another one     {run}switchover.yml"""
+        if len(databases) > 1
+        else ""
+    )
     through = " and ".join(site.url for site in sites(members).values())
     state = f"changed={changed}" if changed else "changed=0: everything was already as it should be"
     return f"""
@@ -174,7 +182,7 @@ What to do next:
   drain a host    {run}drain.yml --limit {last}; later undrain.yml
   deploy          edit app/, then {run}deploy.yml
   reboot all      {run}reboot.yml
-  lose a host     python3 testhosts/testhosts.py power-cut {SCOPE}-{last}
+  lose a host     python3 testhosts/testhosts.py power-cut {SCOPE}-{last}{primary}
   one more host   add a line to {INVENTORY}/hosts.yml, then make fleet
   remove it       make fleet-down"""
 

@@ -109,6 +109,22 @@ def test_a_balancer_of_somebody_else_is_let_in_where_it_is_trusted() -> None:
     assert let_in(name, text) == ["ip saddr { 198.51.100.0/24 } tcp dport { 8080, 8443 } accept"]
 
 
+def test_databases_and_those_who_vote_reach_one_another() -> None:
+    """Each port to those who ask there, and to nobody who only serves or balances."""
+    hosts = {f"db{n}": {"ansible_host": f"192.0.2.3{n}"} for n in (1, 2)}
+    hosts |= {"lb1": {"ansible_host": "192.0.2.2"}, "web1": HOSTS["web1"]}
+    groups = {"databases": ["db1", "db2"], "database_voters": ["db1", "db2", "lb1"]}
+    text = rules("db1", hosts, {**groups, "web": ["web1"], "balancers": ["lb1"]})
+    others = "ip saddr { 192.0.2.2, 192.0.2.32 }"
+    assert let_in("etcd: the other members of etcd", text) == [f"{others} tcp dport {{ 2380 }} accept"]
+    copies = "postgresql: other databases, which copy this one or are copied"
+    assert let_in(copies, text) == ["ip saddr { 192.0.2.32 } tcp dport { 5432, 8008 } accept"]
+    opens = {each["role"] for each in opened("lb1", hosts, groups)["openings"]}
+    assert opens == {"SSH", "etcd"}
+    one = opened("db1", hosts, {"databases": ["db1"]})
+    assert {each["role"] for each in one["openings"]} == {"SSH"}
+
+
 def test_what_nobody_comes_for_is_not_open() -> None:
     """A single host has no balancers, nobody who watches it, and no neighbours."""
     found = opened("web1", {"web1": HOSTS["web1"]}, {"web": ["web1"]})

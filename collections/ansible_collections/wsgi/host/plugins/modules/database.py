@@ -8,7 +8,7 @@ module: database
 short_description: Say who uses the database of a fleet, and with what
 version_added: "0.1.0"
 description:
-  - Reads from the inventory which applications of the group C(web) have a database on the host of the group C(databases), and from
+  - Reads from the inventory which applications of the group C(web) have a database on the hosts of the group C(databases), and from
     which addresses they come, for the role C(postgresql). Nobody lists anything twice - a host that is added to C(web) is let in.
   - Passwords, and the certificate of the server, follow from C(application_database_secret) of the inventory.
   - Fails, under the names that a person wrote, where the inventory lacks an address or the secret.
@@ -42,5 +42,11 @@ certificate:
 certificate_key:
   description: For C(postgresql_certificate_key).
   type: str
+  returned: success
+cluster:
+  description: >-
+    Of several databases, C(members) and C(voters), each with C(name) and C(address), and what this host is known by to them; C(passwords), with
+    which databases copy one another. Empty for one database.
+  type: dict
   returned: success
 """

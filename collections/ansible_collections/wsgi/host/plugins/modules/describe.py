@@ -43,7 +43,7 @@ RETURN = r"""
 applications:
   description: >-
     The whole descriptions by name. Each has C(name); C(service), the variables of the service's role without their prefix; whether it has its database on the
-    host of the group C(databases), C(database_of_fleet), the addresses that are this host, C(database_names), and C(database_authority), a
+    host of the group C(databases), C(database_of_fleet), the addresses that stand for it, C(database_names), and C(database_authority), a
     certificate.
   type: dict
   returned: success
@@ -72,7 +72,7 @@ balancers:
   returned: success
 database:
   description: >-
-    The C(name) of the host of the group C(databases), empty for none; C(applications), which of this host have their database there; and
+    The C(names) of the hosts of the group C(databases); C(applications), which of this host have their database there; and
     C(problems), what of the inventory stands in the way, each with C(variable), C(problem) and C(remedy).
   type: dict
   returned: success
