@@ -116,9 +116,14 @@ def test_databases_and_those_who_vote_reach_one_another() -> None:
     groups = {"databases": ["db1", "db2"], "database_voters": ["db1", "db2", "lb1"]}
     text = rules("db1", hosts, {**groups, "web": ["web1"], "balancers": ["lb1"]})
     others = "ip saddr { 192.0.2.2, 192.0.2.32 }"
-    assert let_in("etcd: the other members of etcd", text) == [f"{others} tcp dport {{ 2380 }} accept"]
-    copies = "postgresql: other databases, which copy this one or are copied"
-    assert let_in(copies, text) == ["ip saddr { 192.0.2.32 } tcp dport { 5432, 8008 } accept"]
+    assert let_in("etcd: the other members of etcd", text) == [
+        f"{others} tcp dport {{ 2380 }} accept"
+    ]
+    assert let_in("postgresql: Patroni", text) == [
+        "ip saddr { 192.0.2.32 } tcp dport { 8008 } accept"
+    ]
+    copies = "postgresql: applications of the hosts that serve, and databases that copy"
+    assert let_in(copies, text) == ["ip saddr { 192.0.2.1, 192.0.2.32 } tcp dport { 5432 } accept"]
     opens = {each["role"] for each in opened("lb1", hosts, groups)["openings"]}
     assert opens == {"SSH", "etcd"}
     one = opened("db1", hosts, {"databases": ["db1"]})
