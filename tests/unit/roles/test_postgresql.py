@@ -131,8 +131,8 @@ def test_a_version_that_has_data_stays(packages: dict[str, str], version: str) -
 class Server:
     """PostgreSQL with the role's files, on the loopback."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(self, folder: Path, **told: Any) -> None:
+        self.folder, self.port, self.told = folder, free_port(), told
         self.bin = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
         # It refuses to run as root, so root starts it as Debian's user.
         self.user = "postgres" if os.geteuid() == 0 else None
@@ -166,7 +166,13 @@ class Server:
             __postgresql_etc=str(self.folder),
             __postgresql_data=str(self.folder / "data"),
             __postgresql_sockets=str(self.folder),
-            **{"__postgresql_port": self.port, "__postgresql_programs": str(self.bin), **told},
+            **{
+                "__postgresql_port": self.port,
+                "__postgresql_programs": str(self.bin),
+                "postgresql_archive": False,
+                **self.told,
+                **told,
+            },
         )
         # Whoever runs these tests is not called postgres, and comes from here.
         rules = re.sub("peer( map=.*)?", "trust", texts["pg_hba.conf"])

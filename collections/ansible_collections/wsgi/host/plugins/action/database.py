@@ -67,6 +67,7 @@ class ActionModule(ActionBase):
             "certificate": public,
             "certificate_key": private,
             "cluster": _cluster(secret, own, found, now) if several else NO_CLUSTER,
+            "archive_passphrase": databases.archive_passphrase(secret) if secret else "",
             "_ansible_no_log": True,
         }
 

@@ -39,6 +39,10 @@ certificate:
   description: For C(postgresql_certificate); empty where no other host uses it.
   type: str
   returned: success
+archive_passphrase:
+  description: For C(postgresql_archive_passphrase); empty where there is no secret.
+  type: str
+  returned: success
 certificate_key:
   description: For C(postgresql_certificate_key).
   type: str

@@ -79,6 +79,11 @@ def password(secret: str, name: str) -> str:
     return base64.urlsafe_b64encode(derived(secret, f"password {name}")).decode().rstrip("=")
 
 
+def archive_passphrase(secret: str) -> str:
+    """What the archive of the database is encrypted with. It is worthless without the secret."""
+    return derived(secret, "archive").hex()
+
+
 def derived(secret: str, purpose: str) -> bytes:
     """32 bytes for one purpose, which say nothing of the secret or of those for another."""
     return hmac.digest(secret.encode(), f"wsgi.host database {purpose}".encode(), hashlib.sha256)

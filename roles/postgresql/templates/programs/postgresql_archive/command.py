@@ -1,0 +1,1 @@
+../../../../../host/apphost/postgresql_archive/command.py
