@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from bench import Host, host_variables, playbook
-from shared import Member, inventory, sql
+from shared import Member, inventory, lost_nothing, sql
 
 PROBE = Path(__file__).with_name("knocking.py")
 CONNECT = """
@@ -100,6 +100,63 @@ def test_debians_programs_find_the_cluster(fleet: list[Member]) -> None:
     assert sql(server, "SHOW config_file") == "/etc/postgresql-server/postgresql.conf"
     assert sql(server, "SHOW data_checksums") == "on"
     assert sql(server, "SELECT error FROM pg_hba_file_rules WHERE error IS NOT NULL") == ""
+
+
+def archive(server: Host, *words: str, check: bool = True) -> str:
+    """What the archive's program says."""
+    return server.root(f"postgresql-archive {' '.join(words)} 2>&1", check=check)
+
+
+def test_what_was_deleted_comes_back(fleet: list[Member]) -> None:
+    """Rows written before a time are there again, and those written after it are not."""
+    server, second = fleet
+    # site.yml has begun the first copy.
+    server.root("systemctl start postgresql-copy-full postgresql-archive")
+    assert "The archive reaches from" in archive(server)
+    with second.under_load(steady=1.0) as kept:
+        pass
+    noted = sql(server, "SELECT clock_timestamp()")
+    with second.under_load(steady=1.0) as lost:
+        pass
+    sql(server, "DELETE FROM passages")
+
+    early = playbook(inventory(), "restore_database", application_restore_to="2020-01-01 00:00:00Z")
+    done = early.wait()
+    assert done.returncode != 0, done.output
+    assert "cannot be restored. The archive reaches from" in " ".join(done.output.split())
+    masters = [member.state()["units"]["toll-app.service"]["MainPID"] for member in fleet]
+    looked = playbook(inventory(), "restore_database", "--check", application_restore_to=noted)
+    done = looked.wait()
+    assert done.returncode == 0, done.output
+    assert "What was written since" in done.output
+    assert [m.state()["units"]["toll-app.service"]["MainPID"] for m in fleet] == masters
+
+    done = playbook(inventory(), "restore_database", application_restore_to=noted).wait()
+    assert done.returncode == 0, done.output
+    plates = sql(server, "SELECT plate FROM passages").splitlines()
+    assert {record.plate for record in kept.records if record.acknowledged} <= set(plates)
+    assert {record.plate for record in lost.records if record.acknowledged}.isdisjoint(plates)
+    for member in fleet:
+        member.settle()
+        with member.under_load(steady=1.0) as load:
+            pass
+        lost_nothing(load)
+    server.root("systemctl start postgresql-archive")
+    assert server.root("systemctl list-units --failed --plain --no-legend 'postgresql*'") == ""
+    assert "replaced-" in server.root("ls /var/lib/postgresql/*/")
+
+
+def test_the_archive_is_for_nobody_else(fleet: list[Member]) -> None:
+    server = fleet[0]
+    passphrase = server.root("sed -n 's/^repo1-cipher-pass=//p' /etc/pgbackrest/pgbackrest.conf")
+    assert len(passphrase.strip()) == 64
+    assert passphrase.strip() not in server.root("journalctl --no-pager --output=cat")
+    assert server.root("stat -c '%A %U %G' /etc/pgbackrest/pgbackrest.conf").split() == [
+        *("-rw-r-----", "root", "postgres")
+    ]
+    mode = server.root("stat -c %A /var/lib/pgbackrest").strip()
+    assert mode == "drwxr-x---"
+    assert "active" in server.root("systemctl is-active postgresql-copy-full.timer")
 
 
 def test_the_host_of_the_database_is_not_rebooted_by_the_way(fleet: list[Member]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from ansible_collections.wsgi.host.plugins.plugin_utils import authority, databases
 from conftest import trusted
 
 from .describing import describe, toll_app
-from .render import FACTS
+from .render import FACTS, evaluate
 
 SECRET = "s" * 64
 DB1 = {"ansible_host": "192.0.2.31", databases.SECRET: SECRET}
@@ -73,3 +74,36 @@ def test_a_host_of_both_groups_asks_itself() -> None:
     assert told["service"]["after"] == ["postgresql.service"]
     assert told["database_authority"] == ""
     assert told["database_names"] == ["127.0.0.1", "192.0.2.11"]
+
+
+RESTORE = {
+    "application_restore_to": "latest",
+    "ansible_play_hosts_all": ["web1"],
+    "groups": GROUPS,
+    "hostvars": {"db1": {}},
+}
+
+
+@pytest.mark.parametrize(
+    ("told", "problem"),
+    [
+        ({}, ""),
+        ({"groups": {"web": ["web1"]}}, "The inventory has no group databases. Restore a copy"),
+        ({"application_restore_to": ""}, "application_restore_to is empty. Write a point in time"),
+        (
+            {"hostvars": {"db1": {"postgresql_archive": False}}},
+            "postgresql_archive is false for db1, so there is no archive. Restore a copy of each",
+        ),
+        (
+            {"groups": {**GROUPS, "web": ["web1", "web2"]}},
+            "--limit leaves out web2, and would have them go on writing. Leave --limit out",
+        ),
+        ({"application": "shop"}, "application is shop, and all databases go back at once."),
+    ],
+)
+def test_what_cannot_be_restored_is_said(told: dict[str, Any], problem: str) -> None:
+    said = evaluate(
+        "application", "__application_restore_problems", "Debian", **{**RESTORE, **told}
+    )
+    assert len(said) == bool(problem)
+    assert "".join(said).startswith(problem)
