@@ -146,7 +146,7 @@ def duration(seconds: float) -> str:
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}s"
-    return f"{max(seconds, 0):.0f} seconds"
+    return f"{seconds:.0f} seconds" if seconds >= 2 else "a moment ago"
 
 
 def preview(told: Settings, wanted: str) -> str:
@@ -204,7 +204,7 @@ def restore(told: Settings, wanted: str) -> str:
     with contextlib.suppress(ArchiveError):
         programs.systemctl("start", "--no-block", COPIES[1])
     done = f"Restored {_of(plan.point)}"
-    tidy = f"When nobody needs it any more: rm -r {plan.kept}" if plan.kept else ""
+    tidy = f"When nobody needs them any more: `rm -r {plan.kept}`" if plan.kept else ""
     if problems:
         raise ArchiveError(programs.sentences(done, loss, problems))
     return programs.sentences(done, loss.replace(" will be gone", " is gone"), tidy)

@@ -172,7 +172,7 @@ def test_a_gap_is_mended_by_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
-        (-1, "0 seconds"),
+        (-1, "a moment ago"),
         (90, "90 seconds"),
         (150, "2 minutes"),
         (7300, "2 hours"),
