@@ -1,7 +1,7 @@
 // Who balances, who serves and who keeps the data, and how each of them is.
 "use strict";
 
-const LANES = [["balancer", "Balancers"], ["web", "Hosts that serve"], ["database", "Database"]];
+const LANES = [["balancer", "Balancers"], ["web", "Hosts that serve"], ["database", "Database"], ["voter", "Votes on the primary"]];
 const FLEET = {
   there: "max by (instance) (up{job=\"node\"})",
   balances: "min by (instance) (haproxy_up or probe_success{job=\"balancer\"})",
@@ -12,13 +12,14 @@ const FLEET = {
   runs: "max by (instance, name) (node_systemd_unit_state{state=\"active\"})",
   keeps: "max by (instance) (postgresql_up)",
   primary: "max by (instance) (postgresql_primary)",
+  votes: "min by (instance) (etcd_server_has_leader or etcd_up)",
   used: "sum by (instance) (postgresql_connections)",
   most: "max by (instance) (postgresql_connections_max)",
 };
 const count = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
 
 // What is known now, as a function of a name above and of labels: the values of all that have them.
-async function known_of_the_fleet() {
+async function knownNow() {
   const names = Object.keys(FLEET);
   const found = await Promise.all(names.map((name) => ask("query", { query: FLEET[name] })));
   const all = Object.fromEntries(names.map((name, i) => [name, found[i].result]));
@@ -56,9 +57,16 @@ const STATES = {
     const [[primary], [used], [most]] = ["primary", "used", "most"].map((name) => now(name, { instance: host.name }));
     return ["good", primary.value === 1 ? "primary" : "replica", `${used.value} of ${most.value} connections`];
   },
+  voter(host, now) {
+    const [votes] = now("votes", { instance: host.name });
+    return votes && votes.value === 1 ? ["good", "up", ""] : ["bad", "no majority", ""];
+  },
 };
 
-function host_card(host, kind, now) {
+// Who keeps the data and votes too is shown once.
+const shownAs = (host, kind) => host.kinds.includes(kind) && (kind !== "voter" || !host.kinds.includes("database"));
+
+function hostCard(host, kind, now) {
   const [there] = now("there", { instance: host.name });
   const gone = !there || there.value !== 1;
   const [how, word, about] = gone ? ["bad", "gone", "nothing answers"] : STATES[kind](host, now);
@@ -67,7 +75,7 @@ function host_card(host, kind, now) {
 }
 
 // From each balancer to each host that it knows; broken where it sends nobody.
-function lines_between(place, now) {
+function linesBetween(place, now) {
   const svg = element("svg", { "aria-hidden": "true" });
   place.append(svg);
   const frame = place.getBoundingClientRect();
@@ -85,13 +93,13 @@ async function picture() {
   const place = at("fleet");
   place.hidden = hosts.length < 2 && !hosts.some((host) => host.kinds.some((kind) => kind !== "web"));
   if (place.hidden) return () => {};
-  const now = await known_of_the_fleet();
+  const now = await knownNow();
   return () => {
-    place.replaceChildren(...LANES.map(([kind, title]) => [title, hosts.filter((host) => host.kinds.includes(kind)), kind])
+    place.replaceChildren(...LANES.map(([kind, title]) => [title, hosts.filter((host) => shownAs(host, kind)), kind])
       .filter(([, those]) => those.length)
       .map(([title, those, kind]) => element("div", {}, element("h2", {}, title),
-        element("ul", {}, ...those.map((host) => host_card(host, kind, now))))));
-    lines_between(place, now);
+        element("ul", {}, ...those.map((host) => hostCard(host, kind, now))))));
+    linesBetween(place, now);
   };
 }
 
