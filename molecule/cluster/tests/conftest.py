@@ -125,7 +125,8 @@ def cluster(testhosts: Any, control: Any) -> Cluster:
     primary = found.well()["primary"]
     found.ask(
         primary,
-        "CREATE TABLE IF NOT EXISTS written (n int PRIMARY KEY, at inet);"
+        "DROP TABLE IF EXISTS written;"
+        "CREATE TABLE written (n int PRIMARY KEY, at inet);"
         'ALTER TABLE written OWNER TO "shop";',
     )
     return found
