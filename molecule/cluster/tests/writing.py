@@ -8,7 +8,7 @@ import json
 import sys
 import time
 
-import psycopg2
+import psycopg2  # type: ignore[import-untyped]
 
 
 def main():
