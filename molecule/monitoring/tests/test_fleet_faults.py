@@ -79,9 +79,13 @@ def test_faults_of_a_fleet_are_told_and_end(watched: Watched, other: Callable[[s
         assert done.rc == 0, f"{command}: {done.stderr or done.stdout}"
 
     def firing() -> set[str]:
-        """Without the half minute until the timers measure again."""
+        """Without the half minute until the timers measure again.
+
+        And without what is told of the host `watched`, which other tests break and hand over to
+        this one's Prometheus at the same time.
+        """
         run("keeper", "systemctl start haproxy-metrics postgresql-metrics")
-        return {name for name, _ in alerts(watched)}
+        return {name for name, instance in alerts(watched) if "watched" not in instance}
 
     assert {alert for stage in STAGES for alert in stage} == set(FAULTS)
     mends = []
