@@ -6,6 +6,7 @@ That a second run changes nothing there is looked at in test_balancer.py, for al
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from bench import Host, host_variables, playbook
 from shared import Member, inventory, lost_nothing, sql
 
+GUIDE = Path(__file__).resolve().parents[3] / "docs" / "OPERATIONS.md"
 PROBE = Path(__file__).with_name("knocking.py")
 CONNECT = """
 import json, os, sys
@@ -144,6 +146,19 @@ def test_what_was_deleted_comes_back(fleet: list[Member]) -> None:
     server.root("systemctl start postgresql-archive")
     assert server.root("systemctl list-units --failed --plain --no-legend 'postgresql*'") == ""
     assert "replaced-" in server.root("ls /var/lib/postgresql/*/")
+
+
+def test_commands_of_the_guide_work_as_typed(fleet: list[Member]) -> None:
+    """Those for the database's host, in the section on copies that fail."""
+    section = GUIDE.read_text().split("\n## The backup fails\n", 1)[1].split("\n## ")[0]
+    lines = re.findall(r"^\w[^\n]*postgresql[^\n]*$", section, re.MULTILINE)
+    commands = [line.partition(" #")[0] for line in lines if not line.startswith("|")]
+    assert len(commands) == 3, commands
+    for command in commands:
+        # `journalctl --grep` that finds nothing may say so by its exit code.
+        said = fleet[0].root(f"({command}) 2>&1 || test $? -eq 1")
+        for wrong in ("unrecognized", "invalid option", "Unknown command"):
+            assert wrong not in said
 
 
 def test_the_archive_is_for_nobody_else(fleet: list[Member]) -> None:
