@@ -26,6 +26,7 @@ import pathlib
 async def application(scope, receive, send):
     if scope["type"] == "lifespan":
         await receive()
+        pathlib.Path("started").open("a").write("x")
         await send({"type": "lifespan.startup.complete"})
         await receive()
         pathlib.Path("events").open("a").write("stopped\\n")
@@ -160,6 +161,11 @@ def server(tmp_path: Path) -> Iterator[Server]:
     served = Server(tmp_path, listener)
     try:
         assert served.answer("/").startswith(b"HTTP/1.1 200"), (tmp_path / "log").read_text()
+        # A worker that is still starting does not hear that it is to stop.
+        end = time.monotonic() + 30
+        while (tmp_path / "started").read_text() != "xx":
+            assert time.monotonic() < end, (tmp_path / "log").read_text()
+            time.sleep(0.05)
         yield served
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -37,6 +37,17 @@ def rendered(role: str, template: str, **variables: Any) -> list[tuple[str, str]
     return [("", render(role, template, "Debian", **variables))]
 
 
+def archives() -> list[tuple[str, str]]:
+    """Copies of PostgreSQL, what tries them, and the way back."""
+    wanted = "__postgresql_archive_jobs + [__postgresql_archive_restore]"
+    jobs = evaluate("postgresql", wanted, "Debian")
+    assert len(jobs) == 5
+    return [
+        (job["name"], render("postgresql", "archive/job.service.j2", "Debian", job=job))
+        for job in jobs
+    ]
+
+
 def gunicorn() -> list[tuple[str, str]]:
     """The service and its standby, as far into the network as the role lets them."""
     variables = {**APPLICATION, "gunicorn_systemd_network": "any"}
@@ -125,6 +136,7 @@ UNITS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     ),
     "firewall/host-firewall.service.j2": lambda: rendered("firewall", "host-firewall.service.j2"),
     "firewall/nftables.conf.j2": lambda: rendered("firewall", "nftables.conf.j2"),
+    "postgresql/archive/job.service.j2": archives,
     "postgresql/drop-in.conf.j2": lambda: rendered("postgresql", "drop-in.conf.j2"),
     "postgresql/systemd/postgresql-applications.service.j2": lambda: rendered(
         "postgresql", "systemd/postgresql-applications.service.j2"

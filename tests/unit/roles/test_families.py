@@ -239,7 +239,7 @@ LACKING: dict[tuple[str, str], tuple[dict[str, Any], list[str], bool]] = {
     ("monitoring", "install"): ({"__monitoring_packages": ["exporter"]}, ["exporter"], False),
     ("postgresql", "install"): (
         {"__postgresql_packages": ["postgresql-17"]},
-        ["postgresql-17"],
+        ["pgbackrest", "postgresql-17"],
         False,
     ),
     # It looks at the machine again, so it comes last.

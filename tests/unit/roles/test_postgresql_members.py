@@ -181,11 +181,14 @@ def test_the_primary_is_moved_to_who_has_all_that_was_acknowledged(
     program: ModuleType, tmp_path: Path
 ) -> None:
     members = Members(db1="leader", db2="replica", db3="sync_standby")
+    would = cluster(program, members, tmp_path).moved(only_said=True)
+    assert would == (True, "db1 would no longer be the primary.")
+    assert members.asked == []
     said = cluster(program, members, tmp_path).moved()
-    assert said == "db3 is the primary now, and db1 copies it."
+    assert said == (True, "db3 is the primary now, and db1 copies it.")
     assert members.asked == [("POST", "/switchover", {"leader": "db1"})]
     said = cluster(program, members, tmp_path).moved("db3")
-    assert said == "db3 is the primary already."
+    assert said == (False, "db3 is the primary already.")
     assert len(members.asked) == 1
 
 
