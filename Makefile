@@ -51,6 +51,7 @@ proof: bootstrap ## Run the long tests and measurements, and write docs/proof/; 
 	@$(python) tests/proof/nginx_restart.py
 	@$(python) tests/proof/nginx_checks.py
 	@$(python) tests/proof/releases.py
+	@$(python) tests/proof/faults.py
 	@$(python) tests/proof/certificates.py --write
 	@$(python) tests/proof/foreign.py
 	@EVERY_SYSTEM=1 MONITORING_IMAGE=debian12 FIRST_SYSTEM=debian13 SECOND_SYSTEM=debian12 \

@@ -17,6 +17,7 @@ import platform
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -58,7 +59,12 @@ def kept() -> dict[str, dict[str, Any]]:
 def row(outcome: Mapping[str, Any]) -> str:
     """A line of the table."""
     total = outcome["requests"]
-    notes = [f"{name} {value}" for name, value in outcome["notes"].items()]
+    notes = [f"{name} {value}" for name, value in outcome["notes"].items() if name != "failures:"]
+    # What was said is for who looks into it; here the status is enough.
+    kinds: Counter[str] = Counter()
+    for words, count in total["failures"].items():
+        kinds[words.partition(":")[0]] += count
+    notes += [f"{count} x {kind}" for kind, count in kinds.most_common()]
     if outcome["wrong"]:
         notes.insert(0, f"**wrong**: {' '.join(outcome['wrong'][0].split())[:160]}")
     cells = [

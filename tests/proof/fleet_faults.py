@@ -88,10 +88,6 @@ class Trial:
             # From the first that was due and failed to the last.
             span = max(x.due for x in errors) - min(x.due for x in errors)
             self.notes["failures due within"] = f"{span:.1f} s"
-            words = ", ".join(
-                f"{count} {words[:60]}" for words, count in list(total.failures.items())[:3]
-            )
-            self.notes["failures:"] = words
         self.notes["longest without a write"] = f"{silence(records):.1f} s"
         return Faced(
             case=title,

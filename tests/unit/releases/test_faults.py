@@ -31,14 +31,15 @@ def passage(number, done, status=201):
 
 def test_a_row():
     assert faults.row(faced(lost=1, doubled=2, notes={"new primary": "db2 after 9.1 s"})) == (
-        "| power cut | yes | 1200 | 9 | 3 | 3.25 | 590 | 1 | 2 | new primary db2 after 9.1 s |"
+        "| power cut | yes | 1200 | 9 | 3 | 3.25 | 590 | 1 | 2 "
+        "| new primary db2 after 9.1 s; 9 x 503; 3 x slower than 1 s |"
     )
 
 
 def test_what_is_wrong_comes_first():
     row = faults.row(faced(planned=True, wrong=["no new\nprimary | db1"], notes={"x": "1"}))
     assert row.startswith("| power cut | no |")
-    assert "| **wrong**: no new primary \\| db1; x 1 |" in row
+    assert "| **wrong**: no new primary \\| db1; x 1; 9 x 503; 3 x slower than 1 s |" in row
 
 
 def test_the_sum_counts_everything_and_names_what_was_not_tried():
