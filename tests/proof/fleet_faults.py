@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import ledger
 import variants
-from bench import Done, Load, described
-from cases import Outcome, tail
+from bench import Load, described
+from cases import Checked, Outcome
 from fleet_hosts import Fleet
 from ledger import Record
 
@@ -36,7 +36,7 @@ class Faced(Outcome):
     doubled: int = 0
 
 
-class Trial:
+class Trial(Checked):
     """One case under way."""
 
     def __init__(self, fleet: Fleet) -> None:
@@ -49,15 +49,6 @@ class Trial:
         self.seconds = 0.0
         # Whether requests may fail, since a part died that nobody could have warned of.
         self.hard = False
-
-    def expect(self, right: bool, otherwise: str) -> None:
-        """Note what is wrong, and go on: the other checks say more about it."""
-        if not right:
-            self.wrong.append(otherwise)
-
-    def succeeded(self, done: Done) -> None:
-        """A playbook must have gone well."""
-        self.expect(done.returncode == 0, f"exit code {done.returncode}:\n{tail(done.output)}")
 
     @contextmanager
     def load(self, through: str = "") -> Iterator[Load]:

@@ -38,10 +38,6 @@ class Serving(Host):
         """Of the ACME server."""
         return self.fleet.hosts.acme_root(ACME)
 
-    def ask(self, path: str = "/readyz", timeout: float = 10.0) -> tuple[int, str]:
-        """One request to the host itself."""
-        return super().ask(path, timeout)
-
     def onhost(self, command: str, **options: Any) -> Any:
         if command != "stored":
             return super().onhost(command, **options)

@@ -76,7 +76,22 @@ class Outcome:
     notes: dict[str, str] = field(default_factory=dict)
 
 
-class Trial:
+class Checked:
+    """What has to hold in a case, and what did not."""
+
+    wrong: list[str]
+
+    def expect(self, right: bool, otherwise: str) -> None:
+        """Note what is wrong, and go on: the other checks say more about it."""
+        if not right:
+            self.wrong.append(otherwise)
+
+    def succeeded(self, done: Done) -> None:
+        """What was started must have gone well."""
+        self.expect(done.returncode == 0, f"exit code {done.returncode}:\n{tail(done.output)}")
+
+
+class Trial(Checked):
     """One case under way on one host."""
 
     def __init__(self, host: Host, slow_counts: bool = True) -> None:
@@ -106,11 +121,6 @@ class Trial:
         """A name for a release that there has not been yet."""
         return f"{name.replace('_', '-')}-{secrets.token_hex(3)}"
 
-    def expect(self, right: bool, otherwise: str) -> None:
-        """Note what is wrong, and go on: the other checks say more about it."""
-        if not right:
-            self.wrong.append(otherwise)
-
     @contextmanager
     def load(self, **given: Any) -> Iterator[Load]:
         """Requests around what is done."""
@@ -121,10 +131,6 @@ class Trial:
                 yield load
             finally:
                 self.seconds += time.monotonic() - started
-
-    def succeeded(self, done: Done) -> None:
-        """What was started must have gone well."""
-        self.expect(done.returncode == 0, f"exit code {done.returncode}:\n{tail(done.output)}")
 
     def refused(self, done: Done, *said: str) -> None:
         """It must have failed, and said why."""
