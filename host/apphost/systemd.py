@@ -188,6 +188,8 @@ class Systemd:
     def journal(self, unit: str, invocation: str) -> str:
         """The end of what one run of a unit wrote, and systemd about it."""
         run = [f"_SYSTEMD_INVOCATION_ID={invocation}", "+", f"INVOCATION_ID={invocation}"]
+        # What a unit printed waits behind what systemd says of its end.
+        self.call("journalctl", "--sync", check=False)
         return self.call(
             *("journalctl", "--no-pager", "--no-hostname", "--output=short-iso", "--quiet"),
             *(f"--lines={JOURNAL_LINES}", *(run if invocation else [f"--unit={unit}"])),

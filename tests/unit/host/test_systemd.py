@@ -85,3 +85,12 @@ def test_properties_of_several_units_are_told_apart(programs: Any) -> None:
         "c": {"A": "", "B": ""},
     }
     assert all_properties([], "A") == {}
+
+
+def test_the_journal_is_read_once_all_is_written(programs: Any) -> None:
+    """What a release printed last arrives after systemd's line that it died."""
+    programs.put("journalctl", '#!/bin/sh\necho "$*" >> "$0.calls"\n')
+    Systemd().journal("shop.service", "0a1b")
+    sync, read = programs.calls("journalctl")
+    assert sync == "--sync"
+    assert read.endswith("_SYSTEMD_INVOCATION_ID=0a1b + INVOCATION_ID=0a1b")

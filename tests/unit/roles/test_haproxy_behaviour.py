@@ -344,6 +344,41 @@ def test_a_host_that_goes_is_waited_for(fleet: Fleet) -> None:
     assert code == 0
 
 
+def test_a_check_that_is_under_way_is_no_check_that_has_ended(monkeypatch: Any) -> None:
+    """HAProxy marks it with a star. After its start every host is up until it has been asked."""
+    row = "shop:https,web1,UP,{},,0\n"
+    heads = "# pxname,svname,status,check_status,last_chk,scur\n"
+
+    class Runtime:
+        said = b""
+
+        def __enter__(self) -> Runtime:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def connect(self, address: str) -> None:
+            assert address == "/run/haproxy/admin.sock"
+
+        def sendall(self, data: bytes) -> None:
+            assert data == b"show stat\n"
+
+        def recv(self, _: int) -> bytes:
+            said, self.said = self.said, b""
+            return said
+
+    runtime = Runtime()
+    program: dict[str, Any] = {"__name__": "haproxy_servers"}
+    text = render("haproxy", "sbin/haproxy-servers.j2", "Debian", haproxy_sites=[])
+    exec(text.removesuffix("sys.exit(main())\n"), program)  # noqa: S102
+    monkeypatch.setattr(program["socket"], "socket", lambda _: runtime)
+    for status, well in (("* INI", False), ("INI", False), ("* L7OK", True), ("L7OK", True)):
+        runtime.said = (heads + row.format(status)).encode()
+        web1 = program["look"]()["shop"]["web1"]
+        assert (web1["check"], program["is_well"](web1)) == (status.removeprefix("* "), well)
+
+
 def test_whether_others_serve_as_well(fleet: Fleet) -> None:
     assert servers(fleet, "--server", "web1", "--spare")[0] == 0
     code, words, answer = servers(fleet, "--server", "web3", "--spare")

@@ -183,6 +183,8 @@ def main() -> None:
         lines.append(f"The last answer: {result['answer']['body'][:300]}")
     if params["unit"]:
         journalctl = ["journalctl", "--no-pager", "-o", "short-iso", "-u", params["unit"]]
+        # What a unit printed waits behind what systemd says of its end.
+        module.run_command(["journalctl", "--sync"])
         _, journal, _ = module.run_command([*journalctl, "-n", str(params["journal_lines"])])
         lines.append(f"The end of the journal of {params['unit']}:\n{journal.strip()}")
     module.fail_json(msg="\n".join(lines), **result)
