@@ -50,6 +50,7 @@ INOTIFY_LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
 INOTIFY_INSTANCES = 1024
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+SHARE = re.compile(r"(/[a-z0-9][a-z0-9-]*)+")
 PUBLISH = re.compile(r"(?P<address>[0-9.]+):(?P<port>\d+):(?P<inside>\d+)")
 
 
@@ -62,12 +63,14 @@ class Spec:
         image: debian12, debian13 or acme.
         aliases: further names that other hosts of the network resolve to it.
         publish: ports of this machine that lead to the host, as `127.0.0.1:8443:443`.
+        share: a directory that all hosts of the scope that name it have in common.
     """
 
     name: str
     image: str
     aliases: tuple[str, ...] = ()
     publish: tuple[str, ...] = ()
+    share: str = ""
 
     def hostname(self, scope: str) -> str:
         """The name that the host itself has."""
@@ -87,16 +90,19 @@ class Spec:
                 0 < int(match[part]) < 65536 for part in ("port", "inside")
             ):
                 found.append(f"publish {port!r}: write it as 127.0.0.1:8443:443")
+        if self.share and not SHARE.fullmatch(self.share):
+            found.append(f"share {self.share!r}: write it as /srv/archive")
         return found
 
     def digest(self, network: str) -> str:
         """Changes with anything that only a new container can take up, the image's age aside."""
         wanted = [self.image, sorted(self.aliases), sorted(self.publish), network]
+        wanted += [self.share] if self.share else []
         return hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:12]
 
 
 def read_specs(text: str, scope: str) -> list[Spec]:
-    """Read a JSON list of `{name, image, aliases, publish}`; other members are ignored.
+    """Read a JSON list of `{name, image, aliases, publish, share}`; other members are ignored.
 
     Args:
         text: the JSON.
@@ -113,6 +119,7 @@ def read_specs(text: str, scope: str) -> list[Spec]:
                 item["image"],
                 tuple(item.get("aliases", ())),
                 tuple(item.get("publish", ())),
+                item.get("share", ""),
             )
             for item in listed
         ]
@@ -402,6 +409,7 @@ class Hosts:
                 "--systemd=always",
                 # Otherwise a tmpfs, and the journal would not survive a reboot.
                 "--volume=/var/log/journal",
+                *([f"--volume={self.scope}-share:{spec.share}"] if spec.share else []),
                 full,
             )
         return address
@@ -584,6 +592,9 @@ class Hosts:
             self.engine.podman(
                 "rm", "--force", "--time=0", "--volumes", *(x["name"] for x in there)
             )
+            for scope in {x["scope"] for x in there}:
+                # Refused while a host has it, which is then right.
+                self.engine.podman("volume", "rm", f"{scope}-share", check=False)
         filters = [f"--filter=label={LABEL_PROJECT}={ROOT}"]
         if self.scope:
             filters.append(f"--filter=label={LABEL_SCOPE}={self.scope}")

@@ -118,8 +118,17 @@ def is_standby(told: Settings) -> bool:
 
 def systemctl(*words: str) -> str:
     """What systemctl prints. Raises ArchiveError."""
+    return _of_root("systemctl", *words)
+
+
+def cluster(told: Settings, *words: str) -> str:
+    """What the cluster's program prints; nothing on a host alone. Raises ArchiveError."""
+    return _of_root(told.cluster, *words) if told.cluster else ""
+
+
+def _of_root(*words: str) -> str:
     done = subprocess.run(
-        ["systemctl", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise ArchiveError(said(done.stderr or done.stdout))

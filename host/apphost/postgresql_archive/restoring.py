@@ -63,11 +63,11 @@ def examine(told: Settings, wanted: str, *, mark: bool = False) -> Plan:
     """
     if not wanted:
         raise RefusedError("No point in time was named")
-    if told.several:
-        raise RefusedError(
-            "This host is one of several with the same data, and the others would go on with what "
-            "they have. Restore on a host alone (docs/FLEET.md)"
-        )
+    try:
+        # On the primary, whose data the others copy; to restore, the others have to be stopped.
+        programs.cluster(told, "may-restore", *(["--alone"] if mark else []))
+    except ArchiveError as error:
+        raise RefusedError(str(error).rstrip(".")) from error
     try:
         held = programs.holdings(told)
         system = programs.system_of(told)
@@ -190,6 +190,7 @@ def restore(told: Settings, wanted: str) -> str:
         programs.systemctl("stop", *COPIES, CHECK)
         programs.systemctl("stop", told.unit)
         programs.systemctl("start", RESTORE)
+        claimed = _claimed(told)
     except ArchiveError as error:
         reason = programs.journal(RESTORE, begin) or str(error)
         with contextlib.suppress(ArchiveError):
@@ -200,7 +201,7 @@ def restore(told: Settings, wanted: str) -> str:
         ) from error
     finally:
         told.request.unlink()
-    problems = _started(told)
+    problems = programs.sentences(claimed, _started(told))
     with contextlib.suppress(ArchiveError):
         programs.systemctl("start", "--no-block", COPIES[1])
     done = f"Restored {_of(plan.point)}"
@@ -208,6 +209,15 @@ def restore(told: Settings, wanted: str) -> str:
     if problems:
         raise ArchiveError(programs.sentences(done, loss, problems))
     return programs.sentences(done, loss.replace(" will be gone", " is gone"), tidy)
+
+
+def _claimed(told: Settings) -> str:
+    """Have nobody else, who has what was replaced, become the primary; say what is against it."""
+    try:
+        programs.cluster(told, "claim")
+    except ArchiveError as error:
+        return str(error)
+    return ""
 
 
 def _started(told: Settings) -> str:
@@ -219,6 +229,9 @@ def _started(told: Settings) -> str:
     for unit in (told.unit, APPLICATIONS, CHECK):
         try:
             programs.systemctl("restart" if unit == APPLICATIONS else "start", unit)
+            if unit == told.unit:
+                # Of several, one that runs is not the primary yet.
+                programs.cluster(told, "apply")
         except ArchiveError:
             problems.append(f"{unit} does not start: journalctl -u {unit}")
     return programs.sentences(*problems)

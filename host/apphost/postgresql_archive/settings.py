@@ -36,7 +36,7 @@ class Settings:
         stanza: what pgBackRest calls it.
         tool: pgBackRest.
         tool_configuration: what pgBackRest reads.
-        several: whether this host is one of several with the same data.
+        cluster: the program of the cluster that this host is a member of; empty if it is alone.
         request: where root writes what is to be replayed.
     """
 
@@ -51,7 +51,7 @@ class Settings:
     stanza: str
     tool: Path
     tool_configuration: Path
-    several: bool
+    cluster: str
     request: Path
 
 

@@ -117,7 +117,7 @@ def told(folder: Path) -> Settings:
         unit="postgresql@15-main.service",
         stanza="main",
         tool_configuration=folder / "pgbackrest.conf",
-        several=False,
+        cluster="",
         request=folder / "run" / "restore.json",
         **where,
     )
@@ -183,11 +183,43 @@ def test_a_span_is_said_in_a_unit_of_its_size(seconds: float, said: str) -> None
     assert restoring.duration(seconds) == said
 
 
-def test_one_of_several_hosts_is_not_restored(tmp_path: Path) -> None:
-    """Its fellows would go on with what they have."""
-    settings = dataclasses.replace(told(tmp_path), several=True)
-    with pytest.raises(RefusedError, match="is one of several with the same data"):
-        restoring.examine(settings, "latest")
+def test_of_several_hosts_the_cluster_says_which_is_restored(tmp_path: Path) -> None:
+    """The others would go on with what they have."""
+    program = tmp_path / "postgresql-cluster"
+    program.write_text('#!/bin/sh\necho "db2 is the primary ($*)." >&2\nexit 1\n')
+    program.chmod(0o755)
+    settings = dataclasses.replace(told(tmp_path), cluster=str(program))
+    for mark, words in (False, "may-restore"), (True, "may-restore --alone"):
+        with pytest.raises(RefusedError, match=rf"^db2 is the primary \({words}\)$"):
+            restoring.examine(settings, "latest", mark=mark)
+
+
+def test_of_several_hosts_nobody_else_becomes_the_primary_after_a_restore(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, ...]] = []
+    program = tmp_path / "postgresql-cluster"
+
+    def run(*words: str) -> str:
+        calls.append(words)
+        return ""
+
+    monkeypatch.setattr(programs, "_of_root", run)
+    monkeypatch.setattr(programs, "holdings", lambda settings: evening())
+    monkeypatch.setattr(programs, "system_of", lambda settings: "")
+    monkeypatch.setattr(programs, "ask", lambda settings, statement: "shop")
+    monkeypatch.setattr(restoring.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(restoring.signal, "signal", lambda *words: None)
+    settings = dataclasses.replace(told(tmp_path), cluster=str(program))
+    restoring.restore(settings, "latest")
+    of_cluster = [call[1:] for call in calls if call[0] == str(program)]
+    assert of_cluster == [("may-restore", "--alone"), ("claim",), ("apply",)]
+    claim = calls.index((str(program), "claim"))
+    assert calls.index(("systemctl", "start", restoring.RESTORE)) < claim
+    assert claim < calls.index(("systemctl", "start", settings.unit))
+    assert calls.index((str(program), "apply")) < calls.index(
+        ("systemctl", "restart", restoring.APPLICATIONS)
+    )
 
 
 def test_programs_are_answered_in_json(

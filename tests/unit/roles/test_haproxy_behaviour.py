@@ -371,7 +371,7 @@ def test_a_check_that_is_under_way_is_no_check_that_has_ended(monkeypatch: Any) 
     runtime = Runtime()
     program: dict[str, Any] = {"__name__": "haproxy_servers"}
     text = render("haproxy", "sbin/haproxy-servers.j2", "Debian", haproxy_sites=[])
-    exec(text.removesuffix("sys.exit(main())\n"), program)  # noqa: S102
+    exec(text.removesuffix("sys.exit(main())\n"), program)
     monkeypatch.setattr(program["socket"], "socket", lambda _: runtime)
     for status, well in (("* INI", False), ("INI", False), ("* L7OK", True), ("L7OK", True)):
         runtime.said = (heads + row.format(status)).encode()

@@ -99,12 +99,16 @@ def test_several_hosts_archive_where_all_of_them_reach() -> None:
     assert "archive_mode = 'on'" in elsewhere[0]
     commands = {re.findall("^archive_command = .*$", text, re.MULTILINE)[0] for text in elsewhere}
     assert len(commands) == 1
-    assert json.loads(archive_file("settings.json", **told))["several"] is True
+    said = json.loads(archive_file("settings.json", **told))["cluster"]
+    assert said == "/usr/local/sbin/postgresql-cluster"
+    assert json.loads(archive_file("settings.json"))["cluster"] == ""
 
 
 def test_only_an_archive_of_this_host_may_be_written_here() -> None:
     told = {"postgresql_archive_repository": S3, "postgresql_archive_passphrase": PASSPHRASE}
-    for given, writable in ({}, True), (told, False):
+    mounted = {"repo1-type": "cifs", "repo1-path": "/var/lib/pgbackrest"}
+    other = {**told, "postgresql_archive_repository": mounted}
+    for given, writable in ({}, True), (told, False), (other, True):
         text = render("postgresql", "drop-in.conf.j2", "Debian", **given)
         (paths,) = re.findall("^ReadWritePaths=(.*)$", text, re.MULTILINE)
         assert ("/var/lib/pgbackrest" in paths.split()) == writable

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+from argparse import Namespace as Options
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -252,3 +254,77 @@ def test_a_primary_is_not_restarted_while_others_are_not_well(
         found.renew(replicas=False)
     assert members.asked == []
     assert found.renew(replicas=True) is False
+
+
+# A point in time ----------------------------------------------------------------------------------
+
+
+def test_the_primary_is_restored_while_no_other_runs(program: ModuleType, tmp_path: Path) -> None:
+    members = Members(db1="leader", db2="replica", db3="sync_standby")
+    found = cluster(program, members, tmp_path)
+    found.ask = lambda name, path: {"state": "running"} if name == "db3" else {}
+    found.members = lambda: [members.member(name) for name in members.roles]
+    found.require_restorable(alone=False)
+    with pytest.raises(program.Refused, match=r"^db3 would go on with the present data\. Stop "):
+        found.require_restorable(alone=True)
+    copies = cluster(program, members, tmp_path, "db2")
+    with pytest.raises(program.Refused, match=r"db1 is the primary.*Restore on db1\."):
+        copies.require_restorable(alone=False)
+
+
+def test_who_has_what_was_replaced_does_not_become_the_primary(
+    program: ModuleType, tmp_path: Path
+) -> None:
+    """What etcd is told, by its JSON gateway; the first voter is away."""
+    found = cluster(program, Members(db1="leader"), tmp_path)
+    told: list[tuple[str, str, str, str]] = []
+
+    def voter(
+        where: str, method: str, path: str, content: Any, seconds: float = 0
+    ) -> tuple[int, str]:
+        if len(told) == 0 and where.startswith(next(iter(found.told["voters"].values()))):
+            raise OSError("No route to host")
+        plain = {key: base64.b64decode(value).decode() for key, value in content.items()}
+        told.append((method, path, plain["key"], plain.get("value", "")))
+        return 200, "{}"
+
+    program.asked = voter  # type: ignore[attr-defined]
+    found.claim()
+    base = "/database/" + patroni()["scope"]
+    assert patroni()["namespace"] == "/database/"
+    assert told[0][:3] == ("POST", "/v3/kv/put", f"{base}/sync")
+    assert json.loads(told[0][3]) == {"leader": "db1", "sync_standby": None}
+    assert [each[1:3] for each in told[1:]] == [
+        ("/v3/kv/deleterange", f"{base}/status"),
+        ("/v3/kv/deleterange", f"{base}/optime/leader"),
+        ("/v3/kv/deleterange", f"{base}/failover"),
+    ]
+
+    def nobody(*words: Any) -> tuple[int, str]:
+        return 503, "no leader"
+
+    program.asked = nobody  # type: ignore[attr-defined]
+    with pytest.raises(program.Refused, match=r"No voter takes .* no leader"):
+        found.claim()
+
+
+def test_the_primary_is_neither_stopped_nor_thrown_away(
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, ...]] = []
+    monkeypatch.setattr(program, "systemctl", lambda *words: calls.append(words))
+    monkeypatch.setattr(program.subprocess, "run", lambda words, **_: calls.append(tuple(words)))
+    members = Members(db1="leader", db2="sync_standby")
+    with pytest.raises(program.Refused, match="db1 is the primary itself"):
+        cluster(program, members, tmp_path).copy_anew(1)
+    with pytest.raises(program.Refused, match="There is no primary to copy"):
+        cluster(program, Members(db2="replica"), tmp_path).copy_anew(1)
+    options = Options(command="stop", json=False, check=False)
+    with pytest.raises(program.Refused, match="db1 is the primary"):
+        program.run(cluster(program, members, tmp_path), options)
+    assert calls == []
+    copies = cluster(program, members, tmp_path, "db2")
+    program.run(copies, Options(command="stop", json=True, check=True))
+    assert calls == []
+    assert copies.copy_anew(1) == "db2 copies db1 anew."
+    assert [call[0] for call in calls] == ["stop", "find", "start"]
