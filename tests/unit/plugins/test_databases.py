@@ -172,7 +172,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
             },
             "db1": DB1,
         },
-        "applications.postgres has a name that PostgreSQL keeps for itself: give the application",
+        "applications.postgres has a name that PostgreSQL reserves for itself: give the application",
     ),
 }
 

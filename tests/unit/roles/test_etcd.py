@@ -197,7 +197,7 @@ def test_addresses_of_ipv6_are_written_as_in_a_url() -> None:
 BAD: dict[str, tuple[Case, str]] = {
     "two members": (
         Case({**GOOD, "etcd_members": GOOD["etcd_members"][:2]}),
-        "etcd_members has 2 entries, and the loss of one is stood by three, of two by five: list",
+        "etcd_members has 2 entries; three survive the loss of one, and five the loss of two: list",
     ),
     "a name twice": (
         Case({**GOOD, "etcd_members": [GOOD["etcd_members"][0]] * 3}),
@@ -205,7 +205,7 @@ BAD: dict[str, tuple[Case, str]] = {
     ),
     "another host": (
         Case({**GOOD, "etcd_name": "db7"}),
-        'etcd_name ("db7") is none of etcd_members, db1, db2, db3',
+        'etcd_name ("db7") is not in etcd_members: db1, db2, db3',
     ),
     "no certificate": (Case({**GOOD, "etcd_certificate": ""}), 'etcd_certificate ("") is not PEM'),
     "no key": (Case({**GOOD, "etcd_certificate_key": ""}), "etcd_certificate_key is not PEM"),

@@ -220,8 +220,8 @@ def test_preflight_says_what_is_wrong() -> None:
     assert "(systemctl disable --now firewalld)" in said["firewalld"]
     for name in ("no port", "a port of vrrp"):
         assert "firewall_open has an entry for tcp or udp without a port" in said[name]
-    assert "firewall_open lets everybody in, to everything: mail" in said["everything"]
-    assert "firewall_ssh_sources is empty, so that nobody could log in" in said["nobody"]
+    assert "firewall_open opens every port to everybody: mail" in said["everything"]
+    assert "firewall_ssh_sources is empty, so nobody could log in over SSH" in said["nobody"]
 
 
 def test_a_host_that_is_as_it_should_be_is_left_alone(tmp_path: Path) -> None:

@@ -633,7 +633,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "directory-with-a-percent": (
         {"gunicorn_systemd_directory": "/srv/100%"},
-        'gunicorn_systemd_directory ("/srv/100%") has a percent sign, which systemd would replace',
+        'gunicorn_systemd_directory ("/srv/100%") has a percent sign, which systemd would expand',
     ),
     "python-with-a-percent": (
         {"gunicorn_systemd_python": "/opt/%n/python"},
@@ -661,15 +661,15 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "worker-that-is-a-shell-command": (
         {"gunicorn_systemd_background": [{"name": "a", "command": ["python worker.py"]}]},
-        "gunicorn_systemd_background has a worker whose command does not begin with a program",
+        "gunicorn_systemd_background has a worker whose command does not start with a program",
     ),
     "worker-without-words": (
         {"gunicorn_systemd_background": [{"name": "a", "command": []}]},
-        "gunicorn_systemd_background has a worker whose command does not begin with a program",
+        "gunicorn_systemd_background has a worker whose command does not start with a program",
     ),
     "timer-that-is-a-shell-command": (
         {"gunicorn_systemd_timers": [{"name": "a", "command": ["a b"], "calendar": "daily"}]},
-        "gunicorn_systemd_timers has a timer whose command does not begin with a program",
+        "gunicorn_systemd_timers has a timer whose command does not start with a program",
     ),
     "timer-of-a-zone": (
         {
@@ -875,7 +875,7 @@ ALONE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "timers-without-releases": (
         {"gunicorn_systemd_timers": [{"name": "a", "command": ["x"], "calendar": "daily"}]},
-        "gunicorn_systemd_timers has timers of a service without releases",
+        "gunicorn_systemd_timers has timers, which need a service with releases",
     ),
     "more-connections-than-open-files": (
         {"gunicorn_systemd_worker_connections": 1000, "gunicorn_systemd_open_files": 1000},
@@ -958,7 +958,7 @@ ALONE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "release-of-nowhere": (
         {"gunicorn_systemd_release": "9d3f"},
-        'gunicorn_systemd_release ("9d3f") names a release of nowhere',
+        'gunicorn_systemd_release ("9d3f") names a release, but there is no directory of releases',
     ),
     "unknown-network": (
         {"gunicorn_systemd_network": "some"},

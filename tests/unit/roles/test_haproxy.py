@@ -245,7 +245,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "equal-ports": (
         {"haproxy_http_port": 443},
-        "haproxy_https_port (443) is also haproxy_http_port: give HTTP and HTTPS a port each",
+        "haproxy_https_port (443) is also haproxy_http_port: give HTTP and HTTPS different ports",
     ),
     "metrics-for-clients": (
         {"haproxy_metrics_address": "127.0.0.1:443"},
@@ -253,7 +253,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "metrics-at-a-socket": (
         {"haproxy_metrics_address": "unix:/run/x.sock"},
-        'haproxy_metrics_address ("unix:/run/x.sock") is not an address that Prometheus could ask',
+        'haproxy_metrics_address ("unix:/run/x.sock") is not an address that Prometheus can scrape',
     ),
     "no-servers": (
         {"haproxy_sites": [{**SHOP, "servers": []}]},
@@ -265,27 +265,27 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "two-sites-of-one-name": (
         {"haproxy_sites": [SHOP, {**BLOG, "name": "Shop"}]},
-        "haproxy_sites has two sites of one name, among shop, shop: give each site its own name",
+        "haproxy_sites has two sites with the same name, among shop, shop: give each site its own name",
     ),
     "repeated-domain": (
         {"haproxy_sites": [SHOP, {**BLOG, "domains": ["SHOP.example.org"]}]},
-        "haproxy_sites has a domain twice: shop.example.org: leave each domain with one site",
+        "haproxy_sites lists a domain twice: shop.example.org: list each domain in one site only",
     ),
     "wildcards-alone": (
         {"haproxy_sites": [{**SHOP, "domains": ["*.example.org"]}]},
-        "haproxy_sites has sites without a domain that the health check could ask for: shop: list",
+        "haproxy_sites has sites without a domain that the health check can use: shop: list",
     ),
     "no-domains": (
         {"haproxy_sites": [{**SHOP, "domains": []}]},
-        "haproxy_sites has sites without a domain that the health check could ask for: shop: list",
+        "haproxy_sites has sites without a domain that the health check can use: shop: list",
     ),
     "server-twice": (
         {"haproxy_sites": [{**SHOP, "servers": [WEB1, {**WEB1, "address": "192.0.2.12"}]}]},
-        "haproxy_sites has servers of one name in a site: web1 in shop: list each host once",
+        "haproxy_sites has servers with the same name in a site: web1 in shop: list each host once",
     ),
     "address-twice": (
         {"haproxy_sites": [{**SHOP, "servers": [WEB1, {**WEB1, "name": "web2"}]}]},
-        "haproxy_sites has servers with one address in a site: 192.0.2.11 in shop: list each host",
+        "haproxy_sites has servers with the same address in a site: 192.0.2.11 in shop: list each host",
     ),
     "address-that-is-a-name": (
         {"haproxy_sites": [{**SHOP, "servers": [{**WEB1, "address": "web1.example.org"}]}]},

@@ -593,7 +593,7 @@ def said() -> dict[str, str]:
     [
         ("ubuntu", "use Debian 12 or 13"),
         ("debian 11", "use Debian 12 or 13"),
-        ("no address", "monitoring_urls is empty, so that nobody would see that the site is down"),
+        ("no address", "monitoring_urls is empty, so nobody would notice that the site is down"),
         ("objective", "at 100 no failure at all would be allowed"),
         ("short retention", "less than 30: use 30 to 3650"),
         ("port twice", "give each service a port of its own"),

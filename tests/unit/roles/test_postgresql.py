@@ -495,7 +495,7 @@ BAD: dict[str, tuple[Case, str]] = {
     ),
     "a name twice": (
         Case({**GOOD, "postgresql_applications": [application("shop", CLIENT)] * 2}),
-        "postgresql_applications has two entries of one name, among shop, shop",
+        "postgresql_applications has two entries with the same name, among shop, shop",
     ),
     "a name with a quotation mark": (
         Case({**GOOD, "postgresql_applications": [application('a"b', CLIENT)]}),
@@ -503,7 +503,7 @@ BAD: dict[str, tuple[Case, str]] = {
     ),
     "a name of PostgreSQL's": (
         Case({**GOOD, "postgresql_applications": [application("postgres", CLIENT)]}),
-        "postgresql_applications has a name that PostgreSQL keeps for itself",
+        "postgresql_applications has a name that PostgreSQL reserves for itself",
     ),
     "a password in place of its verifier": (
         Case(
@@ -512,7 +512,7 @@ BAD: dict[str, tuple[Case, str]] = {
                 "postgresql_applications": [{**application("shop", CLIENT), "verifier": "hunter2"}],
             }
         ),
-        "postgresql_applications has a verifier that is not one of SCRAM-SHA-256: write it as "
+        "postgresql_applications has a verifier that is not in the format of SCRAM-SHA-256: write it as "
         "{{ vault_password | wsgi.host.scram(name) }}",
     ),
     "no certificate": (
@@ -529,11 +529,11 @@ BAD: dict[str, tuple[Case, str]] = {
     ),
     "a member of nothing": (
         Case({**VARIANTS["member"], "postgresql_member_name": "db7"}),
-        'postgresql_member_name ("db7") is none of postgresql_members, db1, db2, db3: set it to',
+        'postgresql_member_name ("db7") is not in postgresql_members: db1, db2, db3: set it to',
     ),
     "one member": (
         Case({**VARIANTS["member"], "postgresql_members": [{"name": "db1", "address": ADDRESS}]}),
-        "postgresql_members has one entry, and nobody could take its place",
+        "postgresql_members has only one entry, so nothing could take its place",
     ),
     "a member twice": (
         Case(
@@ -548,7 +548,7 @@ BAD: dict[str, tuple[Case, str]] = {
         Case(
             {**VARIANTS["member"], "postgresql_voters": VARIANTS["member"]["postgresql_voters"][:2]}
         ),
-        "postgresql_voters has 2 entries, and the loss of one is stood by three, of two by five",
+        "postgresql_voters has 2 entries; three survive the loss of one, and five the loss of two",
     ),
     "members that do not know one another": (
         Case({**VARIANTS["member"], "postgresql_member_authority": ""}),

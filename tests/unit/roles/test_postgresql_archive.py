@@ -153,7 +153,7 @@ def test_timers_that_the_program_starts_are_those_of_the_role() -> None:
 BAD: dict[str, tuple[Case, str]] = {
     "a short passphrase": (
         Case({"postgresql_archive_passphrase": "hunter2"}),
-        "is shorter than 32 characters, or has others than letters, digits and signs: make one",
+        "is shorter than 32 characters, or contains spaces or characters outside ASCII: make one",
     ),
     "everything in a bucket, in clear": (
         Case({"postgresql_archive_repository": S3}),
@@ -165,7 +165,7 @@ BAD: dict[str, tuple[Case, str]] = {
     ),
     "a section in a value": (
         Case({"postgresql_archive_repository": {"repo1-s3-key": "hunter2\n[main]"}}),
-        "has repo1-s3-key, which is no option of [global] with a value of one line",
+        "has repo1-s3-key, which is not an option of [global] with a value on one line",
     ),
     "a path with a blank": (
         Case({"postgresql_archive_repository": {"repo1-path": "/srv/my copies"}}),
@@ -186,7 +186,7 @@ BAD: dict[str, tuple[Case, str]] = {
             {"postgresql_members": [{"name": "db1", "address": "192.0.2.31"}]},
             {"units": {"postgresql-archive.timer": {"active": True, "enabled": True}}},
         ),
-        "has the archive on this host alone, and of the log of several each would have a part:",
+        "keeps the archive on this host only, and with several members each of them would archive only a part of the log:",
     ),
     "a time of no clock": (
         Case({"postgresql_archive_full_calendar": "25:00"}),

@@ -69,7 +69,7 @@ def reserved(name: str) -> dict[str, str]:
     """What is wrong with an application of such a name."""
     return {
         "variable": f"applications.{name}",
-        "problem": "has a name that PostgreSQL keeps for itself",
+        "problem": "has a name that PostgreSQL reserves for itself",
         "remedy": "give the application another name, or its own data.database_url",
     }
 
