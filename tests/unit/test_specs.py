@@ -21,6 +21,13 @@ ROLES = sorted(path.parent.parent for path in PROJECT.glob("roles/*/meta/argumen
 EACH_ROLE = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 DURATION = re.compile(r"(timeout|delay|interval|time_limit|max_age|lifetime|retry_after)")
 SIZE = re.compile(r"(_size|_memory|memory_|_bytes)")
+UNITS = {"seconds", "minutes", "hours", "days", "weeks", "months", "bytes", "kib", "mib", "percent"}
+# Words of nginx, HAProxy, gunicorn and systemd for something that is counted, and what has no unit.
+COUNTED = {"port", "status", "weight", "count", "depth", "max"}
+COUNTED |= {"backlog", "burst", "once", "keepalive", "fall", "rise", "jitter"}
+MODULES = sorted(PROJECT.glob("collections/ansible_collections/wsgi/host/plugins/modules/*.py"))
+# Names of ansible.builtin.apt, which the module stands in for; a time that the action fills in.
+BORROWED = {"apt": {"lock_timeout", "cache_valid_time", "policy_rc_d"}, "firewall": {"since"}}
 # What an option may stand in for when nothing but the specification is known.
 PLACEHOLDERS = {"str": "name", "path": "/srv", "int": 1, "bool": True, "list": ["name"], "dict": {}}
 
@@ -151,6 +158,51 @@ def test_durations_and_sizes_say_their_unit(role: Path) -> None:
             assert re.search(r"second|minute|hour|day", text), f"{path}: in which unit?"
         if SIZE.search(name):
             assert re.search(r"byte|kib|mib|amount|o\(", text), f"{path}: in which unit?"
+
+
+def nameless(name: str) -> bool:
+    """Whether the name of a number fails to say what it is a number of.
+
+    It ends in a unit, or it counts things: its last word is a plural, or one of COUNTED.
+    """
+    last = name.partition("_per_")[0].rpartition("_")[2]
+    return last not in {*UNITS, *COUNTED} and not last.endswith("s")
+
+
+@pytest.mark.parametrize(
+    ("name", "faulty"),
+    [
+        ("nginx_stop_timeout_seconds", False),
+        ("nginx_stop_timeout", True),
+        ("monitoring_retention_mib", False),
+        ("monitoring_retention_mb", True),
+        ("nginx_http_port", False),
+        ("haproxy_max_connections_per_address", False),
+        ("nginx_interval", True),
+    ],
+)
+def test_a_name_without_a_unit_is_found(name: str, faulty: bool) -> None:
+    assert nameless(name) is faulty
+
+
+@EACH_ROLE
+def test_the_name_of_a_number_says_its_unit(role: Path) -> None:
+    """Decision 0107: in a message or in `-e` there is nothing but the name to tell it by."""
+    faulty = [
+        path
+        for path, option in described(role)
+        if option["type"] in ("int", "float") or type(option.get("default")) in (int, float)
+        if nameless(path.rpartition(".")[2])
+    ]
+    assert faulty == []
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
+def test_the_name_of_a_modules_number_says_its_unit(module: Path) -> None:
+    text = re.search(r'^DOCUMENTATION = r"""(.*?)"""', module.read_text(), re.S | re.M)
+    options = yaml.safe_load(text[1]).get("options") or {} if text else {}
+    numbers = {name for name, option in options.items() if option["type"] in ("int", "float")}
+    assert {name for name in numbers if nameless(name)} <= BORROWED.get(module.stem, set())
 
 
 @EACH_ROLE
