@@ -11,8 +11,8 @@ description:
   - Releases, handovers, health checks, data and copies of applications are the business of one Python package on the
     host, C(host/) of this repository. This installs it as C(/usr/local/lib/apphost/<version>), compiled, and has
     C(/usr/local/lib/apphost/current) lead there in one step.
-  - The version is a digest of the content. Where M(wsgi.host.preflight) has seen that it is there, no trip is made.
-  - The version before stays for commands that still run.
+  - The version is a digest of the content. If M(wsgi.host.preflight) has seen that it is there, no trip is made.
+  - The previous version stays for commands that still run.
 options:
   version:
     description: The digest; filled in by the action, not for users.
@@ -23,7 +23,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Says what would change, and changes nothing.
+    description: Reports what would change, and changes nothing.
   diff_mode:
     support: full
     description: Shows what changes, before and after.

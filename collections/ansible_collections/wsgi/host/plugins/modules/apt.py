@@ -47,7 +47,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Says what would change, and changes nothing.
+    description: Reports what would change, and changes nothing.
   diff_mode:
     support: none
     description: Shows no differences.

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: balance
-short_description: Say what the balancers of a fleet lead where
+short_description: Compute where the balancers of a fleet send clients
 version_added: "0.1.0"
 description:
   - Reads from the inventory which hosts of the group C(web) serve which names, for C(haproxy_sites) of the role C(haproxy). Nobody lists
-    anything twice - a host that is added to C(web) is balanced.
-  - A name that only some hosts have leads to these alone.
-  - Fails, under the names that a person wrote, where hosts that serve one application cannot be balanced.
+    anything twice - a host that you add to C(web) is balanced.
+  - A name that only some hosts serve goes to those hosts only.
+  - Fails, with the names that a person wrote, if hosts that serve one application cannot be balanced.
   - Runs on the control node only and changes nothing.
 attributes:
   check_mode:

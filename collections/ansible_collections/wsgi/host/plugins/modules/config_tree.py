@@ -30,9 +30,9 @@ options:
   state:
     description:
       - V(present) puts the tree in place.
-      - V(settled) says that the service runs with it; for the handlers of a tree with O(settle).
-      - V(reverted) has the files be again what the service ran with last, where O(revertible) kept
-        that; it changes nothing where there is nothing to go back to.
+      - V(settled) records that the service runs with it; for the handlers of a tree with O(settle).
+      - V(reverted) restores the files that the service ran with last, if O(revertible) kept
+        them; it changes nothing if there is nothing to revert to.
       - V(absent) removes the files of the tree.
     type: str
     choices: [present, settled, reverted, absent]
@@ -112,7 +112,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Says what would change, and changes nothing.
+    description: Reports what would change, and changes nothing.
   diff_mode:
     support: full
     description: Shows what changes, before and after.

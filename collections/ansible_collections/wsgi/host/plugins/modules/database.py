@@ -5,14 +5,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: database
-short_description: Say who uses the database of a fleet, and with what
+short_description: Compute who uses the database of a fleet, and how
 version_added: "0.1.0"
 description:
   - Reads from the inventory which applications of the group C(web) have a database on the hosts of the group C(databases), and from
-    which addresses they come, for the role C(postgresql). Nobody lists anything twice - a host that is added to C(web) is let in.
-  - Passwords, and the certificate of the server, follow from C(application_database_secret) of the inventory.
-  - Fails, under the names that a person wrote, where the inventory lacks an address or the secret.
-  - Runs on the control node only and changes nothing. What it returns is shown nowhere.
+    which addresses they connect, for the role C(postgresql). Nobody lists anything twice - a host that you add to C(web) is admitted.
+  - Passwords, and the certificate of the server, are derived from C(application_database_secret) of the inventory.
+  - Fails, with the names that a person wrote, if the inventory lacks an address or the secret.
+  - Runs on the control node only and changes nothing. Its result is never displayed.
 attributes:
   check_mode:
     support: full

@@ -13,7 +13,7 @@ description:
     holds the same, and nothing has to be registered to free it.
   - A run that was killed does not keep others away. Where the process that holds the lock was started
     on this control node and has ended, the lock is taken over at once; else when there was no sign of
-    life for O(stale) seconds. Both are told in a warning, never silently.
+    life for O(stale) seconds. A warning reports both.
   - Never reports a change, since nothing is left of a lock.
 options:
   path:
@@ -24,7 +24,7 @@ options:
     description:
       - V(held) takes the lock. If another run has it for longer than O(wait), the task fails.
       - V(kept) gives a sign of life, and fails if the lock was lost to another run meanwhile.
-      - V(seen) tells whether this run holds the lock, changes nothing, and fails in neither case.
+      - V(seen) reports whether this run holds the lock, changes nothing, and never fails.
       - V(free) frees the lock if this run holds it, and leaves that of another run alone.
     type: str
     choices: [held, kept, seen, free]
@@ -47,9 +47,9 @@ options:
     default: {}
   releases:
     description:
-      - The name of an application, whose releases on this host are told along with a lock that is held,
-        once no handover is under way. A handover that was begun by a run that was killed goes on by itself.
-      - Empty tells none.
+      - The name of an application, whose releases on this host are returned with a lock that is held,
+        once no handover is in progress. A handover that a killed run began continues by itself.
+      - Empty returns none.
     type: str
     default: ""
   claim:
@@ -62,7 +62,7 @@ notes:
 attributes:
   check_mode:
     support: full
-    description: Tells who holds the lock, and takes none.
+    description: Reports who holds the lock, and takes none.
   diff_mode:
     support: none
     description: Shows no differences.
@@ -108,7 +108,7 @@ lock:
   type: dict
   returned: always
 releases:
-  description: What C(releases list --json) of the application's command tells.
+  description: The answer of C(releases list --json) of the application's command.
   type: dict
   returned: with O(releases), for a lock that is held
 taken_over:

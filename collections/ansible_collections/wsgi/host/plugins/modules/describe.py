@@ -5,13 +5,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: describe
-short_description: Put together what is said of the applications of a host
+short_description: Complete the descriptions of a host's applications
 version_added: "0.1.0"
 description:
-  - Takes the descriptions of applications as a person wrote them, puts each over what a role brings for it, and fills in the
+  - Takes the descriptions of applications as a person wrote them, merges each with the one that a role brings, and fills in the
     defaults, those of C(web) from the variables of C(gunicorn_systemd). Wrong ones are left as they are, for
     M(wsgi.host.preflight) to refuse.
-  - Runs on the control node. The host is looked at first, if it was not in this play.
+  - Runs on the control node. The host is probed first, unless it was in this play.
   - The result holds secrets in memory. It is not shown, whatever the verbosity, and is not a fact, so no cache keeps it.
 options:
   applications:
@@ -19,7 +19,7 @@ options:
     type: dict
     required: true
   bases:
-    description: What roles bring, by the name of the role.
+    description: The descriptions that roles bring, by the name of the role.
     type: dict
     default: {}
 attributes:

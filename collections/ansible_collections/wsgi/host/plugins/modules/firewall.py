@@ -8,11 +8,11 @@ module: firewall
 short_description: Try a firewall's rules without being locked out
 version_added: "0.1.0"
 description:
-  - Puts rules in force and has the host itself take them back later, by a timer of systemd. Then a new SSH connection is opened. If that
-    does not get through, this waits until the host has gone back, and fails.
-  - Going back means loading O(kept), or O(without) where that file is not there. Whoever writes the tried rules there makes them last.
-  - The rules of a trial lie below C(/run). A boot forgets them.
-  - Over connections other than SSH there is nothing to try; the rules are in force at once. Where Ansible runs on the host itself,
+  - Puts rules in force and has the host itself revert them later, by a timer of systemd. Then a new SSH connection is opened. If that
+    does not get through, this waits until the host has reverted them, and fails.
+  - To revert means to load O(kept), or O(without) if that file does not exist. Whoever writes the tried rules there makes them permanent.
+  - The rules of a trial are below C(/run), so a reboot discards them.
+  - Over connections other than SSH there is nothing to try; the rules are in force at once. If Ansible runs on the host itself,
     whoever started it over SSH has to be among O(networks).
 options:
   rules:
@@ -20,15 +20,15 @@ options:
     type: str
     required: true
   kept:
-    description: The file with the rules that last.
+    description: The file with the permanent rules.
     type: path
     required: true
   without:
-    description: What nft does to have no such table.
+    description: Commands for nft that remove the table.
     type: str
     required: true
   seconds:
-    description: Seconds after which the host goes back.
+    description: Seconds after which the host reverts the rules.
     type: int
     required: true
   ports:
@@ -37,12 +37,12 @@ options:
     elements: int
     default: []
   sources:
-    description: From where they do, as a person wrote it, for the message.
+    description: The sources that may use SSH, as a person wrote them, for the message.
     type: list
     elements: str
     default: []
   networks:
-    description: From where they do. What is not tried is held against it.
+    description: The networks that may use SSH. Connections that are not tried are checked against them.
     type: list
     elements: str
     default: []

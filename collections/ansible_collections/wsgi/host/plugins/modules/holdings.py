@@ -5,12 +5,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: holdings
-short_description: Compare where an application's data are with where they are to be
+short_description: Compare where an application's data are with where they should be
 version_added: "0.1.0"
 description:
   - A change of a variable, or a disk that is not mounted, can leave data behind without an error. This reads
-    what earlier runs have left, so that a role can refuse before it changes anything.
-  - Opens no database and makes nothing. Never changes anything, in check mode or out of it.
+    what earlier runs have written, so that a role can refuse before it changes anything.
+  - Opens no database and creates nothing. Never changes anything, in check mode or out of it.
 options:
   files:
     description: >-
@@ -29,7 +29,7 @@ options:
     type: path
     required: true
   url:
-    description: The URL that the database is to have, or nothing for O(files).
+    description: The URL that the database should have, or nothing for O(files).
     type: str
     default: ""
   names:
@@ -42,11 +42,11 @@ options:
     type: path
     required: true
   backup_directory:
-    description: Where copies are to be.
+    description: Where copies should be.
     type: path
     required: true
   mounts:
-    description: What has to be mounted, each a file system of its own.
+    description: Mount points that must be mounted, each a file system of its own.
     type: list
     elements: path
     default: []

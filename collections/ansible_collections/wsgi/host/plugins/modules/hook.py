@@ -5,7 +5,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: hook
-short_description: Run a command that a description has for a stage of a deploy
+short_description: Run a description's command for a stage of a deploy
 version_added: "0.1.0"
 description:
   - Runs the command of an operator before or after a stage, on the control node or, as the service would, on the host.
@@ -28,11 +28,11 @@ options:
     choices: [control, host]
     required: true
   environment:
-    description: Variables that the command gets besides.
+    description: Additional environment variables of the command.
     type: dict
     required: true
   time_limit_seconds:
-    description: Seconds after which it is ended.
+    description: Seconds after which it is stopped.
     type: int
     default: 600
   program:

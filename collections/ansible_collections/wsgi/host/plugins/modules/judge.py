@@ -11,7 +11,7 @@ description:
   - That a unit is active says only that a process exists. This asks the service itself, from its host,
     over a unix socket or TCP, with or without TLS, and wants O(count) good answers in a row.
   - A failure names the last answer and ends with the journal of O(unit).
-  - Never changes anything. In check mode nothing is asked, since what would answer may not be there yet.
+  - Never changes anything. In check mode nothing is requested, since what would answer may not be there yet.
 options:
   connect:
     description: Where to connect, C(unix:/path), C(address:port) or C([address]:port).
@@ -32,19 +32,19 @@ options:
     type: bool
     default: false
   status:
-    description: The status that a good answer has.
+    description: The status of a good answer.
     type: int
     default: 200
   json:
-    description: Members that the JSON object of a good answer has, with their values.
+    description: Members of the JSON object in a good answer, with their values.
     type: dict
     default: {}
   count:
-    description: How many good answers in a row are wanted.
+    description: Required number of good answers in a row.
     type: int
     default: 1
   interval:
-    description: Seconds between two questions.
+    description: Seconds between two requests.
     type: float
     default: 0.2
   time_limit:
@@ -57,7 +57,7 @@ options:
     description: The systemd unit whose journal is shown with a failure.
     type: str
   journal_lines:
-    description: How many lines of that journal are shown.
+    description: Number of lines of that journal to show.
     type: int
     default: 30
 attributes:

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: openings
-short_description: Say what a host opens, and to whom
+short_description: Compute which ports a host opens, and to whom
 version_added: "0.1.0"
 description:
   - Reads C(meta/openings.yml) of each role beside the role C(firewall), in which a role says which ports the hosts of some groups
     open and to whom, and adds C(firewall_open) and SSH.
-  - Names of groups and hosts stand for their addresses in the inventory, all of it. A run with C(--limit) lets in the same
+  - Names of groups and hosts stand for their addresses in the inventory, all of it. A run with C(--limit) admits the same
     hosts.
-  - Fails, under the names that a person wrote, where a source is nobody or has no address.
+  - Fails, with the names that a person wrote, if a source is unknown or has no address.
   - Runs on the control node only and changes nothing.
 attributes:
   check_mode:

@@ -10,7 +10,7 @@ version_added: "0.1.0"
 description:
   - Runs the module that the file of the host's family (C(families/<family>.yml) of this collection) names in
     C(__family_packages), with the options that it has there. M(wsgi.host.preflight) has to have run before.
-  - Says in check mode what it would install, and makes no attempt.
+  - In check mode it reports what it would install.
   - With an empty list it does nothing.
 options:
   name:
@@ -20,24 +20,24 @@ options:
     default: []
   state:
     description: >-
-      Whether they are to be there. V(renewed) brings all that the host has to their newest versions, and takes no names.
+      Whether they should be installed. V(renewed) upgrades all packages of the host, and takes no names.
     type: str
     choices: [present, absent, renewed]
     default: present
   start_services:
     description: >-
-      Whether a package may start its service where the distribution does that. They stay off otherwise, until somebody
+      Whether a package may start its service, if the distribution does that. Otherwise services stay off until somebody
       starts them.
     type: bool
     default: true
   look_again:
-    description: Set the fact C(wsgi_host) anew afterwards, by M(wsgi.host.probe).
+    description: Set the fact C(wsgi_host) again afterwards, with M(wsgi.host.probe).
     type: bool
     default: false
 attributes:
   check_mode:
     support: full
-    description: Says what would change, and changes nothing.
+    description: Reports what would change, and changes nothing.
   diff_mode:
     support: none
     description: Shows no differences.

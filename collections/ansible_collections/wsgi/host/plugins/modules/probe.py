@@ -16,20 +16,20 @@ description:
 options:
   seal:
     description:
-      - What is to be done about the seal, the note of how the last whole run left the host, which
+      - What to do about the seal, the record of how the last complete run left the host, which
         M(wsgi.host.seal) looks at and writes. Empty for nothing.
     type: dict
     default: {}
     suboptions:
       hours:
-        description: Look whether the host is as noted, if that is not longer ago. A note of something else is removed.
+        description: Compare the host with the record, unless that is older. A record of something else is removed.
         type: float
       inputs:
-        description: The hash of what the run is given.
+        description: The hash of the run's input.
         type: str
         default: ""
       told:
-        description: Note how the host is, with this.
+        description: Record the state of the host, with this.
         type: dict
 attributes:
   check_mode:

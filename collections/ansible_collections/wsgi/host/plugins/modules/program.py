@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: program
-short_description: Run a program of the host that says in JSON what it did
+short_description: Run a program on the host that reports in JSON what it did
 version_added: "0.1.0"
 description:
   - C(command) knows nothing of what a program did, shows its arguments, and can only be silenced as a whole
@@ -13,7 +13,7 @@ description:
     that for the task's result.
   - A secret goes to the program's standard input. It is in no argument, log, diff or result.
   - What it did, or in check mode would do, is shown as the task's difference (C(--diff)).
-  - In check mode the program gets O(check_argument), and is to answer what it would do. If it is not
+  - In check mode the program gets O(check_argument), and must report what it would do. If it is not
     installed yet, or of a version that does not know the argument, it would change something.
 options:
   argv:
@@ -32,7 +32,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Says what would change, and changes nothing.
+    description: Reports what would change, and changes nothing.
   diff_mode:
     support: full
     description: Shows what changes, before and after.

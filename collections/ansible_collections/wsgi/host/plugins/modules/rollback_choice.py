@@ -4,7 +4,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rollback_choice
-short_description: Choose the release that all hosts go back to
+short_description: Choose the release that all hosts roll back to
 version_added: "0.1.0"
 description:
   - Chooses by verdict and by when a release was made live, never by a file's time. Without O(wanted)

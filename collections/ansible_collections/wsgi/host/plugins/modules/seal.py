@@ -5,12 +5,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: seal
-short_description: Tell whether a run has anything to do on a host
+short_description: Determine whether a run has anything to do on a host
 version_added: "0.1.0"
 description:
-  - At the end of a whole run it notes, for root of the host alone, how everything is that the run looked at or relied on, together
-    with a hash of what the run was given. This note is the seal.
-  - At the beginning of the next run it compares. Where nothing is different and the applications answer through the web server, that
+  - At the end of a complete run it records, readable by root of the host only, the state of everything that the run looked at or relied on, together
+    with a hash of the run's input. This record is the seal.
+  - At the beginning of the next run it compares. If nothing is different and the applications answer through the web server, that
     run would change nothing.
   - It takes the place of the first look at the host (M(wsgi.host.probe)), so it costs no trip of its own at the beginning.
   - A run for some hosts or some tags neither trusts a seal nor makes one.
@@ -18,18 +18,18 @@ options:
   state:
     description:
       - V(kept) compares, and returns RV(kept).
-      - V(set) makes the note. In check mode nothing is noted.
+      - V(set) writes the record. In check mode nothing is written.
     type: str
     choices: [kept, set]
     default: kept
   hours:
     description:
-      - Hours after which a seal is not believed, since some of what a run looks after depends on the time, such as a certificate.
-        0 means never to believe one.
+      - Hours after which a seal is no longer trusted, because some of what a run looks after depends on the time, such as a certificate.
+        0 means never to trust one.
     type: float
     default: 24
   inputs:
-    description: RV(inputs) as it was at the beginning of the run. Without it nothing is noted.
+    description: RV(inputs) as it was at the beginning of the run. Without it nothing is recorded.
     type: str
     default: ""
   applications:
@@ -37,23 +37,23 @@ options:
       - The applications, each with C(name), C(directory) and C(lock) of its source on the control node, C(content), the hash of what
         was built of them, and C(question), what is asked through the web server (C(connect), C(name), C(path), C(status),
         C(json)).
-      - If what one is made of cannot be told again, as with a repository or build steps, nothing is noted.
+      - If the content of one cannot be determined again, as with a repository or build steps, nothing is recorded.
     type: list
     elements: dict
     default: []
   said:
-    description: Lines that the next run says again if it has nothing to do.
+    description: Lines that the next run repeats if it has nothing to do.
     type: list
     elements: str
     default: []
   seen:
-    description: What this module said of the host in an earlier play of the same run, which it then says again.
+    description: The result of this module for the host in an earlier play of the same run, which it then returns again.
     type: dict
     default: {}
 attributes:
   check_mode:
     support: full
-    description: Says what would change, and changes nothing.
+    description: Reports what would change, and changes nothing.
   diff_mode:
     support: none
     description: Shows no differences.
