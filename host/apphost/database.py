@@ -102,7 +102,7 @@ def emptied(application: Application) -> RefusedError:
     )
     return RefusedError(
         f"{where} held data, and is empty or gone now. Nothing was made in its place. If its disk "
-        f"is not mounted, or another server answers, set that right, then run this again. If the "
+        f"is not mounted, or another server answers, fix that, then run this again. If the "
         f"data are lost, restore a copy, or begin with an empty database: {application.name} "
         f"migrate --anew."
     )

@@ -95,7 +95,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
-        raise RefusedError(f"{path} cannot be read ({error}): mend or remove it") from error
+        raise RefusedError(f"{path} cannot be read ({error}): repair or remove it") from error
     return found if isinstance(found, dict) else None
 
 

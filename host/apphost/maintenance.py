@@ -34,8 +34,10 @@ ON, OFF, STATUS = "on", "off", "status"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument("wanted", nargs="?", choices=[ON, OFF, STATUS], default=STATUS)
-    parser.add_argument("--reason", default="", help="why, for whoever looks")
-    parser.add_argument("--by", default=os.environ.get("SUDO_USER", ""), help="who, likewise")
+    parser.add_argument("--reason", default="", help="why, shown in the status")
+    parser.add_argument(
+        "--by", default=os.environ.get("SUDO_USER", ""), help="who, shown in the status"
+    )
     parser.add_argument("--check", action="store_true", help="say what would be done")
 
 

@@ -85,9 +85,9 @@ def back_up(application: Application, release: str, revision: str, keep: int) ->
         try:
             entry = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
-            raise RefusedError(f"The backup left no {path}: nothing was migrated.") from None
+            raise RefusedError(f"The backup did not write {path}: nothing was migrated.") from None
         if not stat.S_ISREG(entry.st_mode) or not entry.st_size:
-            raise RefusedError(f"The backup left an empty {path}: nothing was migrated.")
+            raise RefusedError(f"The backup wrote an empty {path}: nothing was migrated.")
         there = {each for each in os.listdir(directory) if BACKUP.fullmatch(each)}
         # In the order in which they were made. A name has only the time that the clock showed.
         earlier = [each for each in read_order(application) if each in there and each != name]
@@ -150,18 +150,18 @@ def migrate(
         )
     if not after.numbered:
         raise HostError(
-            f"The migration to release {release} failed.{copied} Look whether the live release "
+            f"The migration to release {release} failed.{copied} Check whether the live release "
             f"still works with its database.{_remedy(application, copy)} Its output:\n{words}"
         )
     if after.database == before.database:
         raise HostError(
             f"The migration to release {release} failed. The database is as it was, at "
-            f"{before.database or 'nothing'}, and the release that was live goes on.{copied} "
+            f"{before.database or 'nothing'}, and the live release keeps serving.{copied} "
             f"Its output:\n{words}"
         )
     raise HostError(
         f"The migration to release {release} failed and left the database at {after.database} "
-        f"in place of {before.database}.{copied} Look whether the live release still works with "
+        f"in place of {before.database}.{copied} Check whether the live release still works with "
         f"it.{_remedy(application, copy)} Its output:\n{words}"
     )
 

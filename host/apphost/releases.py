@@ -218,8 +218,8 @@ def leave(
     elif not check:
         mark_left(application, name, by, reason, kind)
     if undo:
-        return Answer(f"{name} is left no longer: a rollback may lead to it.", changed=True)
-    return Answer(f"{name} is left: a rollback no longer leads to it.", changed=True)
+        return Answer(f"{name} is no longer excluded: a rollback may lead to it.", changed=True)
+    return Answer(f"{name} is excluded: a rollback no longer leads to it.", changed=True)
 
 
 def placed(name: str, python: str) -> str:

@@ -57,8 +57,8 @@ def run(application: Application, options: argparse.Namespace) -> Answer:
     by = options.by or releases.operator()
     result = hand_over(application, live["id"], target, reason, by)
     return Answer(
-        f"Rolled back from {live['id']} to {target}. {live['id']} is left: a rollback no longer "
-        f"leads to it.",
+        f"Rolled back from {live['id']} to {target}. {live['id']} is excluded: a rollback no "
+        f"longer leads to it.",
         changed=True,
         facts={**facts, "handover": result},
     )

@@ -78,7 +78,7 @@ def test_each_host_that_gives_no_answer_fails_with_its_own_reason(status) -> Non
     assert "cannot become root. Let it do so without a password and without a terminal" in said
     assert "!requiretty" in said
     assert GERMAN in said
-    assert "NO ANSWER nopython: There is no Python that runs at /usr/bin/python9. Install" in said
+    assert "NO ANSWER nopython: /usr/bin/python9 is not a working Python. Install" in said
     assert "NO ANSWER gone: The host was not reached" in said
     assert "`ssh anna@HOST true`" in said
     recap = {

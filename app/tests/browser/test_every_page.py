@@ -118,9 +118,9 @@ def test_empty_database_says_what_to_do(empty_server, window):
     page.goto(empty_server.url)
     expect(page.get_by_role("main")).to_contain_text("There are no plazas yet.")
     log_in(page, empty_server, "ada")
-    expect(page.get_by_role("main")).to_contain_text("No passage yet today.")
+    expect(page.get_by_role("main")).to_contain_text("No passages yet today.")
     for path, words in {
-        "/passages": "No passage has been recorded yet.",
+        "/passages": "No passages have been recorded yet.",
         "/tariffs": "There is no plaza yet.",
         "/passages/new": "flask toll",
     }.items():

@@ -224,7 +224,7 @@ def test_form_of_a_session_that_has_ended_is_refused(window, server, watched):
     record(later, "LOST1")
     expect(later.get_by_role("main")).to_contain_text("does not belong to your session")
     other.goto(f"{server.url}/passages?plate=LOST1")
-    expect(other.get_by_role("main")).to_contain_text("No passage matches these filters.")
+    expect(other.get_by_role("main")).to_contain_text("No passages match these filters.")
 
 
 def test_admin_makes_and_ends_a_tariff(either_page, server, watched):

@@ -54,4 +54,4 @@ def check(application: Application) -> None:
     """Raise RefusedError where a restore was interrupted."""
     found = words(application)
     if found:
-        raise RefusedError(f"Such data are not copied: {found}")
+        raise RefusedError(f"Data of this kind cannot be copied: {found}")

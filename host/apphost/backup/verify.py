@@ -114,7 +114,7 @@ def verified(store: Store, record: Record, identity: str) -> Iterator[Whole]:
     if size != record["size"] or files.digest(path) != record["sha256"]:
         raise RefusedError(
             f"{path} is damaged: it is not what was written according to its record ({size} bytes "
-            f"in place of {record['size']}, or another SHA-256). Take another copy"
+            f"in place of {record['size']}, or another SHA-256). Use another copy"
         )
     with contextlib.ExitStack() as stack:
         if record.get("encrypted"):
@@ -166,7 +166,7 @@ def decrypt(record: Record, path: Path, clear: Path, identity: str) -> None:
     except HostError as error:
         raise RefusedError(str(error)) from None
     if files.digest(clear) != record.get("content_sha256"):
-        raise RefusedError(f"{path} holds something else than its record says. Take another copy")
+        raise RefusedError(f"{path} does not match its record. Use another copy")
 
 
 def hold_to_record(application: Application, record: Record, whole: Whole) -> None:
@@ -178,10 +178,10 @@ def hold_to_record(application: Application, record: Record, whole: Whole) -> No
         parts[name] = examine(path, record["database"], application.name, "" if parts else table)
     contents = merged(parts)
     if contents.tables != record["tables"] or (table and contents.schema != record["schema"]):
-        raise HostError("it holds other rows than its record says")
+        raise HostError("its rows do not match its record")
     found = whole.archive.directories if whole.archive else {}
     expected = {
         name: (each["files"], each["bytes"]) for name, each in record.get("directories", {}).items()
     }
     if {name: (each.files, each.bytes) for name, each in found.items()} != expected:
-        raise HostError("it holds other files than its record says")
+        raise HostError("its files do not match its record")

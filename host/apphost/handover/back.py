@@ -31,7 +31,7 @@ def reject(service: Service, state: State, bad: JudgedBadError) -> Result:
             service.update_record(state.release, verdict)
     outcome = go_back(service, state)
     with contextlib.suppress(OSError):
-        service.add_history("taken back", state, records.BAD, stage=stage, fault=str(bad))
+        service.add_history("rolled back", state, records.BAD, stage=stage, fault=str(bad))
     if state.release:
         lines = [f"Release {state.release} was judged bad in stage {stage}: it {bad}."]
     else:
@@ -61,7 +61,7 @@ def withdraw(service: Service, state: State, unsuited: UnsuitedError) -> Result:
     service.report(f"  {stage}: {unsuited}")
     outcome = go_back(service, state)
     with contextlib.suppress(OSError):
-        service.add_history("taken back", state, None, stage=stage, fault=str(unsuited))
+        service.add_history("rolled back", state, None, stage=stage, fault=str(unsuited))
     return Result(
         False,
         f"{unsuited} {outcome}",

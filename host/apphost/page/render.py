@@ -17,7 +17,7 @@ Answer = Mapping[str, Any]
 SHOWN_DEPLOYS = 10
 NOTHING = "-"
 # The words of the history, as people say them.
-EVENTS = {"handover": "went live", "taken back": "rolled back", "undone": "interrupted, undone"}
+EVENTS = {"handover": "went live", "rolled back": "rolled back", "undone": "interrupted, undone"}
 # Nothing is loaded and nothing runs; the one style sheet is named by what is in it.
 POLICY = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'sha256-"
@@ -202,7 +202,7 @@ def requests(day: Answer) -> list[Markup]:
     axis = span(traffic) if traffic else "the last day"
     head = tag("h4", f"Requests and deploys, {axis} (UTC)")
     if traffic is None:
-        return [head, tag("p", "This host has no log of nginx's that can be read.", class_="small")]
+        return [head, tag("p", "This host has no readable nginx log.", class_="small")]
     line = tag("p", f"{words(traffic)}.", class_="small")
     return [head, line, chart(traffic, day["deploys"], day["at"])]
 
@@ -268,7 +268,7 @@ def notes(release: Mapping[str, Any], candidates: Sequence[str]) -> Iterator[str
     if release.get("live"):
         yield "live"
     if candidates and release.get("id") == candidates[0]:
-        yield "a rollback goes here"
+        yield "next rollback goes here"
     if release.get("left_at"):
         yield "rolled back from"
     if release.get("cannot_start"):

@@ -63,7 +63,7 @@ def done(told: settings.Settings, options: argparse.Namespace) -> str:
         act = restoring.preview if options.check else restoring.restore
         return act(told, options.to)
     if options.verb == "begin":
-        return "Would have the archive ready." if options.check else restoring.begin(told)
+        return "Would prepare the archive." if options.check else restoring.begin(told)
     if options.verb == "copy":
         return looking.copy(told, options.type)
     verbs = {

@@ -14,7 +14,7 @@ def check(told: Settings) -> str:
     A standby has nothing to do; it archives when it becomes the primary.
     """
     if programs.is_standby(told):
-        return "This server is a standby. The archive is looked after where the primary is."
+        return "This server is a standby. The primary looks after the archive."
     held = programs.holdings(told)
     if not held.system:
         programs.of_stanza(told, "stanza-create")
@@ -29,7 +29,7 @@ def check(told: Settings) -> str:
     if missing:
         raise ArchiveError(
             f"Segment {missing} of the log is missing, so nothing after {points.shown(until)} can "
-            "be restored. A new copy mends that from its end on: systemctl start "
+            "be restored. A new copy makes all later times restorable: systemctl start "
             "postgresql-copy-differential"
         )
     return f"The log is archived. {reached(told, held)}."
@@ -40,14 +40,14 @@ def _of_another(told: Settings, held: points.Holdings) -> str:
     if held.version != told.version:
         return (
             f"The archive is of PostgreSQL {held.version}, and this is {told.version}. After "
-            f"pg_upgradecluster, go on with it: sudo -u {told.user} pgbackrest "
+            f"pg_upgradecluster, continue with: sudo -u {told.user} pgbackrest "
             f"--stanza={told.stanza} stanza-upgrade; then systemctl start postgresql-copy-full"
         )
     parts = points.words(points.spans(held, time.time(), alive=False))
     return (
-        "The archive has the data of another database. If this host was set up anew, bring them "
-        "back: playbooks/restore_database.yml -e application_restore_to=latest "
-        f"({parts[:1].lower()}{parts[1:]}). If they may be given up: sudo -u {told.user} "
+        "The archive has the data of another database. If this host is newly installed, restore "
+        "them: playbooks/restore_database.yml -e application_restore_to=latest "
+        f"({parts[:1].lower()}{parts[1:]}). If you do not need them any more: sudo -u {told.user} "
         f"pgbackrest --stanza={told.stanza} stanza-upgrade, then run site.yml again"
     )
 
@@ -75,7 +75,7 @@ def verify(told: Settings) -> str:
     said = programs.of_stanza(told, "verify", "--output=text", "--verbose")
     if "status: ok" not in said:
         raise ArchiveError(f"The archive is damaged:\n{said.strip()}")
-    return "All of the archive was read, and is as it was written."
+    return "The whole archive was read, and is intact."
 
 
 def status(told: Settings) -> str:

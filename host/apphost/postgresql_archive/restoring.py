@@ -132,8 +132,8 @@ def lost(told: Settings, plan: Plan, now: float) -> str:
         names = ""
     whose = f"in all databases ({names})" if names else "in all databases"
     gone = (
-        f"What was written since {until} {whose}, {duration(now - plan.point.until)}, will be gone "
-        "from them"
+        f"Everything written since {until} {whose}, {duration(now - plan.point.until)}, will be "
+        "gone from them"
         if plan.point.target != points.LATEST or not plan.alive
         else f"Everything archived is replayed, until {until}"
     )
@@ -205,7 +205,7 @@ def restore(told: Settings, wanted: str) -> str:
     with contextlib.suppress(ArchiveError):
         programs.systemctl("start", "--no-block", COPIES[1])
     done = f"Restored {_of(plan.point)}"
-    tidy = f"When nobody needs them any more: `rm -r {plan.kept}`" if plan.kept else ""
+    tidy = f"Once you no longer need them: `rm -r {plan.kept}`" if plan.kept else ""
     if problems:
         raise ArchiveError(programs.sentences(done, loss, problems))
     return programs.sentences(done, loss.replace(" will be gone", " is gone"), tidy)
@@ -247,7 +247,7 @@ def begin(told: Settings) -> str:
     if not programs.is_standby(told) and points.gap(programs.holdings(told))[1]:
         # Written while the archive was off, or took nothing.
         programs.systemctl("start", "--no-block", COPIES[1])
-        return "Part of the log is missing in the archive. A copy is being made that begins anew."
+        return "Part of the log is missing in the archive. A new copy is being made."
     try:
         programs.systemctl("restart", CHECK)
     except ArchiveError as error:

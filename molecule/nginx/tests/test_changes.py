@@ -95,7 +95,9 @@ def test_a_foreign_file_that_is_broken_is_named(
     try:
         played = play(nginx_retry_after_seconds=77)
         assert played.returncode != 0
-        assert f"Not written by this project, so mend or remove it by hand: {path}" in played.output
+        assert (
+            f"Not written by this project, so repair or remove it by hand: {path}" in played.output
+        )
         assert as_root(f"cat {path}")
         assert answers(web, name)
     finally:
@@ -152,7 +154,7 @@ def test_a_change_that_a_site_does_not_survive_is_reverted(
         f"Site {first['name']} answered 200 before, and now 502; "
         f"see /etc/nginx/sites/{first['name']}.conf" in said
     )
-    assert "nginx runs with what it ran with before, and the files are again those." in said
+    assert "nginx runs with the previous configuration again." in said
     assert as_root(f"find {places} -type f -exec sha256sum {{}} +") == before
     assert web.ask(name).status == 200
     assert (main_pid(as_root) != pid) is bool(more)

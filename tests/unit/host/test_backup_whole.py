@@ -234,7 +234,7 @@ def test_damage_is_found_and_stops_nothing(host: WholeHost, damage: str) -> None
         record = json.loads(record_path.read_text())
         record["directories"]["uploads"]["files"] += 1
         record_path.write_text(json.dumps(record))
-        words = "other files than its record says"
+        words = "its files do not match its record"
     else:
         rewrite(path, content.replace(b'"application": "shop"', b'"application": "pohs"'))
         words = "not one of shop's"

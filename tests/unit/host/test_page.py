@@ -199,7 +199,7 @@ def test_a_single_host_has_the_words_of_the_command() -> None:
 @pytest.mark.parametrize(
     ("missing", "words"),
     [
-        ("traffic", "This host has no log of nginx's that can be read."),
+        ("traffic", "This host has no readable nginx log."),
         ("alerts", "No Prometheus answers on this host."),
         ("copies", "none are made on this host"),
     ],
@@ -221,7 +221,7 @@ def test_a_copy_that_failed_is_seen() -> None:
 def test_deploys_are_on_the_axis_of_the_requests() -> None:
     """The question at night is whether the errors began with the deploy."""
     given = answer()["day"]
-    bad = deploy("2026-11-29T08:30:00Z", verdict=records.BAD, event="taken back")
+    bad = deploy("2026-11-29T08:30:00Z", verdict=records.BAD, event="rolled back")
     old = deploy("2026-11-20T08:30:00Z")
     text = chart.chart(given["traffic"], [*given["deploys"], bad, old], given["at"])
     # The axis ends at 20:30, and is 960 wide.

@@ -157,7 +157,7 @@ def test_a_failure_names_the_step_and_what_it_wrote(
 def test_a_step_that_hangs_is_ended_with_all_that_it_started(project: Path) -> None:
     start = time.monotonic()
     hanging = shell("sleep 60 & echo waiting; sleep 60")
-    with pytest.raises(BundleError, match=r"not done within 1 s and was ended(.|\n)*waiting"):
+    with pytest.raises(BundleError, match=r"not finished within 1 s and was stopped(.|\n)*waiting"):
         bundle(project, build=hanging, build_time_limit_seconds=1)
     assert time.monotonic() - start < 20
 

@@ -161,7 +161,7 @@ class TestSourceArchives:
         tag = "cp{0}{1}-cp{0}{1}-linux_x86_64".format(*sys.version_info[:2])
         (project / "requirements.txt").write_text(sdist(project / "wheels", "gamma", tag=tag))
         python = "{}.{}".format(*sys.version_info[:2])
-        with pytest.raises(BundleError, match="gamma has parts in C"):
+        with pytest.raises(BundleError, match="gamma has compiled parts"):
             bundle(project, sdists=["gamma"], python=python).build()
 
     def test_one_that_is_not_locked_is_refused(self, project):
@@ -773,7 +773,7 @@ class TestOtherSources(Action):
         alone = repository / "alone.tar.gz"
         shutil.copy(built["archive"], alone)
         words = self.refusal(run, repository, archive=str(alone))
-        assert "nothing says what its hash has to be. Set shop_bundle_sha256" in words
+        assert "its expected hash is not known. Set shop_bundle_sha256" in words
         taken = self.at(run, repository, archive=str(alone), archive_sha256=built["sha256"])
         assert taken["id"] == built["id"]
 
@@ -797,9 +797,9 @@ class TestOtherSources(Action):
     @pytest.mark.parametrize(
         ("given", "words"),
         [
-            ({"archive": "/none.tar.gz"}, "shop_bundle is '/none.tar.gz', and there is nothing"),
+            ({"archive": "/none.tar.gz"}, "shop_bundle is '/none.tar.gz', which does not exist"),
             ({"archive": __file__}, "it cannot be read as a bundle"),
-            ({"archive": "{archive}", "archive_sha256": "abc"}, "'abc', which is no SHA-256"),
+            ({"archive": "{archive}", "archive_sha256": "abc"}, "'abc', which is not a SHA-256"),
             ({"archive_sha256": "0" * 64}, "shop_bundle_sha256 is set without shop_bundle"),
             ({"archive": "{archive}", "revision": "main"}, "and shop_bundle are both set"),
             (

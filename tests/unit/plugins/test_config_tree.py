@@ -301,7 +301,7 @@ def test_what_a_service_cannot_run_with_is_reverted(host: Host) -> None:
 
 
 def test_what_no_service_has_run_with_is_not_reverted(host: Host) -> None:
-    """After the first run there is nothing to go back to, and after a run that succeeded no reason."""
+    """After the first run there is nothing to go back to, and after a good one no reason."""
     host.apply({"a": "1"}, **REVERTIBLE)
     host.apply({"a": "2"}, **REVERTIBLE)
     assert not host.revert()["changed"]

@@ -114,19 +114,19 @@ def run(hosts: Mapping[str, Any], host: str = "db1", voters: Sequence[str] = ())
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "two hosts": (
         {"web1": web(11), "db1": DB1, "db2": DB2},
-        "the group databases has db1 and db2, who vote on which database is the primary: where one "
-        "is lost the others are no majority of three: add a host to databases, or have a group "
+        "the group databases has db1 and db2, the voters that elect the primary database: if "
+        "one is lost, the others are no majority: add a host to databases, or create a group "
         "database_voters with db1 and db2 and one more host of the inventory, such as a balancer",
     ),
     "four hosts": (
         {"web1": web(11), "db1": DB1, "db2": DB2, "db3": db(33), "db4": db(34)},
-        "the group databases has db1 and db2 and db3 and db4, who vote on which database is the "
-        "primary: an even number stands the loss of no more hosts than one less: add a host to "
-        "databases, or have a group database_voters with db1 and db2 and db3",
+        "the group databases has db1 and db2 and db3 and db4, the voters that elect the primary "
+        "database: an even number survives the loss of no more hosts than one voter less would: "
+        "add a host to databases, or create a group database_voters with db1 and db2 and db3",
     ),
     "one of several of which only a name is known": (
         {"web1": web(11), "db1": DB1, "db2": DB2, "db3": {"ansible_host": "db3.example.com"}},
-        "application_peer_address is not set for db3, whose ansible_host is no IP address",
+        "application_peer_address is not set for db3, whose ansible_host is not an IP address",
     ),
     "two kinds of addresses of databases": (
         {"web1": web(11), "db1": DB1, "db2": DB2, "db3": {"ansible_host": "2001:db8::33"}},
@@ -134,16 +134,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a database of which only a name is known": (
         {"web1": web(11), "db1": {**DB1, "ansible_host": "db1.example.com"}},
-        "application_peer_address is not set for db1, whose ansible_host is no IP address",
+        "application_peer_address is not set for db1, whose ansible_host is not an IP address",
     ),
     "an application of which only a name is known": (
         {"web1": web(11, ansible_host="web1.example.com"), "db1": DB1},
-        "application_peer_address is not set for web1, whose ansible_host is no IP address",
+        "application_peer_address is not set for web1, whose ansible_host is not an IP address",
     ),
     "two kinds of addresses": (
         {"web1": web(11, application_peer_address="2001:db8::11"), "db1": DB1},
         "application_peer_address or ansible_host is 2001:db8::11, and that of db1 is 192.0.2.31: "
-        "one is of IPv4 and the other of IPv6, so nobody comes from there: give both addresses of",
+        "one is IPv4 and the other IPv6, so they cannot connect: use IPv4 for both",
     ),
     "a forwarded port": (
         {"web1": web(11, ansible_host="127.0.0.1"), "db1": DB1},
@@ -151,8 +151,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no secret": (
         {"web1": web(11), "db1": {"ansible_host": "192.0.2.31"}},
-        "application_database_secret is not set, and the passwords of the group databases are made "
-        "of it: make one with `openssl rand -hex 32`, and put it into the vault of group_vars/all",
+        "application_database_secret is not set, and the passwords for the group databases are "
+        "derived from it: generate one with `openssl rand -hex 32`, and put it into the vault of "
+        "group_vars/all",
     ),
     "a short secret": (
         {"web1": web(11), "db1": {**DB1, databases.SECRET: "hunter2"}},
@@ -160,7 +161,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "two secrets": (
         {"web1": web(11, application_database_secret="t" * 64), "db1": DB1},
-        "application_database_secret is not the same for db1 and web1, of one database",
+        "application_database_secret differs between db1 and web1, which use the same database",
     ),
     "a name of PostgreSQL's": (
         {
@@ -172,7 +173,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
             },
             "db1": DB1,
         },
-        "applications.postgres has a name that PostgreSQL reserves for itself: give the application",
+        "applications.postgres has a name that PostgreSQL reserves for itself: give the "
+        "application",
     ),
 }
 
@@ -264,7 +266,7 @@ def test_any_host_may_vote_and_is_told_no_password() -> None:
     assert run(hosts, "lb1", voters)["certificate"] == ""
     assert run(hosts, "db2", voters)["certificate"]
     even = run(hosts, "lb1", ["lb1", "db1"])
-    assert "- the group database_voters has lb1 and db1, who vote on" in even["msg"]
+    assert "- the group database_voters has lb1 and db1, the voters that elect" in even["msg"]
     assert "add a host to database_voters, any of the inventory" in even["msg"]
 
 

@@ -353,7 +353,7 @@ class TestAction:
         assert "deploy.json on web1 is held by ben@laptop since 20" in words
         assert "for 'for other'" in words
         assert "Nothing was changed" in words
-        assert "give shop_lock_wait a number of seconds" in words
+        assert "set shop_lock_wait to a number of seconds" in words
 
     def test_waits_as_long_as_asked(self, run, other, tmp_path, monkeypatch):
         other(None)
@@ -374,7 +374,7 @@ class TestAction:
         monkeypatch.setattr(
             action, "time", MagicMock(monotonic=lambda: next(clock), sleep=lambda _: None)
         )
-        with pytest.raises(AnsibleActionFail, match="and was waited for 10 s"):
+        with pytest.raises(AnsibleActionFail, match="and this run waited 10 s"):
             run(wait=10)
 
     def test_killed_run_of_this_control_node_keeps_nobody_away(self, run, other):

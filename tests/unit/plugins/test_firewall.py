@@ -243,16 +243,18 @@ def test_who_is_locked_out_is_told_by_the_names_of_variables(
         "firewall_ssh_sources or firewall_ssh_ports would lock this run"
     )
     assert "(port 22: Connection refused)" in result["msg"]
-    assert "took them back by itself after 60 s. They are out of force" in result["msg"]
     assert (
-        "come from 192.0.2.9 to its port 22; SSH is open to office, 192.0.2.7 on 22, 2222"
+        "reverted them by itself after 60 s. The previous rules are back in force" in result["msg"]
+    )
+    assert (
+        "connect from 192.0.2.9 to its port 22; SSH is open to office, 192.0.2.7 on 22, 2222"
         in (result["msg"])
     )
 
 
 def test_a_host_that_stays_away_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
     result, _ = tried(monkeypatch, [AnsibleConnectionFailure("timed out")])
-    assert "It does not answer since then either (timed out)" in result["msg"]
+    assert "It has not answered since then either (timed out)" in result["msg"]
 
 
 def test_over_other_connections_there_is_nothing_to_try(monkeypatch: pytest.MonkeyPatch) -> None:

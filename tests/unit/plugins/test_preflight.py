@@ -947,7 +947,7 @@ def test_everything_at_once_in_the_order_of_the_variables(preflight: Preflight) 
         free_disk={"/opt": 200},
     )
     lines = result["msg"].splitlines()
-    assert lines[0] == "5 things have to be set right before role web can run:"
+    assert lines[0] == "5 problems have to be fixed before role web can run:"
     assert [line.split()[1] for line in lines[1:-1]] == [
         "/opt",
         "the",

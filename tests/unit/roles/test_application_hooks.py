@@ -144,7 +144,7 @@ def test_on_the_control_node_it_runs_in_the_project(
     [
         (["sh", "-c", "echo oh; exit 4"], "failed with exit code 4\n\noh"),
         (["./missing"], "cannot be run: No such file or directory"),
-        (["sleep", "30"], "was not done within 1 s and was ended"),
+        (["sleep", "30"], "was not finished within 1 s and was stopped"),
     ],
 )
 @pytest.mark.parametrize("fatal", [True, False])
@@ -176,7 +176,7 @@ def test_on_the_host_it_goes_through_the_sandbox_of_the_service(
     monkeypatch.setattr(plugin, "run_module", run_module)
     more = {"where": "host", "release": "new", "command": ["python", "--version"]}
     done = result(monkeypatch, tmp_path, **more, fatal=True, time_limit_seconds=60)
-    assert "was not done within" in done["msg"]
+    assert "was not finished within" in done["msg"]
     assert asked == [
         [
             *("/bin/shop", "exec", "--release", "new", "--time-limit", "60"),

@@ -511,7 +511,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a challenge that nobody knows": (
         {"certbot_challenge": "dns-01"},
-        'certbot_challenge ("dns-01") is none of dns-hook, dns-rfc2136, http-01: name one of these',
+        'certbot_challenge ("dns-01") is not one of dns-hook, dns-rfc2136, http-01: use one of '
+        "these",
     ),
     "no credentials": (
         {"certbot_challenge": "dns-rfc2136"},
@@ -562,8 +563,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an address without its profile": (
         ADDRESS,
-        'certbot_profile ("") is not the one in which Let\'s Encrypt issues for an address such as '
-        "192.0.2.7: set certbot_profile: shortlived",
+        'certbot_profile ("") is not the profile under which Let\'s Encrypt issues certificates '
+        "for an address such as 192.0.2.7: set certbot_profile: shortlived",
     ),
     "an address in another form": (
         {"certbot_certificates": [{"name": "shop", "domains": ["2001:DB8:0::1"]}]},
@@ -694,7 +695,7 @@ def test_a_mistake_is_refused_with_its_remedy(refusals: dict[str, str], case: st
     """Before anything is changed: the variable, what was found, what to do."""
     message = refusals[case]
     assert BAD[case][1] in message
-    assert message.startswith("One thing has to be set right")
+    assert message.startswith("1 problem has to be fixed")
 
 
 @pytest.mark.parametrize(

@@ -201,18 +201,27 @@ BAD: dict[str, tuple[Case, str]] = {
     ),
     "a name twice": (
         Case({**GOOD, "etcd_members": [GOOD["etcd_members"][0]] * 3}),
-        "etcd_members has a name twice, among db1, db1, db1",
+        "etcd_members has two entries with the same name, among db1, db1, db1",
     ),
     "another host": (
         Case({**GOOD, "etcd_name": "db7"}),
         'etcd_name ("db7") is not in etcd_members: db1, db2, db3',
     ),
-    "no certificate": (Case({**GOOD, "etcd_certificate": ""}), 'etcd_certificate ("") is not PEM'),
-    "no key": (Case({**GOOD, "etcd_certificate_key": ""}), "etcd_certificate_key is not PEM"),
-    "no authority": (Case({**GOOD, "etcd_authority": "x"}), 'etcd_authority ("x") is not PEM'),
+    "no certificate": (
+        Case({**GOOD, "etcd_certificate": ""}),
+        'etcd_certificate ("") is not in PEM format',
+    ),
+    "no key": (
+        Case({**GOOD, "etcd_certificate_key": ""}),
+        "etcd_certificate_key is not in PEM format",
+    ),
+    "no authority": (
+        Case({**GOOD, "etcd_authority": "x"}),
+        'etcd_authority ("x") is not in PEM format',
+    ),
     "somebody else's etcd": (
         Case(GOOD, {"packages": {"etcd-server": "3.5.16"}}),
-        "etcd_take_over (false) does not allow configuring an etcd anew that somebody else has",
+        "etcd_take_over (false) does not allow reconfiguring an etcd that somebody else set up",
     ),
 }
 

@@ -145,18 +145,18 @@ def test_what_nobody_comes_for_is_not_open() -> None:
     [
         (
             {"firewall_open": [{**MAIL, "sources": ["balancer"]}]},
-            "firewall_open has the source balancer, which is no address, no network, and neither a "
-            "group nor a host of the inventory: did you mean balancers?",
+            "firewall_open has the source balancer, which is neither an address or network nor a "
+            "group or host of the inventory: did you mean balancers?",
         ),
         (
             {"firewall_clients": ["10.0.0.0/33"]},
-            "firewall_clients has the source 10.0.0.0/33, which is no address, no network, and "
-            "neither a group nor a host of the inventory: name one of these, or everybody",
+            "firewall_clients has the source 10.0.0.0/33, which is neither an address or "
+            "network nor a group or host of the inventory: use one of these, or everybody",
         ),
         (
             {"firewall_ssh_sources": ["named"]},
-            "application_peer_address is not set for named, whose ansible_host is no IP address "
-            "that the firewall of web1 could let in: set it to the address from which named "
+            "application_peer_address is not set for named, whose ansible_host is not an IP "
+            "address that the firewall of web1 could admit: set it to the address from which named "
             "reaches other hosts",
         ),
         (
@@ -215,8 +215,8 @@ def test_preflight_says_what_is_wrong() -> None:
         },
     )
     assert said["good"] == said["ufw, and no firewall"] == ""
-    assert "firewall_enabled (true) would be a second firewall beside ufw" in said["ufw"]
-    assert "or switch it off first (ufw disable)" in said["ufw"]
+    assert "firewall_enabled (true) would run a second firewall beside ufw" in said["ufw"]
+    assert "or turn the other one off first (ufw disable)" in said["ufw"]
     assert "(systemctl disable --now firewalld)" in said["firewalld"]
     for name in ("no port", "a port of vrrp"):
         assert "firewall_open has an entry for tcp or udp without a port" in said[name]

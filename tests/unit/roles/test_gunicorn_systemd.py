@@ -750,7 +750,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "environment-of-gunicorn": (
         {"gunicorn_systemd_environment": {"GUNICORN_CMD_ARGS": "--reload"}},
-        "gunicorn_systemd_environment has a name that systemd or gunicorn gives a meaning",
+        "gunicorn_systemd_environment has a name that systemd or gunicorn uses",
     ),
     "boolean-in-the-environment": (
         {"gunicorn_systemd_environment": {"DEBUG": True}},
@@ -775,11 +775,11 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "credential-of-nothing": (
         {"gunicorn_systemd_credentials": [{"name": "key"}]},
-        "gunicorn_systemd_credentials has an entry with neither a value nor random, or with both",
+        "gunicorn_systemd_credentials has an entry with neither a value nor random,",
     ),
     "credential-of-both": (
         {"gunicorn_systemd_credentials": [{"name": "key", "value": "secret-7f3a", "random": 32}]},
-        "gunicorn_systemd_credentials has an entry with neither a value nor random, or with both",
+        "gunicorn_systemd_credentials has an entry with neither a value nor random,",
     ),
     "empty-credential": (
         {"gunicorn_systemd_credentials": [{"name": "key", "value": ""}]},
@@ -815,7 +815,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "directive-of-the-role": (
         {"gunicorn_systemd_unit_options": {"TimeoutStopSec": 1}},
-        "gunicorn_systemd_unit_options has a directive that a variable stands for",
+        "gunicorn_systemd_unit_options has a directive that the role sets from a variable",
     ),
     "lines-in-a-directive": (
         {"gunicorn_systemd_unit_options": {"Nice": "5\nExecStopPost=/bin/true"}},
@@ -839,7 +839,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "check-that-cannot-end": (
         {"gunicorn_systemd_check_count": 100, "gunicorn_systemd_check_interval": 0.5},
-        "gunicorn_systemd_check_time_limit (30) is over before gunicorn_systemd_check_count",
+        "gunicorn_systemd_check_time_limit (30) is too short for gunicorn_systemd_check",
     ),
     "no-time-to-start": (
         {"gunicorn_systemd_start_time_limit": 0},
@@ -855,7 +855,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "root-of-another": (
         {"gunicorn_systemd_release_root": "/srv/shop"},
-        'gunicorn_systemd_release_root ("/srv/shop") has no part in gunicorn_systemd_directory',
+        'gunicorn_systemd_release_root ("/srv/shop") does not contain gunicorn_systemd_directory',
     ),
     "release-elsewhere": (
         {"gunicorn_systemd_release_root": "/opt/shop", "gunicorn_systemd_release": "../9d3f"},
@@ -871,7 +871,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
 ALONE: dict[str, tuple[dict[str, Any], str]] = {
     "workers-without-releases": (
         {"gunicorn_systemd_background": [{"name": "mail", "command": ["x"]}]},
-        "gunicorn_systemd_background has workers of a service without releases",
+        "gunicorn_systemd_background has workers, which need a service with releases",
     ),
     "timers-without-releases": (
         {"gunicorn_systemd_timers": [{"name": "a", "command": ["x"], "calendar": "daily"}]},

@@ -249,7 +249,8 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "metrics-for-clients": (
         {"haproxy_metrics_address": "127.0.0.1:443"},
-        'haproxy_metrics_address ("127.0.0.1:443") has the port of clients: give Prometheus',
+        'haproxy_metrics_address ("127.0.0.1:443") is a port that clients connect to: give '
+        "Prometheus",
     ),
     "metrics-at-a-socket": (
         {"haproxy_metrics_address": "unix:/run/x.sock"},
@@ -257,7 +258,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no-servers": (
         {"haproxy_sites": [{**SHOP, "servers": []}]},
-        "haproxy_sites has sites without servers: shop: list the hosts that serve them, or take",
+        "haproxy_sites has sites without servers: shop: list the hosts that serve them, or remove",
     ),
     "servers-left-out": (
         {"haproxy_sites": [{"name": "shop", "domains": ["a.example.org"]}]},
@@ -265,7 +266,8 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "two-sites-of-one-name": (
         {"haproxy_sites": [SHOP, {**BLOG, "name": "Shop"}]},
-        "haproxy_sites has two sites with the same name, among shop, shop: give each site its own name",
+        "haproxy_sites has two sites with the same name, among shop, shop: give each site a name "
+        "of its own",
     ),
     "repeated-domain": (
         {"haproxy_sites": [SHOP, {**BLOG, "domains": ["SHOP.example.org"]}]},
@@ -285,7 +287,8 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "address-twice": (
         {"haproxy_sites": [{**SHOP, "servers": [WEB1, {**WEB1, "name": "web2"}]}]},
-        "haproxy_sites has servers with the same address in a site: 192.0.2.11 in shop: list each host",
+        "haproxy_sites has servers with the same address in a site: 192.0.2.11 in shop: list each "
+        "host",
     ),
     "address-that-is-a-name": (
         {"haproxy_sites": [{**SHOP, "servers": [{**WEB1, "address": "web1.example.org"}]}]},
@@ -293,7 +296,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "odd-health-path": (
         {"haproxy_sites": [{**SHOP, "health_path": "/ready#z"}]},
-        "haproxy_sites has a health_path with a character that HAProxy's configuration gives a",
+        "haproxy_sites has a health_path with a character that is special in",
     ),
     "not-a-domain": (
         {"haproxy_sites": [{**SHOP, "domains": ["https://a.example.org"]}]},

@@ -478,20 +478,21 @@ POOLER = {"program": "pgbouncer", "unit": "pgbouncer.service", "pid": 7}
 BAD: dict[str, tuple[Case, str]] = {
     "another version of the system": (
         Case(GOOD, {"distribution_version": "11", "pretty_name": "Debian GNU/Linux 11"}),
-        "the host's system is Debian GNU/Linux 11, whose PostgreSQL this role does not know: take "
-        "one of debian 12, debian 13, ubuntu 22.04, ubuntu 24.04",
+        "the host's system is Debian GNU/Linux 11, and this role does not support its PostgreSQL: "
+        "use one of debian 12, debian 13, ubuntu 22.04, ubuntu 24.04",
     ),
     "two versions": (
         Case(
             GOOD,
             {"packages": {"postgresql-15": "1", "postgresql-17": "1"}, "trees": ["postgresql"]},
         ),
-        "the host has PostgreSQL 15 and 17, and one of them has the data: move the data with",
+        "the host has PostgreSQL 15 and 17, and only one version can be managed: move the data "
+        "with",
     ),
     "one that somebody else has set up": (
         Case(GOOD, {"packages": {"postgresql-17": "1"}}),
-        "postgresql_take_over (false) does not allow configuring a PostgreSQL anew that somebody "
-        "else has set up: postgresql-17",
+        "postgresql_take_over (false) does not allow reconfiguring a PostgreSQL server that "
+        "somebody else set up: postgresql-17",
     ),
     "a name twice": (
         Case({**GOOD, "postgresql_applications": [application("shop", CLIENT)] * 2}),
@@ -499,7 +500,7 @@ BAD: dict[str, tuple[Case, str]] = {
     ),
     "a name with a quotation mark": (
         Case({**GOOD, "postgresql_applications": [application('a"b', CLIENT)]}),
-        "postgresql_applications has a name that is no word of lower-case letters",
+        "postgresql_applications has a name that does not consist of lower-case letters",
     ),
     "a name of PostgreSQL's": (
         Case({**GOOD, "postgresql_applications": [application("postgres", CLIENT)]}),
@@ -512,12 +513,12 @@ BAD: dict[str, tuple[Case, str]] = {
                 "postgresql_applications": [{**application("shop", CLIENT), "verifier": "hunter2"}],
             }
         ),
-        "postgresql_applications has a verifier that is not in the format of SCRAM-SHA-256: write it as "
-        "{{ vault_password | wsgi.host.scram(name) }}",
+        "postgresql_applications has a verifier that is not in the format of SCRAM-SHA-256: write "
+        "it as {{ vault_password | wsgi.host.scram(name) }}",
     ),
     "no certificate": (
         Case({"postgresql_applications": [application("shop", CLIENT)]}),
-        'postgresql_certificate ("") is empty, and 192.0.2.11 would come without TLS',
+        'postgresql_certificate ("") is empty, so 192.0.2.11 would connect without TLS',
     ),
     "no key": (
         Case({**GOOD, "postgresql_certificate_key": ""}),
@@ -525,7 +526,7 @@ BAD: dict[str, tuple[Case, str]] = {
     ),
     "the path of a certificate": (
         Case({**GOOD, "postgresql_certificate": "/etc/ssl/db1.crt"}),
-        "is not PEM: write the text of the file",
+        "is not in PEM format: write the content of the file",
     ),
     "a member of nothing": (
         Case({**VARIANTS["member"], "postgresql_member_name": "db7"}),
@@ -542,7 +543,7 @@ BAD: dict[str, tuple[Case, str]] = {
                 "postgresql_members": [{"name": "db1", "address": ADDRESS}] * 2,
             }
         ),
-        "postgresql_members has a name twice, among db1, db1",
+        "postgresql_members has two entries with the same name, among db1, db1",
     ),
     "two voters": (
         Case(
@@ -552,7 +553,8 @@ BAD: dict[str, tuple[Case, str]] = {
     ),
     "members that do not know one another": (
         Case({**VARIANTS["member"], "postgresql_member_authority": ""}),
-        "postgresql_members needs what is not PEM here: postgresql_member_authority: write",
+        "postgresql_members needs certificates and keys in PEM format, and these are not: "
+        "postgresql_member_authority: write",
     ),
     "members with a short password": (
         Case({**VARIANTS["member"], "postgresql_rewind_password": "hunter2"}),
@@ -567,7 +569,8 @@ BAD: dict[str, tuple[Case, str]] = {
                 "pretty_name": "Ubuntu 24.04 LTS",
             },
         ),
-        "postgresql_members has this host, which has Ubuntu 24.04 LTS, whose Patroni this role",
+        "postgresql_members includes this host, which runs Ubuntu 24.04 LTS, and this role does "
+        "not",
     ),
     "a time that Patroni could not keep": (
         Case({**VARIANTS["member"], "postgresql_failover_seconds": 5}),

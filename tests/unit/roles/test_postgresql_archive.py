@@ -153,15 +153,16 @@ def test_timers_that_the_program_starts_are_those_of_the_role() -> None:
 BAD: dict[str, tuple[Case, str]] = {
     "a short passphrase": (
         Case({"postgresql_archive_passphrase": "hunter2"}),
-        "is shorter than 32 characters, or contains spaces or characters outside ASCII: make one",
+        "is shorter than 32 characters, or contains spaces or characters outside ASCII: generate "
+        "one",
     ),
     "everything in a bucket, in clear": (
         Case({"postgresql_archive_repository": S3}),
-        "postgresql_archive_passphrase is empty, and the archive, which has all data",
+        "postgresql_archive_passphrase is empty, so the archive, which holds all data",
     ),
     "an option of the role": (
         Case({"postgresql_archive_repository": {"repo1-retention-full": 1}}),
-        "has repo1-retention-full, which this role says itself: use the variables",
+        "has repo1-retention-full, which this role sets itself: use the variables",
     ),
     "a section in a value": (
         Case({"postgresql_archive_repository": {"repo1-s3-key": "hunter2\n[main]"}}),
@@ -169,7 +170,7 @@ BAD: dict[str, tuple[Case, str]] = {
     ),
     "a path with a blank": (
         Case({"postgresql_archive_repository": {"repo1-path": "/srv/my copies"}}),
-        "has a repo1-path that is no absolute path",
+        "has a repo1-path that is not an absolute path",
     ),
     "what this pgBackRest does not know": (
         Case(
@@ -179,14 +180,14 @@ BAD: dict[str, tuple[Case, str]] = {
             },
             {"distribution_version": "12", "pretty_name": "Debian GNU/Linux 12"},
         ),
-        "has repo1-type sftp, which pgBackRest of Debian GNU/Linux 12 does not know: take s3",
+        "has repo1-type sftp, which pgBackRest on Debian GNU/Linux 12 does not support: use s3",
     ),
     "an archive of this host, that several are to have": (
         Case(
             {"postgresql_members": [{"name": "db1", "address": "192.0.2.31"}]},
             {"units": {"postgresql-archive.timer": {"active": True, "enabled": True}}},
         ),
-        "keeps the archive on this host only, and with several members each of them would archive only a part of the log:",
+        "keeps the archive on this host only, and with several members each of them would",
     ),
     "a time of no clock": (
         Case({"postgresql_archive_full_calendar": "25:00"}),
@@ -408,7 +409,7 @@ def test_a_missing_part_of_the_log_is_noticed(server: Archived) -> None:
 
 
 def test_damage_is_found(server: Archived) -> None:
-    assert "All of the archive was read" in server.program("verify")
+    assert "The whole archive was read" in server.program("verify")
     victim = next(server.folder.glob("archive/archive/*/*/*/*.zst"))
     whole = victim.read_bytes()
     victim.write_bytes(whole[:-3])

@@ -93,19 +93,20 @@ class ActionModule(KeptModules):
         )
 
     def _busy(self, outcome: dict[str, Any], place: str, variable: str, wait: int) -> str:
-        waited = f", and was waited for {wait} s" if wait else ""
+        waited = f", and this run waited {wait} s" if wait else ""
         return (
             f"Another deploy is running: the lock {place} is held by "
             f"{self._held(outcome['lock'])}, with a sign of life {outcome['silence']} s "
-            f"ago{waited}. Nothing was changed. Let it end, or give {variable} a number of seconds "
-            f"to wait for it; if it surely runs no more, remove that file"
+            f"ago{waited}. Nothing was changed. Wait until it ends, set {variable} to a number of "
+            f"seconds to wait for it, or, if you are sure that it no longer runs, remove that file"
         )
 
     def _lost(self, lock: dict[str, Any] | None, place: str) -> str:
         holder = f"is held by {self._held(lock)}" if lock else "is gone"
         return (
-            f"This run has lost the lock {place}, which {holder}. It stops before it changes more. "
-            f"Find out why there was no sign of life for so long, then run again"
+            f"This run has lost the lock {place}, which {holder}. It stops before changing "
+            "anything else. "
+            f"Find out why it gave no sign of life for so long, then run it again"
         )
 
     def _taken_over(self, outcome: dict[str, Any], place: str) -> str:

@@ -79,14 +79,15 @@ class ActionModule(KeptModules):
         ports = ", ".join(map(str, self._task.args.get("ports") or ()))
         sources = ", ".join(map(str, self._task.args.get("sources") or ()))
         now = (
-            f"It does not answer since then either ({_line(away)})"
+            f"It has not answered since then either ({_line(away)})"
             if away
-            else "They are out of force, and the host is as it was"
+            else "The previous rules are back in force"
         )
         return (
             f"firewall_ssh_sources or firewall_ssh_ports would lock this run out: with the new "
-            f"rules no new SSH connection got through ({_line(why)}). The host took them back by "
-            f"itself after {seconds} s. {now}. The host sees this run come from {begun['client']} "
+            f"rules no new SSH connection got through ({_line(why)}). The host reverted them by "
+            f"itself after {seconds} s. {now}. The host sees this run connect from "
+            f"{begun['client']} "
             f"to its port {begun['port']}; SSH is open to {sources} on {ports}. Add what is "
             "missing."
         )

@@ -95,7 +95,7 @@ class ActionModule(ActionBase):
 
 def _meaning(code: int, limit: int) -> str:
     if code == ENDED:
-        return f"was not done within {limit} s and was ended"
+        return f"was not finished within {limit} s and was stopped"
     if code < 0:
         return f"was ended by signal {-code}"
     return f"failed with exit code {code}" if code else ""

@@ -502,8 +502,8 @@ def _holder(listener: Mapping[str, Any]) -> str:
 def _refusal(checker: Checker, host: str) -> dict[str, Any]:
     """The result that says everything that is wrong, without the facts, which would bury it."""
     problems = sorted(set(checker.problems))
-    count = "One thing has" if len(problems) == 1 else f"{len(problems)} things have"
-    lines = [f"{count} to be set right before role {checker.role} can run:"]
+    count = "1 problem has" if len(problems) == 1 else f"{len(problems)} problems have"
+    lines = [f"{count} to be fixed before role {checker.role} can run:"]
     lines += [f"- {problem.message}" for problem in problems]
     lines += [f"Nothing was changed on {host}."]
     return {"changed": False, "failed": True, "msg": "\n".join(lines)}

@@ -148,5 +148,5 @@ def beginning_of(archive: Path) -> tuple[bytes, dict[str, Any]]:
         first = members.next()
         manifest = members.extractfile(first) if first else None
         if manifest is None:
-            raise AnsibleActionFail(f"{archive} does not begin with a manifest: build it anew")
+            raise AnsibleActionFail(f"{archive} does not start with a manifest: build it again")
         return bytes(content), json.loads(manifest.read())

@@ -105,7 +105,7 @@ class ActionModule(KeptModules):
             try:
                 inputs = self._inputs(task_vars)
             except (AnsibleError, OSError) as error:
-                why = f"what it was given cannot be told ({str(error).splitlines()[0]})"
+                why = f"its input cannot be determined ({str(error).splitlines()[0]})"
         if why:
             return {"changed": False, "kept": False, "why": why, "inputs": "", "msg": why}
         result = probed(self, task_vars, seal={"hours": hours, "inputs": inputs})
@@ -117,7 +117,7 @@ class ActionModule(KeptModules):
             why = self._changed(seal["sources"], task_vars)
         if why:
             name = task_vars.get("inventory_hostname")
-            Display().display(f"Everything is looked at on {name}: {why}.")
+            Display().display(f"Full run on {name}: {why}.")
         host = {**result["ansible_facts"][FACT], "play": play_of(self)}
         return {
             "changed": False,
@@ -150,7 +150,7 @@ class ActionModule(KeptModules):
                 return result
             why = result["seal"]["broken"]
         if why:
-            Display().display(f"The next run looks at everything again: {why}.")
+            Display().display(f"The next run will be a full one: {why}.")
         return {**quiet, "msg": why}
 
     def _changed(self, sources: Mapping[str, str], task_vars: dict[str, Any]) -> str:
@@ -168,10 +168,10 @@ class ActionModule(KeptModules):
         project = str(project_of(Path(str(task_vars.get("playbook_dir") or "."))))
         for name, content in sources.items():
             if not content:
-                return f"{name} has hooks or steps, which a look does not take the place of"
+                return f"{name} has hooks or build steps, which have to run each time"
             told = self._source(described[name], task_vars)
             if told.get("repository") or told.get("build"):
-                return f"{name} is built anew each time"
+                return f"{name} is built again each time"
             places = located(told, project)
             try:
                 found = source_content(places.get("directory"), places.get("lock"))

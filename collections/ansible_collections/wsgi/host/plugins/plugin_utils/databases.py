@@ -51,15 +51,15 @@ def secret_of(
             found.setdefault(str(told), host)
     if len(found) > 1:
         first, second = list(found.values())[:2]
-        problem = f"is not the same for {first} and {second}, of one database"
+        problem = f"differs between {first} and {second}, which use the same database"
     elif not found:
-        problem = "is not set, and the passwords of the group databases are made of it"
+        problem = "is not set, and the passwords for the group databases are derived from it"
     elif len(next(iter(found))) < SECRET_CHARACTERS:
         problem = f"is shorter than {SECRET_CHARACTERS} characters"
     else:
         return next(iter(found)), {}
     remedy = (
-        "make one with `openssl rand -hex 32`, and put it into the vault of group_vars/all, so "
+        "generate one with `openssl rand -hex 32`, and put it into the vault of group_vars/all, so "
         "that all hosts have the same"
     )
     return "", {"variable": SECRET, "problem": problem, "remedy": remedy}
@@ -135,8 +135,8 @@ def server(
         problems.append(
             {
                 "variable": "application_peer_address",
-                "problem": f"is not set for {' and '.join(nowhere)}, whose ansible_host is no IP "
-                "address, and the database lets in addresses that it knows",
+                "problem": f"is not set for {' and '.join(nowhere)}, whose ansible_host is not an "
+                "IP address, and the database admits listed addresses only",
                 "remedy": "set it for each of these hosts to the address at which the others "
                 "reach it, or from which it reaches them",
             }
@@ -151,8 +151,8 @@ def server(
             {
                 "variable": "application_peer_address",
                 "problem": f"or ansible_host is {' and '.join(apart)}, and that of {of_first} is "
-                f"{first}: one is of IPv4 and the other of IPv6, so nobody comes from there",
-                "remedy": "give both addresses of one kind",
+                f"{first}: one is IPv4 and the other IPv6, so they cannot connect",
+                "remedy": "use IPv4 for both, or IPv6 for both",
             }
         )
     return {
@@ -177,16 +177,16 @@ def voting(groups: Mapping[str, Iterable[str]]) -> list[dict[str, str]]:
         return []
     fewer = len(voters) < VOTERS_AT_LEAST
     why = (
-        "where one is lost the others are no majority of three"
+        "if one is lost, the others are no majority"
         if fewer
-        else "an even number stands the loss of no more hosts than one less"
+        else "an even number survives the loss of no more hosts than one voter less would"
     )
     where = f"the group {VOTERS if told else DATABASES}"
-    problem = f"has {' and '.join(voters)}, who vote on which database is the primary: {why}"
+    problem = f"has {' and '.join(voters)}, the voters that elect the primary database: {why}"
     remedy = (
         f"add a host to {VOTERS}, any of the inventory"
         if told
-        else f"add a host to {DATABASES}, or have a group {VOTERS} with "
+        else f"add a host to {DATABASES}, or create a group {VOTERS} with "
         f"{' and '.join(names if fewer else names[:-1])}"
         + (" and one more host of the inventory, such as a balancer" if fewer else "")
     )

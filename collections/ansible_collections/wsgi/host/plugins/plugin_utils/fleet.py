@@ -22,8 +22,8 @@ def refusal(problems: Sequence[Mapping[str, str]], purpose: str) -> str:
         purpose: what is not done before they are set right.
     """
     head = (
-        "One thing has" if len(problems) == 1 else f"{len(problems)} things have"
-    ) + f" to be set right before {purpose}:"
+        "1 problem has" if len(problems) == 1 else f"{len(problems)} problems have"
+    ) + f" to be fixed before {purpose}:"
     lines = [f"- {each['variable']} {each['problem']}: {each['remedy']}" for each in problems]
     return "\n".join([head, *lines, "Nothing was changed."])
 

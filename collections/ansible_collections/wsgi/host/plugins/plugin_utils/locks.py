@@ -221,7 +221,7 @@ def _requirement(
         raise BundleError(
             f"{lock}: {name or 'a package'} has no version, or no SHA-256 of its files: it comes "
             f"from a directory or a repository, which nobody can hold to a hash. Lock a version of "
-            f"it from the package index, and write the lock file anew: {again}"
+            f"it from the package index, and write the lock file again: {again}"
         )
     condition = f" ; {marker}" if marker else ""
     return f"{name}=={version}{condition}" + "".join(f" --hash=sha256:{h}" for h in hashes) + "\n"

@@ -98,8 +98,8 @@ class Inventory:
             else:
                 self.problem(
                     "application_peer_address",
-                    f"is not set for {host}, whose ansible_host is no IP address that the firewall "
-                    f"of {self.name} could let in",
+                    f"is not set for {host}, whose ansible_host is not an IP address that the "
+                    f"firewall of {self.name} could admit",
                     f"set it to the address from which {host} reaches other hosts",
                 )
 
@@ -108,9 +108,9 @@ class Inventory:
         near = difflib.get_close_matches(source, names, n=1)
         self.problem(
             variable,
-            f"has the source {source}, which is no address, no network, and neither a group nor a "
+            f"has the source {source}, which is neither an address or network nor a group or "
             "host of the inventory",
-            f"did you mean {near[0]}?" if near else f"name one of these, or {EVERYBODY}",
+            f"did you mean {near[0]}?" if near else f"use one of these, or {EVERYBODY}",
         )
 
     def problem(self, variable: str, problem: str, remedy: str) -> None:

@@ -57,8 +57,8 @@ def run_module(
         said = [str(result.get(key) or "") for key in ("module_stderr", "module_stdout")]
         words = "\n".join(filter(str.strip, said)) or str(result.get("msg") or "")
         fault = _first_fault(action, variables, words) or _Fault(
-            "A module was started and did not end with an answer",
-            "See whether something kills it (`journalctl -k` on the host), and whether root's "
+            "A module started but returned no result",
+            "Check whether something kills it (`journalctl -k` on the host), and whether root's "
             "shell prints something of its own",
             words,
         )
@@ -76,9 +76,8 @@ def _first_fault(action: ActionBase, task_vars: Mapping[str, Any], said: str) ->
         return _unreachable(action, str(error))
     if done["rc"] != 0:
         return _Fault(
-            f"A command of {user} does not even start",
-            "Log in by hand: a password that has expired, a shell that is not one, or a full disk "
-            "shows there",
+            f"{user} cannot run any command",
+            "Log in by hand to see why: an expired password, an invalid shell or a full disk",
             _words(done) or said,
         )
     steps = (
@@ -91,13 +90,13 @@ def _first_fault(action: ActionBase, task_vars: Mapping[str, Any], said: str) ->
         ),
         (
             f"{python} -c ''",
-            f"There is no Python that runs at {python}",
+            f"{python} is not a working Python",
             "Install python3 there, or name another one in ansible_python_interpreter",
         ),
         (
             f'{python} -c "{WRITES}"',
             "No temporary file can be written",
-            "Free space and inodes (`df -h / /tmp`, `df -i / /tmp`), and see that /tmp can be "
+            "Free space and inodes (`df -h / /tmp`, `df -i / /tmp`), and check that /tmp can be "
             "written",
         ),
     )
@@ -115,8 +114,8 @@ def _first_fault(action: ActionBase, task_vars: Mapping[str, Any], said: str) ->
 def _unreachable(action: ActionBase, said: str) -> _Fault:
     return _Fault(
         "The host was not reached",
-        "See that it runs, that its name and port in the inventory are right, and that SSH lets "
-        f"you in: `ssh {_user(action)}@HOST true` has to work without a question",
+        "Check that it is running, that its name and port in the inventory are right, and that "
+        f"SSH lets you in: `ssh {_user(action)}@HOST true` has to work without a prompt",
         said,
         unreachable=True,
     )

@@ -101,8 +101,8 @@ def fetched(repository: str, cache: Path) -> Path:
     if done.returncode:
         said = words(done).replace(repository, shown)
         raise SourceError(
-            f"source.repository is {shown!r}, which cannot be fetched: {said}. See that `git "
-            f"ls-remote` reaches it from the control node without a question"
+            f"source.repository is {shown!r}, which cannot be fetched: {said}. Check that `git "
+            f"ls-remote` can read it from the control node without a prompt"
         )
     git(mirror, "symbolic-ref", "HEAD", "refs/remotes/origin/HEAD")
     return mirror
@@ -183,7 +183,7 @@ def read_manifest(archive: Path) -> dict[str, Any]:
     except (OSError, tarfile.TarError, EOFError, ValueError) as error:
         raise SourceError(f"it cannot be read as a bundle ({error})") from error
     if not isinstance(manifest, dict) or any(key not in manifest for key in NEEDED):
-        raise SourceError("it does not begin with a bundle's manifest")
+        raise SourceError("it does not start with a bundle's manifest")
     return manifest
 
 
@@ -224,12 +224,12 @@ def find_built(
     set_to = f"{variable} is {str(place)!r}"
     if sha256 and not SHA256.fullmatch(sha256):
         raise SourceError(
-            f"{hash_variable} is {sha256!r}, which is no SHA-256. Give its 64 hexadecimal digits, "
-            f"as `sha256sum` prints them"
+            f"{hash_variable} is {sha256!r}, which is not a SHA-256. Use its 64 hexadecimal "
+            f"digits, as `sha256sum` prints them"
         )
     if not place.exists():
         raise SourceError(
-            f"{set_to}, and there is nothing on the control node. Name an archive that was built "
+            f"{set_to}, which does not exist on the control node. Use an archive that was built "
             f"before, for instance one of .cache/bundles/, or leave {variable} out to build one"
         )
     archives = sorted(place.glob("*.tar.gz")) if place.is_dir() else [place]
@@ -278,9 +278,9 @@ def check_hash(archive: Path, sha256: str, set_to: str, hash_variable: str) -> s
     if not expected:
         record = archive.name.removesuffix(".tar.gz") + ".json"
         raise SourceError(
-            f"{set_to}, and nothing says what its hash has to be. Set {hash_variable} to the "
-            f"SHA-256 of {archive.name} as its builder told it, or put the record {record} that "
-            f"the build wrote beside it"
+            f"{set_to}, and its expected hash is not known. Set {hash_variable} to the "
+            f"SHA-256 of {archive.name} as its builder reported it, or put the record {record} "
+            f"that the build wrote beside it"
         )
     found = digest(archive)
     if found != expected:

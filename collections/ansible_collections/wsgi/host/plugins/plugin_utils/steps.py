@@ -173,7 +173,7 @@ def run(
         words = end_of(written)
         if code is None:
             raise BundleError(
-                f"{shown} was not done within {time_limit_seconds} s and was ended. Raise "
+                f"{shown} was not finished within {time_limit_seconds} s and was stopped. Raise "
                 f"source.build_time_limit_seconds if it needs longer\n\n{words}"
             )
         ended = f"failed with exit code {code}" if code > 0 else f"was ended by signal {-code}"

@@ -130,7 +130,7 @@ def check_pure(target: Path, sdists: Sequence[str]) -> None:
         tags = re.findall(r"^Tag: (\S+)$", path.read_text(encoding="utf-8"), re.M)
         if normalise(name) in wanted and not all(tag.endswith("-none-any") for tag in tags):
             raise BundleError(
-                f"source.sdists: {name} has parts in C or the like ({', '.join(tags)}), which are "
+                f"source.sdists: {name} has compiled parts ({', '.join(tags)}), which are "
                 "built for the control node and not for the host. Lock a version that has a wheel"
             )
 
@@ -184,7 +184,7 @@ def install(
     if "hash mismatch" in lower:
         remedy = (
             "The index serves another file than the one that was locked: find out why, then "
-            f"write the lock file anew: {COMPILE.format(lock=lock.name)}"
+            f"write the lock file again: {COMPILE.format(lock=lock.name)}"
         )
     elif any(part in lower for part in ("certificate", "dns error", "connect", "timed out", "401")):
         remedy = (

@@ -74,4 +74,4 @@ def foreign(said: str, wanted: list[Wanted], given: set[str]) -> str:
     others = sorted(path for path in named - ours if path.startswith("/etc/"))
     if not others or (named & ours) - given:
         return ""
-    return f"\nNot written by this project, so mend or remove it by hand: {', '.join(others)}"
+    return f"\nNot written by this project, so repair or remove it by hand: {', '.join(others)}"
