@@ -8,7 +8,7 @@
     sudo <name> releases leave ID --reason TEXT   exclude a release from future rollbacks
     sudo <name> releases leave ID --undo          allow rollbacks to it again
 
-site.yml does not deploy a release again that somebody has left; playbooks/deploy.yml does.
+site.yml does not deploy an excluded release again; playbooks/deploy.yml does.
 
 `sudo <name> rollback` leads to the release that the table calls `next back`, on this host alone. A
 fleet goes back with playbooks/rollback.yml.
@@ -363,7 +363,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--failed", action="store_true", help="leave: a deploy failed; the next may try it again")
     add("--undo", action="store_true", help="leave: allow rollbacks to it again")
     add("--by", default="", metavar="WHO", help="leave: who (default: whoever used sudo)")
-    add("--check", action="store_true", help="prune, leave: say what would be done, and do nothing")
+    add("--check", action="store_true", help="prune, leave: only say what would be done")
     add("--live", default="", metavar="ID", help="prune --check: as if this release were live")
 
 

@@ -1,11 +1,11 @@
-"""Go back to an earlier release, on this host alone.
+"""Roll back to an earlier release, on this host alone.
 
     sudo <name> rollback                     to the release that `releases` calls `next back`
     sudo <name> rollback ID --reason slow    to another one
     sudo <name> rollback --check             say where it would lead, and do nothing
 
-The release that was live is left: a later rollback does not lead to it, and site.yml does not
-deploy it again. If the handover fails, it stays live and is not left. A fleet goes back with
+The release that was live is excluded: a later rollback does not lead to it, and site.yml does not
+deploy it again. If the handover fails, it stays live and is not excluded. A fleet rolls back with
 playbooks/rollback.yml.
 """
 

@@ -455,7 +455,7 @@ def test_site_does_not_deploy_what_somebody_has_rolled_back_from(fleet: Fleet, s
     assert fleet.written() == ["web1 handover old", "web2 handover old"]
     said = " ".join(output.split())
     assert (
-        "NOT DEPLOYED: new of shop was left at 2026-11-25 by anna@desk, slow, so old still serves"
+        "NOT DEPLOYED: new of shop was excluded at 2026-11-25 by anna@desk, slow, so old still"
         in said
     )
     assert "playbooks/deploy.yml" in said
@@ -481,7 +481,7 @@ def test_new_host_does_not_get_what_was_bad_on_the_others(fleet: Fleet) -> None:
     code, output = fleet.deploy(2, way="main", left_on=("web1",))
     assert code == 2
     said = " ".join(output.split())
-    assert "new was left at 2026-11-25 by anna@desk, slow, and web2 has no other release" in said
+    assert "new was excluded at 2026-11-25 by anna@desk, slow, and web2 has no other release" in said
     assert "playbooks/deploy.yml -e application=shop -e application_revision=REVISION" in said
     assert fleet.written() == []
 

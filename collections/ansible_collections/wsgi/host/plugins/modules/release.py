@@ -56,9 +56,9 @@ options:
     default: false
   keep_left:
     description:
-      - Return as RV(left) that somebody has rolled back from the release, or has left it with
-        C(toll-app releases leave). A release that a failed deploy has left may be tried again, and is
-        not meant.
+      - Return as RV(left) that somebody has rolled back from the release, or has excluded it with
+        C(toll-app releases leave). One that a failed deploy excluded may be tried again, and does not
+        count.
     type: bool
     default: false
   interpreter_package:
@@ -171,9 +171,9 @@ kept_interpreters:
   elements: str
 left:
   description:
-    - With O(keep_left), the record of this release if somebody has left it on purpose, or of one of
+    - With O(keep_left), the record of this release if somebody has excluded it on purpose, or of one of
       the same content for another Python. Null if there is none, if this release is the current one,
-      or if only one for another Python was left and the current one has its content.
+      or if only one for another Python was excluded and the current one has its content.
   returned: success
   type: dict
 releases:
