@@ -33,7 +33,7 @@ from .render import ROLES, render
 
 TEMPLATES = ROLES / "haproxy" / "templates"
 PROXY_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-PATIENCE = 20  # seconds until something that is going to happen is taken for missing
+PATIENCE = 60  # seconds until something that is going to happen is taken for missing
 
 
 def until(what: Callable[[], Any], about: str) -> Any:
