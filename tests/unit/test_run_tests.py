@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import checks
@@ -203,6 +204,9 @@ def test_parts_that_run_side_by_side_all_come_to_their_result(monkeypatch, tmp_p
     monkeypatch.setattr(run_tests, "lint", meet)
     monkeypatch.setattr(run_tests, "app", meet)
     assert run_tests.main(["--jobs=2", "lint", "app"]) == 0
-    assert capfd.readouterr().out.splitlines()[-1] == "2 passed, 0 failed"
+    said = capfd.readouterr().out
+    assert said.splitlines()[-1] == "2 passed, 0 failed"
+    # Whether more parts at once would be sooner done.
+    assert re.search(r"^2 parts, 2 at once: \d+ s, processors \d+ % busy$", said, re.M), said
     # What they took decides who starts first the next time.
     assert set(run_tests.durations()) == {"lint", "app"}
