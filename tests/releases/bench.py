@@ -421,6 +421,8 @@ class Host:
         earlier = self.onhost("stored", run=plan.run)["plates"].keys()
         process = start_sender(plan)
         try:
+            # On a busy machine the sender itself takes a while to start.
+            until_sent(process, path)
             load.start = time.monotonic()
             time.sleep(steady)
             load.began = time.monotonic()
@@ -483,6 +485,19 @@ def start_sender(plan: Plan) -> subprocess.Popen[str]:
     process.stdin.write(json.dumps(asdict(plan)))
     process.stdin.close()
     return process
+
+
+def until_sent(sender: subprocess.Popen[str], path: Path, seconds: float = 120.0) -> None:
+    """Until the first request is in the ledger, answered or given up.
+
+    Raises:
+        AssertionError: none is, or the sender has ended.
+    """
+    end = time.monotonic() + seconds
+    while not (path.exists() and path.stat().st_size):
+        assert sender.poll() is None, f"the sender ended with {sender.returncode}"
+        assert time.monotonic() < end, f"nothing was sent within {seconds:g} s"
+        time.sleep(0.02)
 
 
 def unsettled(found: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from pathlib import Path
@@ -15,11 +16,12 @@ sys.path.insert(0, str(PROJECT / "tests" / "releases"))
 # What fails there is explained as in a test.
 pytest.register_assert_rewrite("shared")
 
+from balanced import INVENTORY, Balanced  # noqa: E402
 from bench import Host, host_variables, playbook, write_inventory  # noqa: E402
 from shared import DOMAIN, NAMES, Member, inventory  # noqa: E402
 
 # Hosts keep the database that they get for a fleet (molecule/conftest.py).
-STAGES = ("fleet",)
+STAGES = ("balanced",)
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +32,14 @@ def bench(host: Any, control: Any, testhosts: Any) -> Host:
 
 
 @pytest.fixture(scope="session")
-def fleet(request: pytest.FixtureRequest, testhosts: Any) -> list[Member]:
-    """The hosts, provisioned by `site.yml` for one domain and one database."""
+def balanced(request: pytest.FixtureRequest, testhosts: Any) -> Balanced:
+    """The hosts with one domain and one database, and the balancer, which was bare.
+
+    One run of `site.yml` makes all of it. `make proof` makes the fleet first, and then puts the
+    balancer in front of it.
+    """
     told = Path(request.config.getoption("ansible_inventory"))
-    given = {name: host_variables(told, name) for name in NAMES}
+    given = {name: host_variables(told, name) for name in (*NAMES, "balancer")}
     server = Host(NAMES[0], given[NAMES[0]], testhosts)
     shared = {
         "application_database_secret": secrets.token_hex(32),
@@ -46,11 +52,32 @@ def fleet(request: pytest.FixtureRequest, testhosts: Any) -> list[Member]:
     members = [Member(name, {**given[name], **shared}, testhosts) for name in NAMES]
     for member in members:
         member.server = server
+    # Host wants a description's domain; a balancer's are those of its hosts.
+    balancer = Host("balancer", {**given["balancer"], "toll": shared["toll"]}, testhosts)
+    balancer.variables = {
+        **{name: value for name, value in balancer.variables.items() if name != "toll"},
+        "haproxy_max_connections": 2000,
+    }
+    hosts = {member.name: member.variables for member in members}
     # The first keeps the database as well.
-    write_inventory(
-        inventory(), {member.name: member.variables for member in members}, databases={NAMES[0]: {}}
-    )
-    # Other tests have left passages in each host's own database, which nobody wants.
-    done = playbook(inventory(), "site", application_abandon=["database"]).wait()
-    assert done.returncode == 0, done.output
-    return members
+    databases: dict[str, Any] = {NAMES[0]: {}}
+    write_inventory(inventory(), hosts, databases=databases)
+    balancers = {balancer.name: balancer.variables}
+    write_inventory(INVENTORY, hosts, balancers=balancers, databases=databases)
+    for path in (inventory(), INVENTORY) if os.environ.get("EVERY_SYSTEM") else (INVENTORY,):
+        # Other tests have left passages in each host's own database, which nobody wants.
+        done = playbook(path, "site", application_abandon=["database"]).wait()
+        assert done.returncode == 0, done.output
+    # Placeholders have the same subject, so a client could not tell whose signature it looks at.
+    first, second = members
+    for name in ("fullchain.pem", "privkey.pem"):
+        path = f"/etc/ssl/sites/{DOMAIN}/{name}"
+        second.root(f"cat >$(readlink -f {path})", given=first.root(f"cat {path}"))
+    second.root("systemctl reload nginx")
+    return Balanced(members, balancer)
+
+
+@pytest.fixture(scope="session")
+def fleet(balanced: Balanced) -> list[Member]:
+    """Its hosts."""
+    return balanced.members

@@ -2,97 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import secrets
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
-import variants
-from bench import FOLDER, Done, Host, Load, described, host_variables, playbook, write_inventory
-from shared import DOMAIN, Member, lost_nothing
-
-SERVERS = "/usr/local/sbin/haproxy-servers"
-INVENTORY = FOLDER / "balanced" / "hosts.yml"
-
-
-@dataclass
-class Balanced:
-    """Two hosts and what stands in front of them.
-
-    Attributes:
-        members: the hosts; the first has the database as well.
-        balancer: which clients know.
-    """
-
-    members: list[Member]
-    balancer: Host
-
-    def servers(self, *arguments: str) -> dict[str, Any]:
-        """What the balancer says of its hosts."""
-        said = self.balancer.root(f"{SERVERS} --json {' '.join(arguments)}", check=False)
-        return dict(json.loads(said))
-
-    def states(self) -> dict[str, str]:
-        (servers,) = self.servers()["sites"].values()
-        return {name: str(server["state"]) for name, server in servers.items()}
-
-    @contextlib.contextmanager
-    def under_load(self, steady: float = 2.0) -> Iterator[Load]:
-        """Requests to the balancer, whose answers any host may give."""
-        with self.members[0].under_load(steady, address=self.balancer.address) as load:
-            yield load
-
-    def answered(self) -> dict[str, int]:
-        """How many of clients' requests each host has answered so far."""
-        return {each.name: len(log(each)) for each in self.members}
-
-    def answering(self, seconds: float = 2.0) -> set[str]:
-        """The hosts that answer clients for the next seconds."""
-        before = self.answered()
-        time.sleep(seconds)
-        return {name for name, count in self.answered().items() if count > before[name]}
-
-
-def log(member: Host) -> list[dict[str, Any]]:
-    """Requests for the API in nginx's log; what balancers and the host itself ask is not there."""
-    lines = member.root("cat /var/log/nginx/access.log").splitlines()
-    return [line for line in map(json.loads, lines) if "/api/v1/" in line["uri"]]
-
-
-def run(name: str, *arguments: str, **extra: Any) -> Done:
-    return playbook(INVENTORY, name, *arguments, **extra).wait()
-
-
-@pytest.fixture(scope="module")
-def balanced(fleet: list[Member], request: pytest.FixtureRequest, testhosts: Any) -> Balanced:
-    """The fleet and a bare host of the group `balancers`: one run of site.yml makes it one."""
-    told = Path(request.config.getoption("ansible_inventory"))
-    variables = {**host_variables(told, "balancer"), "haproxy_max_connections": 2000}
-    # Host wants a description's domain; a balancer's are those of its hosts.
-    balancer = Host("balancer", {**variables, "toll": fleet[0].variables["toll"]}, testhosts)
-    del balancer.variables["toll"]
-    write_inventory(
-        INVENTORY,
-        {member.name: member.variables for member in fleet},
-        balancers={"balancer": balancer.variables},
-        databases={fleet[0].name: {}},
-    )
-    # Placeholders have the same subject, so a client could not tell whose signature it looks at.
-    first, second = fleet
-    for name in ("fullchain.pem", "privkey.pem"):
-        path = f"/etc/ssl/sites/{DOMAIN}/{name}"
-        second.root(f"cat >$(readlink -f {path})", given=first.root(f"cat {path}"))
-    second.root("systemctl reload nginx")
-    # As in the fixture `fleet`: data that are left behind are nobody's.
-    done = run("site", application_abandon=["database"])
-    assert done.returncode == 0, done.output
-    return Balanced(fleet, balancer)
+from balanced import Balanced, log, run
+from bench import FOLDER, Done, playbook, write_inventory
+from shared import lost_nothing
 
 
 def test_clients_come_to_all_hosts_and_under_their_own_address(balanced: Balanced) -> None:
@@ -105,7 +22,9 @@ def test_clients_come_to_all_hosts_and_under_their_own_address(balanced: Balance
     assert set(balanced.states().values()) == {"UP"}
 
 
+@pytest.mark.proof
 def test_a_second_run_has_nothing_to_do(balanced: Balanced) -> None:
+    """In every `make test` it is tried with firewalls: test_firewall.py."""
     done = run("site")
     assert done.returncode == 0, done.output
     assert done.changed == 0, done.output
@@ -135,7 +54,7 @@ def test_a_drained_host_serves_nobody_and_no_client_notices(balanced: Balanced) 
     assert both == {first, second}
 
 
-def test_a_reboot_and_a_deploy_cost_no_client_anything(balanced: Balanced) -> None:
+def test_a_reboot_costs_no_client_anything(balanced: Balanced) -> None:
     """`systemctl reboot` ends a container; somebody has to switch it on again."""
     member = balanced.members[1]
     over = threading.Event()
@@ -151,20 +70,15 @@ def test_a_reboot_and_a_deploy_cost_no_client_anything(balanced: Balanced) -> No
     thread = threading.Thread(target=switch_on)
     thread.start()
     before = member.root("cut -d ' ' -f 22 /proc/1/stat")
-    mark = f"balanced-{secrets.token_hex(3)}"
-    source = variants.make(FOLDER / "balanced" / "sources", mark)
     try:
         with balanced.under_load() as load:
             rebooted = run("reboot", f"--limit={member.name}")
-            deployed = run("deploy", **described(source=str(source)))
     finally:
         over.set()
         thread.join()
     assert rebooted.returncode == 0, rebooted.output
     assert member.root("cut -d ' ' -f 22 /proc/1/stat") != before
-    assert deployed.returncode == 0, deployed.output
     lost_nothing(load)
-    assert mark in load.answered_by
     assert set(balanced.states().values()) == {"UP"}
 
 

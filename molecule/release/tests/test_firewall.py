@@ -9,9 +9,9 @@ import time
 from typing import Any
 
 import pytest
+from balanced import INVENTORY, Balanced, run
 from bench import Host, playbook
 from shared import lost_nothing
-from test_balancer import INVENTORY, Balanced, balanced, run  # noqa: F401, it is a fixture
 
 PORTS = (22, 80, 443, 5432, 10080, 10443)
 # As a host sees others, or the control node sees them.
@@ -51,18 +51,18 @@ def reached(source: Host | None, targets: list[Host]) -> dict[str, set[int]]:
 
 
 @pytest.fixture(scope="module")
-def guarded(balanced: Balanced) -> Any:  # noqa: F811
+def guarded(balanced: Balanced) -> Any:
     """The fleet with firewalls, which go again."""
     web1, web2 = balanced.members
     before = reached(balanced.balancer, [web1, web2])
     # Otherwise what is refused later would show nothing.
     assert before == {web1.name: set(PORTS), web2.name: set(PORTS) - {5432}}
     with balanced.under_load() as load:
-        done = run("site", **ON)
+        done = run("site", "--tags=firewall", **ON)
     assert done.returncode == 0, done.output
     lost_nothing(load)
     yield balanced
-    done = run("site", firewall_enabled=False)
+    done = run("site", "--tags=firewall", firewall_enabled=False)
     assert done.returncode == 0, done.output
     assert reached(balanced.balancer, [web1, web2]) == before
 
@@ -81,6 +81,7 @@ def test_only_who_has_business_gets_through(guarded: Balanced) -> None:
 
 
 def test_a_second_run_has_nothing_to_do(guarded: Balanced) -> None:
+    """A run of everything: the hosts, the balancer, the database and their firewalls."""
     done = run("site", **ON)
     assert done.returncode == 0, done.output
     assert done.changed == 0, done.output

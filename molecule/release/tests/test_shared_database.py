@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 
 import variants
-from bench import FLASK, FOLDER, described, playbook
+from balanced import Balanced, run
+from bench import FLASK, FOLDER, RATE, described, playbook
 from shared import Member, inventory, lost_nothing, sql
 
 
@@ -24,18 +25,25 @@ def test_hosts_of_a_fleet_share_users_keys_and_data(fleet: list[Member]) -> None
     assert len([record for record in load.records if record.acknowledged]) > 5
 
 
-def test_a_release_with_a_migration_reaches_all_and_migrates_once(fleet: list[Member]) -> None:
-    """Both hosts take requests all the while, of which none fails."""
+def test_a_release_with_a_migration_reaches_all_and_migrates_once(balanced: Balanced) -> None:
+    """Both hosts and the balancer take requests all the while, of which none fails."""
+    fleet = balanced.members
     before = [schema(member) for member in fleet]
     mark = f"fleet-{secrets.token_hex(3)}"
     source = variants.make(FOLDER / "shared" / "sources", mark, migration=variants.Migration())
-    with fleet[0].under_load() as first, fleet[1].under_load() as second:
-        given = described(source=str(source))
-        done = playbook(inventory(), "deploy", application_serial=1, **given).wait()
+    given = described(source=str(source))
+    # Together no more than one address may ask of a host (nginx_limit_rate).
+    with (
+        fleet[0].under_load(rate=RATE / 2) as first,
+        fleet[1].under_load(rate=RATE / 2) as second,
+        balanced.under_load(rate=RATE / 2) as through,
+    ):
+        done = run("deploy", **given)
     assert done.returncode == 0, done.output
-    lost_nothing(first, second)
-    assert mark in first.answered_by
-    assert mark in second.answered_by
+    lost_nothing(first, second, through)
+    for load in (first, second, through):
+        assert mark in load.answered_by
+    assert set(balanced.states().values()) == {"UP"}
     states = [member.settle() for member in fleet]
     # Its ids differ with the Python that it was built for.
     assert len({each["records"][each["current"]]["content"] for each in states}) == 1
@@ -44,7 +52,7 @@ def test_a_release_with_a_migration_reaches_all_and_migrates_once(fleet: list[Me
     copies = [member.root("ls /var/lib/toll-app/backups 2>/dev/null || true") for member in fleet]
     assert ".dump" in copies[0]
     assert ".dump" not in copies[1], "two hosts have migrated one database"
-    again = playbook(inventory(), "deploy", **given).wait()
+    again = run("deploy", **given)
     assert again.returncode == 0, again.output
     assert again.changed == 0, again.output
 
