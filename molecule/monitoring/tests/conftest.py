@@ -28,6 +28,9 @@ LOOKING_BACK = {
     "ErrorBudgetBurnsSlowly",
 }
 
+# Seconds between two questions: twice what Prometheus takes between two measurements.
+LONGEST_PAUSE = 4.0
+
 # What is on every host.
 GET = (
     "import sys, urllib.request as r;"
@@ -89,9 +92,11 @@ class Watched:
 def until(what: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 120) -> Any:
     """The first good answer, asked for again and again. Raises AssertionError with the last one.
 
-    Who does not answer at all, as Prometheus just after a reboot, may do so later.
+    Who does not answer at all, as Prometheus just after a reboot, may do so later. What takes long
+    is asked for less and less often: each question costs the host more than a second of waiting.
     """
     end = time.monotonic() + seconds
+    pause = 0.5
     while True:
         try:
             answer = what()
@@ -101,7 +106,8 @@ def until(what: Callable[[], Any], good: Callable[[Any], bool], seconds: float =
             if good(answer):
                 return answer
         assert time.monotonic() < end, f"after {seconds} s: {answer}"
-        time.sleep(1)
+        time.sleep(pause)
+        pause = min(1.5 * pause, LONGEST_PAUSE)
 
 
 def alerts(watched: Watched) -> set[tuple[str, str]]:
