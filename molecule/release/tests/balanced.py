@@ -38,6 +38,13 @@ class Balanced:
         (servers,) = self.servers()["sites"].values()
         return {name: str(server["state"]) for name, server in servers.items()}
 
+    def wait_until_up(self, seconds: float = 60.0) -> None:
+        """Until the balancer sends to all hosts. Raises AssertionError if it does not."""
+        end = time.monotonic() + seconds
+        while set((states := self.states()).values()) != {"UP"}:
+            assert time.monotonic() < end, states
+            time.sleep(0.5)
+
     @contextlib.contextmanager
     def under_load(self, steady: float = 2.0, **given: Any) -> Iterator[Load]:
         """Requests to the balancer, whose answers any host may give."""

@@ -96,10 +96,7 @@ def test_a_host_that_dies_costs_what_was_under_way_on_it(balanced: Balanced) -> 
     assert all(record.due < died + 15 for record in failed)
     late = [record for record in failed if record.due > died + 8]
     assert late == []
-    end = time.monotonic() + 60
-    while set(balanced.states().values()) != {"UP"}:
-        assert time.monotonic() < end, balanced.states()
-        time.sleep(0.5)
+    balanced.wait_until_up()
 
 
 def test_a_balancer_that_is_down_can_be_done_without(balanced: Balanced) -> None:

@@ -43,7 +43,8 @@ def test_a_release_with_a_migration_reaches_all_and_migrates_once(balanced: Bala
     lost_nothing(first, second, through)
     for load in (first, second, through):
         assert mark in load.answered_by
-    assert set(balanced.states().values()) == {"UP"}
+    # On a busy machine a check may just have been late.
+    balanced.wait_until_up()
     states = [member.settle() for member in fleet]
     # Its ids differ with the Python that it was built for.
     assert len({each["records"][each["current"]]["content"] for each in states}) == 1
