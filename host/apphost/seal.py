@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import files, trees
+from . import files, records, trees
 from .application import Application
 from .backup import settings
 from .certificates import rehearsal, renewals
@@ -47,9 +47,15 @@ OURS = re.compile(r"/$|/(opt|usr|var|home|srv)\b")
 MORE = (
     *("etc/passwd", "etc/group", "etc/letsencrypt/renewal", "etc/selinux/targeted/active"),
     *("opt/certbot/current", "opt/certbot/current/manifest.json", "opt/certbot/current/bin/python"),
+    # What a host and the one that watches it know each other by.
+    *(f"etc/ssl/monitoring{name}" for name in ("", "/host.crt", "/host.key")),
 )
 # A unit in between comes to a rest soon, one way or the other.
 UNSETTLED = ("activating", "deactivating", "reloading", "failed")
+# A unit that a tree has, or adds to: that one is of a package, and goes on for ever.
+OWN_UNIT = re.compile(r"/etc/systemd/system/([^/]+\.(?:service|socket|timer))(\.d/[^/]+)?$")
+# Started by timers, and tried again by a run if they have failed.
+TRIED = ("postgresql-archive.service",)
 
 
 def noted(host: Path, seen: Mapping[str, Any]) -> dict[str, str]:
@@ -64,6 +70,8 @@ def noted(host: Path, seen: Mapping[str, Any]) -> dict[str, str]:
     for name, unit in seen["units"].items():
         if unit["enabled"]:
             found[f"unit {name}"] = unit["state"]
+        elif name in TRIED:
+            found[f"unit {name}"] = "failed" if unit["state"] == "failed" else "tried"
     applications = _applications(host)
     for application in applications:
         found.update(_data(application))
@@ -166,6 +174,10 @@ def _of(application: Application) -> Iterator[Path]:
     yield from (kept, kept / "healthy.json", kept / "candidate.json")
     yield from sorted((application.etc / "credentials").glob("*"))
     yield from sorted((application.state / "workers").glob("*"))
+    # What somebody has left is not deployed again.
+    for record in sorted((application.state / "releases").glob("*.json")):
+        if records.is_decision(files.read_json_if_possible(record)):
+            yield record
     if application.current.is_symlink():
         release = os.path.basename(os.readlink(application.current))
         place = application.releases / release
@@ -222,21 +234,25 @@ def write(host: Path, seen: Mapping[str, Any], told: Mapping[str, Any], now: flo
 
 def _unfit(host: Path, seen: Mapping[str, Any], told: Mapping[str, Any]) -> str:
     """Why a host is not as the run that ends wanted it."""
+    rest: dict[str, tuple[str, ...]] = {}
     for record in sorted((host / RECORDS).glob("*.json")):
         try:
             written = trees.read(record)
             if written.pending or not trees.holds(written, host):
                 return f"the files of {record.stem} are not what was written"
+            for match in filter(None, map(OWN_UNIT.match, written.files)):
+                rest[match[1]] = (*UNSETTLED, "inactive") if match[2] else UNSETTLED
         except (HostError, OSError, TypeError, ValueError, AttributeError) as error:
             return str(error)
     for name, release in told["releases"].items():
         current = Application(name, host).current
         if not current.is_symlink() or os.path.basename(os.readlink(current)) != release:
             return f"{name} has another release than {release} by now"
-        for unit, shown in seen["units"].items():
-            own = unit.startswith((f"{name}.", f"{name}-"))
-            if own and shown["enabled"] and shown["state"] in UNSETTLED:
-                return f"{unit} is {shown['state']}"
+    names = tuple(f"{name}{end}" for name in told["releases"] for end in ".-")
+    for unit, shown in seen["units"].items():
+        wrong = rest.get(unit, UNSETTLED if unit.startswith(names) else ())
+        if shown["enabled"] and shown["state"] in wrong:
+            return f"{unit} is {shown['state']}"
     return next(_unanswered(told["questions"]), "")
 
 

@@ -123,6 +123,8 @@ def test_what_goes_on_all_the_time_does_not_break_it(host: Path) -> None:
     put(host, "opt/shop/state/history.jsonl", "{}")
     put(host, "var/log/nginx/access.log", "GET /")
     put(host, "etc/letsencrypt/renewal/shop.conf", RENEWAL + "2026-11-24T14:44:00\n")
+    # One that was not healthy here, or was built again meanwhile.
+    put(host, "opt/shop/state/releases/failed.json", '{"verdict": "bad"}')
     # A rehearsal with Let's Encrypt registers one there.
     put(host, "etc/letsencrypt/accounts/staging.test/dir/1c/regr.json", "{}")
     seen = copy.deepcopy(SEEN)
@@ -173,6 +175,14 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a verdict": (
         lambda host: put(host, "opt/shop/state/releases/new.json", '{"left_at": "now"}'),
         "opt/shop/state/releases/new.json",
+    ),
+    "a release that somebody has left": (
+        lambda host: put(host, "opt/shop/state/releases/bad.json", '{"left_at": "now"}'),
+        "opt/shop/state/releases/bad.json",
+    ),
+    "a key that another host knows this one by": (
+        lambda host: put(host, "etc/ssl/monitoring/host.key", "another", 0o640),
+        "etc/ssl/monitoring/host.key",
     ),
     "a handover that was interrupted": (
         lambda host: put(host, "opt/shop/state/handover.json", "{}"),
@@ -330,6 +340,167 @@ def test_a_worker_that_does_not_stay_up_is_not_sealed(host: Path) -> None:
 def test_what_does_not_answer_is_not_sealed(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seal, "get", answered({}, 503))
     assert seal.write(host, SEEN, TOLD, NOW) == "shop.example.com/ready answered 503, not 200"
+
+
+def test_what_was_rolled_back_from_counts_until_it_is_taken_up_again(host: Path) -> None:
+    """A run leaves such a release where it is, so a run that has nothing to do does so too."""
+    bad = put(host, "opt/shop/state/releases/bad.json", '{"left_at": "now"}')
+    assert seal.write(host, SEEN, TOLD, NOW) == ""
+    assert broken(host) == ""
+    bad.write_text("{}")
+    assert broken(host) == f"{bad} is not as it was"
+
+
+# Hosts of a fleet that serve nothing ------------------------------------------------------------
+
+UNITS = ("haproxy.service", "etcd.service", "postgresql@17-main.service", "host-firewall.service")
+HELPER_SEEN: dict[str, Any] = {
+    "packages": {"haproxy": "3.0", "etcd-server": "3.5", "patroni": "4.0", "postgresql-17": "17.6"},
+    "firewall": {"rules": "1", "loaded": True},
+    "units": {
+        **{name: {"enabled": True, "state": "active"} for name in UNITS},
+        "haproxy-metrics.timer": {"enabled": True, "state": "active"},
+        "haproxy-metrics.service": {"enabled": False, "state": "inactive"},
+        "postgresql-archive.service": {"enabled": False, "state": "inactive"},
+    },
+}
+HELPER_TREES = {
+    "haproxy": ["etc/haproxy/haproxy.cfg", "usr/local/sbin/haproxy-servers"],
+    "etcd": ["etc/etcd/etcd.yml", "etc/etcd/member.key"],
+    "postgresql": ["etc/postgresql-server/pg_hba.conf", "etc/postgresql-server/patroni.yml"],
+    "firewall": ["etc/host-firewall/rules.nft", "etc/systemd/system/host-firewall.service"],
+    "monitoring": ["etc/monitoring/peers.pem", "etc/systemd/system/haproxy-metrics.timer"],
+}
+HELPER_TOLD = {"inputs": "abc", "sources": {}, "releases": {}, "questions": [], "said": []}
+
+
+@pytest.fixture
+def helper(tmp_path: Path) -> Path:
+    """A host that balances, votes and keeps the database, and serves nothing, sealed."""
+    for name, listed in HELPER_TREES.items():
+        drop_in = f"etc/systemd/system/{name}.service.d/10-role.conf"
+        for file in (*listed, drop_in):
+            put(tmp_path, file, "written\n")
+        written = {f"/{file}": files_.digest(tmp_path / file) for file in (*listed, drop_in)}
+        put(tmp_path, f"var/lib/config-tree/{name}.json", json.dumps({"files": written}), 0o600)
+    put(tmp_path, "etc/passwd", "root:x:0:0::/root:/bin/sh\n")
+    for name in ("host.crt", "host.key"):
+        put(tmp_path, f"etc/ssl/monitoring/{name}", name)
+    assert seal.write(tmp_path, HELPER_SEEN, HELPER_TOLD, NOW) == ""
+    return tmp_path
+
+
+def test_a_host_that_serves_nothing_keeps_its_seal(helper: Path) -> None:
+    """Also where what runs now and then runs just then, and where the primary is another host."""
+    seen = copy.deepcopy(HELPER_SEEN)
+    seen["units"]["haproxy-metrics.service"]["state"] = "failed"
+    seen["units"]["postgresql-archive.service"]["state"] = "activating"
+    put(helper, "var/lib/postgresql/17/main/patroni.dynamic.json", "{}")
+    assert broken(helper, seen) == ""
+
+
+HELPER_CHANGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    **{
+        f"{file} was edited": (
+            lambda host, file=file: put(host, file, "by hand\n"),  # type: ignore[misc]
+            file,
+        )
+        for listed in HELPER_TREES.values()
+        for file in listed
+    },
+    **{
+        f"{file} is gone": (lambda host, file=file: (host / file).unlink(), file)  # type: ignore[misc]
+        for listed in HELPER_TREES.values()
+        for file in listed
+    },
+    "a key that others may read": (
+        lambda host: (host / "etc/etcd/member.key").chmod(0o604),
+        "etc/etcd/member.key",
+    ),
+    "a limit that somebody adds to a unit": (
+        lambda host: put(host, "etc/systemd/system/etcd.service.d/20.conf", "[Service]\n"),
+        "etc/systemd/system/etcd.service.d",
+    ),
+    "one more file for HAProxy": (
+        lambda host: put(host, "etc/haproxy/errors.map", ""),
+        "etc/haproxy",
+    ),
+    "a certificate that another host knows this one by": (
+        lambda host: put(host, "etc/ssl/monitoring/host.crt", "another"),
+        "etc/ssl/monitoring/host.crt",
+    ),
+    "a key that is gone": (
+        lambda host: (host / "etc/ssl/monitoring/host.key").unlink(),
+        "etc/ssl/monitoring/host.key",
+    ),
+    "a record that is gone": (
+        lambda host: (host / "var/lib/config-tree/postgresql.json").unlink(),
+        "var/lib/config-tree/postgresql.json",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", HELPER_CHANGES)
+def test_a_change_of_a_host_that_serves_nothing_breaks_it(helper: Path, change: str) -> None:
+    do, name = HELPER_CHANGES[change]
+    do(helper)
+    was, is_now = seal.read(helper)["noted"], seal.noted(helper, HELPER_SEEN)
+    differing = {each.split()[-1] for each in {*was, *is_now} if was.get(each) != is_now.get(each)}
+    assert f"{helper}/{name}" in differing
+    assert " is not as it was" in broken(helper, HELPER_SEEN)
+
+
+@pytest.mark.parametrize("unit", [*UNITS, "haproxy-metrics.timer"])
+@pytest.mark.parametrize(
+    "shown",
+    [
+        {"enabled": True, "state": "inactive"},
+        {"enabled": True, "state": "failed"},
+        {"enabled": False, "state": "active"},
+    ],
+)
+def test_a_unit_that_is_stopped_or_disabled_breaks_it(
+    helper: Path, unit: str, shown: dict[str, Any]
+) -> None:
+    seen = {**HELPER_SEEN, "units": {**HELPER_SEEN["units"], unit: shown}}
+    assert broken(helper, seen) == f"unit {unit} is not as it was"
+
+
+@pytest.mark.parametrize("package", HELPER_SEEN["packages"])
+def test_a_package_that_is_gone_breaks_it(helper: Path, package: str) -> None:
+    left = {each: version for each, version in HELPER_SEEN["packages"].items() if each != package}
+    assert broken(helper, {**HELPER_SEEN, "packages": left}) == "fact packages is not as it was"
+
+
+def test_rules_that_somebody_threw_away_break_it(helper: Path) -> None:
+    seen = {**HELPER_SEEN, "firewall": {"rules": "1", "loaded": False}}
+    assert broken(helper, seen) == "fact firewall is not as it was"
+
+
+def test_an_archive_that_failed_breaks_it(helper: Path) -> None:
+    """A run tries it again."""
+    failed = {"postgresql-archive.service": {"enabled": False, "state": "failed"}}
+    seen = {**HELPER_SEEN, "units": {**HELPER_SEEN["units"], **failed}}
+    assert broken(helper, seen) == "unit postgresql-archive.service is not as it was"
+
+
+@pytest.mark.parametrize(
+    ("unit", "state"),
+    [
+        ("haproxy.service", "failed"),
+        ("haproxy.service", "inactive"),
+        ("etcd.service", "activating"),
+        ("etcd.service", "inactive"),
+        ("host-firewall.service", "failed"),
+        ("haproxy-metrics.timer", "failed"),
+    ],
+)
+def test_a_host_whose_units_do_not_run_is_not_sealed(helper: Path, unit: str, state: str) -> None:
+    """Somebody has stopped one during the run, or it has ended since."""
+    shown = {unit: {"enabled": True, "state": state}}
+    seen = {**HELPER_SEEN, "units": {**HELPER_SEEN["units"], **shown}}
+    assert seal.write(helper, seen, HELPER_TOLD, NOW) == f"{unit} is {state}"
+    assert seal.read(helper) == {}
 
 
 def test_an_application_that_is_half_away_stops_nobody(host: Path) -> None:

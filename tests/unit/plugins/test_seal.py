@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,8 @@ class Project:
         self.own_runs = True
         self.groups = {"all": ["web1"], "web": ["web1"]}
         self.others: dict[str, Any] = {}
+        # The host that is looked at.
+        self.name = "web1"
         self.put("roles/application/tasks/main.yml", "[]\n")
         self.put("inventory/hosts.yml", "web:\n")
         self.put("inventory/group_vars/web/vault.yml", "$ANSIBLE_VAULT;1.1;AES256\n6162\n")
@@ -83,9 +87,9 @@ class Project:
         told = trusted(self.variables)
         task_vars = {
             **told,
-            "hostvars": Variables(web1=told, **self.others),
+            "hostvars": Variables({self.name: told, **trusted(self.others)}),
             "groups": self.groups,
-            "inventory_hostname": "web1",
+            "inventory_hostname": self.name,
             "playbook_dir": str(self.folder / "playbooks"),
             "role_path": str(self.folder / "roles/application"),
         }
@@ -115,8 +119,33 @@ class Project:
     def whole_run(self, **more: Any) -> dict[str, Any]:
         """The first look and the last."""
         inputs = self.act()["inputs"]
-        said = {"applications": [self.made_of() | more], "said": ["shop: served"]}
-        return self.act(state="set", inputs=inputs, **said)
+        serves = self.name in self.groups["web"]
+        made_of, said = ([self.made_of() | more], ["shop: served"]) if serves else ([], [])
+        return self.act(state="set", inputs=inputs, applications=made_of, said=said)
+
+    def helps(self, name: str, group: str) -> None:
+        """Look at a host that serves nothing, beside two that do and others of a fleet."""
+        shop: dict[str, Any] = {"source": "../shop", "domains": ["shop.example.com"]}
+        shop["data"] = {"postgresql": True}
+        common = {"applications": {"shop": shop}, "application_database_secret": "s" * 64}
+        listed = {
+            "balancers": ["lb1"],
+            "web": ["web1", "web2"],
+            "databases": ["db1", "db2"],
+            "database_voters": ["db1", "db2", "vote1"],
+            "monitoring": ["watch1"],
+        }
+        self.groups = {"all": sorted({each for names in listed.values() for each in names})}
+        self.groups |= listed
+        assert name in self.groups[group]
+        told = {
+            each: {**common, "ansible_host": f"192.0.2.{number}"}
+            for number, each in enumerate(self.groups["all"], 1)
+        }
+        for each in (*listed["balancers"], *listed["web"]):
+            told[each] |= {"monitoring_enabled": True, "monitoring_server": "watch1"}
+        self.name, self.variables = name, told.pop(name)
+        self.others = told
 
 
 @pytest.fixture
@@ -216,6 +245,146 @@ def test_where_the_database_is_and_its_secret_count(project: Project) -> None:
     assert project.act()["kept"] is False
     project.others["db1"] = {**db1, "application_database_secret": "t" * 64}
     assert project.act()["kept"] is False
+
+
+HELPERS = {
+    "lb1": "balancers",
+    "db1": "databases",
+    "vote1": "database_voters",
+    "watch1": "monitoring",
+}
+
+
+@pytest.mark.parametrize(("name", "group"), HELPERS.items())
+def test_a_host_that_serves_nothing_is_looked_at_as_the_others(
+    project: Project, name: str, group: str
+) -> None:
+    """One trip for each look, though the variables of all hosts have applications."""
+    project.helps(name, group)
+    assert project.whole_run()["msg"] == ""
+    assert project.act()["kept"] is True
+    assert [list(each) for each in project.asked] == [
+        ["hours", "inputs"],
+        ["told"],
+        ["hours", "inputs"],
+    ]
+    # Nor is the secret in what the host keeps.
+    assert "s" * 64 not in str(project.asked)
+    assert project.seal["sources"] == {}
+
+
+def later(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two years on, the next certificates are due."""
+    number = seal.authority.number_of
+    monkeypatch.setattr(
+        seal.authority, "number_of", lambda now: number(now + 2 * seal.authority.THIRD)
+    )
+
+
+def shop(project: Project, host: str) -> dict[str, Any]:
+    found: dict[str, Any] = project.others[host]["applications"]["shop"]
+    return found
+
+
+# By whom they concern.
+CHANGES_OF_OTHERS: dict[str, tuple[str, Callable[[Project, pytest.MonkeyPatch], Any]]] = {
+    "a host that serves has another address": (
+        "lb1 db1 watch1",
+        lambda project, _: project.others["web2"].update(ansible_host="192.0.2.99"),
+    ),
+    "a host that serves is new": (
+        "lb1 db1 vote1 watch1",
+        lambda project, _: (
+            project.groups.update(web=["web1", "web2", "web3"]),
+            project.others.update(web3=project.others["web2"]),
+        ),
+    ),
+    "a host that serves is gone": (
+        "lb1 db1 vote1 watch1",
+        lambda project, _: project.groups.update(web=["web1"]),
+    ),
+    "clients ask for another name": (
+        "lb1 watch1",
+        lambda project, _: [
+            shop(project, host).update(domains=["new.example.com"]) for host in ("web1", "web2")
+        ],
+    ),
+    "the application is asked for its health in another way": (
+        "lb1 watch1",
+        lambda project, _: [
+            shop(project, host).update(health={"path": "/up"}) for host in ("web1", "web2")
+        ],
+    ),
+    "a host has an authority that nobody trusts": (
+        "lb1 watch1",
+        lambda project, _: project.others["web1"].update(certbot_obtain=False),
+    ),
+    "nginx expects balancers elsewhere": (
+        "lb1",
+        lambda project, _: [
+            project.others[host].update(nginx_proxy_protocol_https_port=9443)
+            for host in ("web1", "web2")
+        ],
+    ),
+    "an application has a database elsewhere": (
+        "db1",
+        lambda project, _: [
+            shop(project, host).update(data={"database_url": "postgresql://x"})
+            for host in ("web1", "web2")
+        ],
+    ),
+    "another database has another address": (
+        "db1 vote1",
+        lambda project, _: project.others["db2"].update(ansible_host="192.0.2.98"),
+    ),
+    "another host votes": (
+        "db1 vote1",
+        lambda project, _: project.groups.update(database_voters=["db1", "db2", "lb1"]),
+    ),
+    "the secret is another": (
+        "db1 vote1 lb1",
+        lambda project, _: [
+            each.update(application_database_secret="t" * 64)
+            for each in (project.variables, *project.others.values())
+        ],
+    ),
+    "the next certificates are due": ("db1 vote1", later),
+    "a host is watched by nobody any more": (
+        "watch1",
+        lambda project, _: project.others["web2"].update(monitoring_enabled=False),
+    ),
+    "the way in of a balancer is another": (
+        "watch1",
+        lambda project, _: project.others["lb1"].update(haproxy_https_port=8443),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [(change, name) for change, (names, _) in CHANGES_OF_OTHERS.items() for name in names.split()],
+)
+def test_what_a_host_is_made_of_counts_wherever_it_is_said(
+    project: Project, monkeypatch: pytest.MonkeyPatch, change: str, name: str
+) -> None:
+    """It is in variables of other hosts, which may be of no file: an inventory may be a program."""
+    project.helps(name, HELPERS[name])
+    project.whole_run()
+    assert project.act()["kept"] is True
+    project.others = copy.deepcopy(project.others)
+    CHANGES_OF_OTHERS[change][1](project, monkeypatch)
+    assert project.act()["why"] == "what was given has changed"
+
+
+def test_variables_that_cannot_be_right_are_left_to_the_checks(project: Project) -> None:
+    """They say which variable it is, and the remedy; a look only says that it cannot tell."""
+    project.helps("lb1", "balancers")
+    project.others["web1"]["applications"] = {"shop": {"domains": 5, "health": 7}}
+    project.variables |= {"firewall_enabled": True, "firewall_open": "none"}
+    result = project.act()
+    assert (result["kept"], result["inputs"]) == (False, "")
+    assert not result.get("failed")
+    assert "what it was given cannot be told" in result["why"]
 
 
 def test_whom_the_firewall_lets_in_counts(project: Project) -> None:

@@ -20,9 +20,14 @@ from ansible import context
 from ansible.errors import AnsibleError
 from ansible.release import __version__
 from ansible.utils.display import Display
-from ansible_collections.wsgi.host.plugins.plugin_utils import databases
+from ansible_collections.wsgi.host.plugins.filter.backing_up import backing_up
+from ansible_collections.wsgi.host.plugins.filter.probed import probed as asked
+from ansible_collections.wsgi.host.plugins.filter.watched import watched
+from ansible_collections.wsgi.host.plugins.plugin_utils import authority, databases
+from ansible_collections.wsgi.host.plugins.plugin_utils.balanced import balanced
 from ansible_collections.wsgi.host.plugins.plugin_utils.balancing import (
     BALANCERS,
+    SERVING,
     balancers,
 )
 from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import project_of, source_content
@@ -54,6 +59,9 @@ MAGIC = frozenset(
     }
 )
 EVERYTHING = "it is to look at everything"
+WATCHING = "monitoring"
+# What variables that are not as they should be end with.
+UNTOLD = (AnsibleError, OSError, AttributeError, LookupError, TypeError, ValueError)
 # A variable's value that names a file of the control node stands for its content, up to this size.
 NAMED_BYTES = 2**20
 
@@ -104,8 +112,9 @@ class ActionModule(KeptModules):
         if not why:
             try:
                 inputs = self._inputs(task_vars)
-            except (AnsibleError, OSError) as error:
-                why = f"its input cannot be determined ({str(error).splitlines()[0]})"
+            except UNTOLD as error:
+                # The checks that come next say it with its remedy.
+                why = f"its input cannot be determined ({(str(error).splitlines() or [''])[0]})"
         if why:
             return {"changed": False, "kept": False, "why": why, "inputs": "", "msg": why}
         result = probed(self, task_vars, seal={"hours": hours, "inputs": inputs})
@@ -158,9 +167,12 @@ class ActionModule(KeptModules):
 
         Where they are is what the variables of this run say: no host tells where to look.
         """
-        own = task_vars["hostvars"].raw_get(task_vars["inventory_hostname"])
+        name = task_vars["inventory_hostname"]
+        own = task_vars["hostvars"].raw_get(name)
+        # Variables of all hosts may have applications, which only those that serve have.
+        serves = name in task_vars["groups"].get(SERVING, ())
         try:
-            described = self._templar.template(own.get("applications")) or {}
+            described = self._templar.template(own.get("applications") if serves else {}) or {}
         except AnsibleError as error:
             return f"applications cannot be computed ({str(error).splitlines()[0]})"
         if set(described) != set(sources):
@@ -212,6 +224,9 @@ class ActionModule(KeptModules):
         # Whom nginx believes follows from variables of other hosts, wherever these are from.
         yield repr(balancers(task_vars["groups"], task_vars["hostvars"]))
         yield from self._of_the_database(task_vars["groups"], task_vars["hostvars"], task_vars)
+        if task_vars["inventory_hostname"] in task_vars["groups"].get(BALANCERS, ()):
+            yield repr(balanced(self._loader, self._templar, task_vars))
+        yield from _of_who_watches(task_vars)
         if task_vars.get("firewall_enabled"):
             yield repr(openings(self._loader, self._templar, task_vars))
         own = task_vars["hostvars"].raw_get(task_vars["inventory_hostname"])
@@ -256,6 +271,20 @@ class ActionModule(KeptModules):
             uses = databases.users_of(groups, hostvars, base)
             yield repr(databases.server(groups, hostvars, uses))
             yield databases.secret_of(groups, hostvars)[0]
+            # Which certificates there are to be by now.
+            yield repr(authority.number_of(datetime.datetime.now(datetime.UTC)))
+
+
+def _of_who_watches(task_vars: Mapping[str, Any]) -> Iterator[str]:
+    """Whom a host watches, or what its own watcher expects of it."""
+    groups, hostvars = task_vars["groups"], task_vars["hostvars"]
+    name = str(task_vars["inventory_hostname"])
+    if name in groups.get(WATCHING, ()):
+        found = watched(hostvars, name, groups)
+        yield repr(found)
+        yield repr([asked(hostvars[each["name"]]) for each in found])
+    if name in groups.get(SERVING, ()) and hostvars[name].get("monitoring_enabled"):
+        yield repr(backing_up(hostvars, name, groups[SERVING]))
 
 
 def _only_a_part(task_vars: Mapping[str, Any]) -> str:

@@ -62,6 +62,11 @@ def member_certificate(secret: str, address: str, now: datetime.datetime) -> tup
     return _issued(secret, MEMBERS, f"member {address}", names, now, [*_SERVER, *_CLIENT])
 
 
+def number_of(now: datetime.datetime) -> int:
+    """Which of the certificates that follow one another is due at a moment, from 0."""
+    return (now - BEGIN) // (2 * THIRD)
+
+
 _SERVER = [ExtendedKeyUsageOID.SERVER_AUTH]
 _CLIENT = [ExtendedKeyUsageOID.CLIENT_AUTH]
 
@@ -74,7 +79,7 @@ def _issued(
     now: datetime.datetime,
     usages: Iterable[x509.ObjectIdentifier],
 ) -> tuple[str, str]:
-    number = (now - BEGIN) // (2 * THIRD)
+    number = number_of(now)
     begin = BEGIN + number * 2 * THIRD
     purpose = f"{purpose} {number}"
     key, signer = _key(secret, purpose), _key(secret, by.purpose)

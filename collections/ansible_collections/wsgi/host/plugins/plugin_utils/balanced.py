@@ -1,0 +1,33 @@
+"""What a balancer leads where, by the inventory and by what roles say of their applications."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
+from ansible_collections.wsgi.host.plugins.filter.probed import probed
+
+from .balancing import SERVING, sites
+from .roles import said_by_roles
+
+# Of what a role says of its application, what a balancer has to know.
+READ = ("domains", "health")
+
+
+def balanced(loader: DataLoader, templar: Templar, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+    """What `balancing.sites` returns, and `verify`, whether certificates can be trusted."""
+    groups, hostvars = task_vars["groups"], task_vars["hostvars"]
+
+    def read(
+        directory: Path, brought: Mapping[str, Any], told: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        variables = {**task_vars, **brought, "role_path": str(directory)}
+        filled = templar.copy_with_new_env(available_variables=variables)
+        return {name: filled.template(told[name]) for name in READ if name in told}
+
+    found = sites(groups, hostvars, said_by_roles(loader, task_vars, read))
+    serving = [probed(hostvars[name]) for name in groups.get(SERVING) or ()]
+    return {**found, "verify": all(each["verify"] for each in serving)}
