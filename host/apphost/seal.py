@@ -70,8 +70,8 @@ def noted(host: Path, seen: Mapping[str, Any]) -> dict[str, str]:
     for name, unit in seen["units"].items():
         if unit["enabled"]:
             found[f"unit {name}"] = unit["state"]
-        elif name in TRIED:
-            found[f"unit {name}"] = "failed" if unit["state"] == "failed" else "tried"
+        elif name in TRIED and unit["state"] == "failed":
+            found[f"unit {name}"] = "failed"
     applications = _applications(host)
     for application in applications:
         found.update(_data(application))
@@ -234,14 +234,14 @@ def write(host: Path, seen: Mapping[str, Any], told: Mapping[str, Any], now: flo
 
 def _unfit(host: Path, seen: Mapping[str, Any], told: Mapping[str, Any]) -> str:
     """Why a host is not as the run that ends wanted it."""
-    rest: dict[str, tuple[str, ...]] = {}
+    unsettled: dict[str, tuple[str, ...]] = {}
     for record in sorted((host / RECORDS).glob("*.json")):
         try:
             written = trees.read(record)
             if written.pending or not trees.holds(written, host):
                 return f"the files of {record.stem} are not what was written"
             for match in filter(None, map(OWN_UNIT.match, written.files)):
-                rest[match[1]] = (*UNSETTLED, "inactive") if match[2] else UNSETTLED
+                unsettled[match[1]] = (*UNSETTLED, "inactive") if match[2] else UNSETTLED
         except (HostError, OSError, TypeError, ValueError, AttributeError) as error:
             return str(error)
     for name, release in told["releases"].items():
@@ -250,8 +250,8 @@ def _unfit(host: Path, seen: Mapping[str, Any], told: Mapping[str, Any]) -> str:
             return f"{name} has another release than {release} by now"
     names = tuple(f"{name}{end}" for name in told["releases"] for end in ".-")
     for unit, shown in seen["units"].items():
-        wrong = rest.get(unit, UNSETTLED if unit.startswith(names) else ())
-        if shown["enabled"] and shown["state"] in wrong:
+        states = unsettled.get(unit, UNSETTLED if unit.startswith(names) else ())
+        if shown["enabled"] and shown["state"] in states:
             return f"{unit} is {shown['state']}"
     return next(_unanswered(told["questions"]), "")
 

@@ -384,7 +384,7 @@ def test_variables_that_cannot_be_right_are_left_to_the_checks(project: Project)
     result = project.act()
     assert (result["kept"], result["inputs"]) == (False, "")
     assert not result.get("failed")
-    assert "what it was given cannot be told" in result["why"]
+    assert "its input cannot be determined" in result["why"]
 
 
 def test_whom_the_firewall_lets_in_counts(project: Project) -> None:
