@@ -138,7 +138,7 @@ class Project:
         self.groups = {"all": sorted({each for names in listed.values() for each in names})}
         self.groups |= listed
         assert name in self.groups[group]
-        told = {
+        told: dict[str, dict[str, Any]] = {
             each: {**common, "ansible_host": f"192.0.2.{number}"}
             for number, each in enumerate(self.groups["all"], 1)
         }
