@@ -68,6 +68,17 @@ def test_that_a_release_is_not_deployed_is_said_by_each_run() -> None:
     assert record["wsgi.host.seal"]["said"] == "{{ __application_says_again }}"
 
 
+def test_what_needs_attention_is_the_last_word_of_all_hosts() -> None:
+    """Each host has lines of its own, and those of the second would hide it."""
+    left = f"NOT DEPLOYED: {NEW} of shop was left"
+    gone = "blog IS NOT DESCRIBED ANY MORE: its site is gone"
+    said = {"web1": ["shop: a", left, gone], "web2": ["shop: a", "Log in on web2", left]}
+    hosts = {name: {"__application_seal": {"kept": True, "said": said[name]}} for name in said}
+    told = {"hostvars": hosts, "groups": {"all": list(hosts), "web": list(hosts)}}
+    lines = evaluate("application", "__application_said", "Debian", **told)
+    assert lines == ["shop: a", "Log in on web2", left, gone]
+
+
 def test_a_host_that_serves_nothing_says_nothing() -> None:
     """It has no description, also where the variables of all hosts have applications."""
     told = {**trusted(toll_app()), "groups": {"all": ["web1", "web2"], "web": ["web2"]}}
