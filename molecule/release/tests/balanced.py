@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
+import socket
+import ssl
+import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from bench import FOLDER, Done, Host, Load, playbook
-from shared import Member
+from shared import DOMAIN, Member
 
 SERVERS = "/usr/local/sbin/haproxy-servers"
+ADDRESS = "/usr/local/sbin/floating-address"
 # Of the hosts, the balancer and the database.
 INVENTORY = FOLDER / "balanced" / "hosts.yml"
 
@@ -24,10 +30,46 @@ class Balanced:
     Attributes:
         members: the hosts; the first has the database as well.
         balancer: which clients know.
+        spare: another one, with the same floating address.
+        floating: that address.
     """
 
     members: list[Member]
     balancer: Host
+    spare: Host
+    floating: str
+
+    @property
+    def balancers(self) -> list[Host]:
+        return [self.balancer, self.spare]
+
+    def holders(self) -> list[Host]:
+        """The balancers that have the floating address."""
+        said = [json.loads(each.root(f"{ADDRESS} --json")) for each in self.balancers]
+        pairs = zip(self.balancers, said, strict=True)
+        return [each for each, told in pairs if told["addresses"] == {self.floating: True}]
+
+    def settled(self) -> Host:
+        """Wait until one balancer has the address and the other one could take it."""
+        end = time.monotonic() + 60
+        while True:
+            holders = self.holders()
+            last = "journalctl -u keepalived -g 'Entering .* STATE' -n 1 -o cat"
+            states = {each.root(last) for each in self.balancers}
+            if len(holders) == 1 and len(states) == 2 and not any("FAULT" in x for x in states):
+                return holders[0]
+            assert time.monotonic() < end, (holders, states)
+            time.sleep(0.5)
+
+    @contextlib.contextmanager
+    def asked(self, seconds: float) -> Iterator[Asked]:
+        """Ask the floating address from before the block until so long after its begin."""
+        asked = Asked(self.floating)
+        thread = threading.Thread(target=asked.run, args=(seconds + 1,))
+        thread.start()
+        time.sleep(1)
+        yield asked
+        thread.join()
 
     def servers(self, *arguments: str) -> dict[str, Any]:
         """What the balancer says of its hosts."""
@@ -60,6 +102,35 @@ class Balanced:
         before = self.answered()
         time.sleep(seconds)
         return {name for name, count in self.answered().items() if count > before[name]}
+
+
+@dataclass
+class Asked:
+    """What clients of an address are answered, one new connection after the other."""
+
+    address: str
+    good: list[float] = field(default_factory=list)
+
+    def run(self, seconds: float) -> None:
+        context = ssl._create_unverified_context()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                raw = socket.create_connection((self.address, 443), timeout=0.5)
+                with context.wrap_socket(raw, server_hostname=DOMAIN) as connection:
+                    connection.settimeout(2)
+                    request = f"GET /readyz HTTP/1.0\r\nHost: {DOMAIN}\r\n\r\n"
+                    connection.sendall(request.encode())
+                    if b" 200 " in connection.recv(1000):
+                        self.good.append(time.monotonic())
+            time.sleep(0.05)
+        self.ended = end
+
+    @property
+    def pause(self) -> float:
+        """The longest time without a good answer, in seconds."""
+        moments = [*self.good, self.ended]
+        return max((after - before for before, after in pairwise(moments)), default=99.0)
 
 
 def log(member: Host) -> list[dict[str, Any]]:

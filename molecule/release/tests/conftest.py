@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import secrets
 import sys
@@ -22,6 +23,7 @@ from shared import DOMAIN, NAMES, Member, inventory  # noqa: E402
 
 # Hosts keep the database that they get for a fleet (molecule/conftest.py).
 STAGES = ("balanced",)
+BALANCERS = ("balancer", "spare")
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +35,13 @@ def bench(host: Any, control: Any, testhosts: Any) -> Host:
 
 @pytest.fixture(scope="session")
 def balanced(request: pytest.FixtureRequest, testhosts: Any) -> Balanced:
-    """The hosts with one domain and one database, and the balancer, which was bare.
+    """The hosts with one domain and one database, and the balancers, which were bare.
 
     One run of `site.yml` makes all of it. `make proof` makes the fleet first, and then puts the
-    balancer in front of it.
+    balancers in front of it.
     """
     told = Path(request.config.getoption("ansible_inventory"))
-    given = {name: host_variables(told, name) for name in (*NAMES, "balancer")}
+    given = {name: host_variables(told, name) for name in (*NAMES, *BALANCERS)}
     server = Host(NAMES[0], given[NAMES[0]], testhosts)
     shared = {
         "application_database_secret": secrets.token_hex(32),
@@ -52,18 +54,23 @@ def balanced(request: pytest.FixtureRequest, testhosts: Any) -> Balanced:
     members = [Member(name, {**given[name], **shared}, testhosts) for name in NAMES]
     for member in members:
         member.server = server
-    # Host wants a description's domain; a balancer's are those of its hosts.
-    balancer = Host("balancer", {**given["balancer"], "toll": shared["toll"]}, testhosts)
-    balancer.variables = {
-        **{name: value for name, value in balancer.variables.items() if name != "toll"},
-        "haproxy_max_connections": 2000,
-    }
+    balancers = []
+    for name in BALANCERS:
+        # Host wants a description's domain; a balancer's are those of its hosts.
+        each = Host(name, {**given[name], "toll": shared["toll"]}, testhosts)
+        del each.variables["toll"]
+        balancers.append(each)
+    # The engine gives addresses from the whole network by chance.
+    network = ipaddress.ip_network(f"{balancers[0].address}/24", strict=False)
+    taken = {each.address for each in (*members, *balancers)}
+    floating = next(str(x) for x in reversed(list(network.hosts())) if str(x) not in taken)
+    moves = {"keepalived_addresses": [f"{floating}/24"], "haproxy_max_connections": 2000}
     hosts = {member.name: member.variables for member in members}
     # The first keeps the database as well.
     databases: dict[str, Any] = {NAMES[0]: {}}
     write_inventory(inventory(), hosts, databases=databases)
-    balancers = {balancer.name: balancer.variables}
-    write_inventory(INVENTORY, hosts, balancers=balancers, databases=databases)
+    leading = {each.name: {**each.variables, **moves} for each in balancers}
+    write_inventory(INVENTORY, hosts, balancers=leading, databases=databases)
     for path in (inventory(), INVENTORY) if os.environ.get("EVERY_SYSTEM") else (INVENTORY,):
         # Other tests have left passages in each host's own database, which nobody wants.
         done = playbook(path, "site", application_abandon=["database"]).wait()
@@ -74,7 +81,7 @@ def balanced(request: pytest.FixtureRequest, testhosts: Any) -> Balanced:
         path = f"/etc/ssl/sites/{DOMAIN}/{name}"
         second.root(f"cat >$(readlink -f {path})", given=first.root(f"cat {path}"))
     second.root("systemctl reload nginx")
-    return Balanced(members, balancer)
+    return Balanced(members, *balancers, floating)
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from typing import Any
 
 import pytest
-from balanced import Balanced, log, run
+from balanced import ADDRESS, Balanced, log, run
 from bench import FOLDER, Done, playbook, write_inventory
 from shared import lost_nothing
+
+# A check that may take three seconds fails twice, or three messages a second apart are missed;
+# a busy machine takes its time.
+TAKEN_SECONDS = 20
 
 
 def test_clients_come_to_all_hosts_and_under_their_own_address(balanced: Balanced) -> None:
@@ -155,3 +160,67 @@ def test_what_cannot_be_balanced_is_said_before_anything_changes(balanced: Balan
         f"on {second.name}; a balancer asks all of them the same: describe the application once"
         in said
     )
+
+
+def test_one_balancer_has_the_floating_address_and_says_so(balanced: Balanced) -> None:
+    with balanced.asked(1) as asked:
+        holder = balanced.settled()
+    assert asked.good
+    done = run("status")
+    said = " ".join(done.output.split())
+    assert f"{holder.name} has {balanced.floating}." in said
+    assert f" waits for {balanced.floating}." in said
+
+
+def test_a_balancer_without_haproxy_gives_the_address_away_and_does_not_take_it_back(
+    balanced: Balanced,
+) -> None:
+    holder = balanced.settled()
+    with balanced.asked(TAKEN_SECONDS) as asked:
+        holder.root("systemctl stop haproxy")
+    print(f"HAProxy stopped: {asked.pause:.1f} s without an answer")
+    assert asked.pause < TAKEN_SECONDS
+    with balanced.asked(5) as back:
+        holder.root("systemctl start haproxy")
+    assert balanced.settled().name != holder.name
+    assert back.pause < 1
+
+
+def test_a_balancer_whose_haproxy_hangs_gives_the_address_away(balanced: Balanced) -> None:
+    """Its kernel still takes connections, and its process is there."""
+    holder = balanced.settled()
+    holder.root("pkill -STOP haproxy")
+    try:
+        with balanced.asked(TAKEN_SECONDS) as asked:
+            pass
+    finally:
+        holder.root("pkill -CONT haproxy")
+    print(f"HAProxy hung: {asked.pause:.1f} s without an answer")
+    assert asked.pause < TAKEN_SECONDS
+    assert balanced.settled().name != holder.name
+
+
+def test_a_power_cut_of_the_balancer_with_the_address_costs_seconds(balanced: Balanced) -> None:
+    holder = balanced.settled()
+    with balanced.asked(TAKEN_SECONDS) as asked:
+        holder.testhosts.cut_off(holder.container)
+    holder.testhosts.start(holder.container)
+    print(f"power cut: {asked.pause:.1f} s without an answer")
+    assert asked.pause < TAKEN_SECONDS
+    assert balanced.settled().name != holder.name
+
+
+def test_an_address_that_is_given_away_is_missed_for_less_than_a_check(balanced: Balanced) -> None:
+    """As reboot.yml does before it reboots a balancer; one that nobody takes stays."""
+    holder = balanced.settled()
+    other = next(each for each in balanced.balancers if each.name != holder.name)
+    with balanced.asked(4) as asked:
+        said = json.loads(holder.root(f"{ADDRESS} leave --json"))
+    print(f"given away: {asked.pause:.1f} s without an answer")
+    assert asked.pause < 2
+    assert (said["changed"], said["addresses"]) == (True, {balanced.floating: False})
+    refused = json.loads(other.root(f"{ADDRESS} leave --json --seconds 1", check=False))
+    assert refused["failed"]
+    assert f"No other host answered at {balanced.floating}, port 443" in refused["msg"]
+    assert json.loads(holder.root(f"{ADDRESS} join --json"))["changed"]
+    balanced.settled()

@@ -76,6 +76,8 @@ def test_only_who_has_business_gets_through(guarded: Balanced) -> None:
     assert reached(web1, [web2, balancer]) == {web2.name: public, balancer.name: public}
     # The first has the database.
     assert reached(web2, [web1, balancer]) == {web1.name: public | {5432}, balancer.name: public}
+    # They hear one another, or both would have the floating address.
+    assert guarded.settled() in guarded.balancers
     everybody = [web1, web2, balancer]
     assert reached(None, everybody) == dict.fromkeys((each.name for each in everybody), public)
 

@@ -8,6 +8,7 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.wsgi.host.plugins.action import balance as action_plugin
 from ansible_collections.wsgi.host.plugins.plugin_utils.balancing import balancers, sites
+from ansible_collections.wsgi.host.plugins.plugin_utils.floating import floating
 from conftest import action_of
 
 SHOP = {"domains": ["shop.example.com", "www.example.com"]}
@@ -88,7 +89,8 @@ def test_the_way_to_ask_comes_from_the_role_or_from_the_description() -> None:
     ids=["two ways to ask", "no address", "two ports", "no host", "no application"],
 )
 def test_what_cannot_be_balanced_is_said(hosts: dict[str, Any], expected: str) -> None:
-    task_vars = {"groups": {"web": list(hosts), "balancers": ["lb1"]}, "hostvars": hosts}
+    groups = {"web": list(hosts), "balancers": ["lb1"]}
+    task_vars = {"inventory_hostname": "lb1", "groups": groups, "hostvars": {**hosts, "lb1": {}}}
     action = action_of(action_plugin.ActionModule, {}, task_vars)
     try:
         said = str(action.run(task_vars=task_vars).get("msg"))
@@ -117,3 +119,59 @@ def test_hosts_know_their_balancers() -> None:
         "nowhere": ["lb3"],
     }
     assert balancers({"web": ["web1"]}, {})["names"] == []
+
+
+MOVES = {"keepalived_addresses": ["192.0.2.20/24", "2001:db8::20/64"]}
+
+
+def moved(*balancers: dict[str, Any]) -> dict[str, Any]:
+    """What lb1 has to know of these, at 192.0.2.1 and so on, beside web1 at 192.0.2.11."""
+    hosts: dict[str, Any] = {
+        f"lb{n}": {"ansible_host": f"192.0.2.{n}", **told} for n, told in enumerate(balancers, 1)
+    }
+    groups = {"balancers": list(hosts), "all": [*hosts, "web1"]}
+    return floating(groups, {**hosts, "web1": {"ansible_host": "192.0.2.11"}}, "lb1")
+
+
+def test_balancers_know_who_can_have_the_floating_address() -> None:
+    assert moved(MOVES, MOVES) == {
+        "addresses": MOVES["keepalived_addresses"],
+        "peers": [{"name": f"lb{n}", "address": f"192.0.2.{n}"} for n in (1, 2)],
+        "problems": [],
+    }
+    assert moved({}, {})["addresses"] == []
+    assert moved({})["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (
+            [MOVES],
+            "keepalived_addresses is 192.0.2.20/24, 2001:db8::20/64, and lb1 is the only host",
+        ),
+        (
+            [MOVES, {"keepalived_addresses": ["192.0.2.21/24"]}],
+            "192.0.2.20/24, 2001:db8::20/64 on lb1 and 192.0.2.21/24 on lb2",
+        ),
+        ([MOVES, {}], "is not the same for all balancers"),
+        (
+            [{**MOVES, "keepalived_router_id": 7}, MOVES],
+            "keepalived_router_id is not the same for all balancers: 7 on lb1 and not set on lb2",
+        ),
+        (
+            [{"keepalived_addresses": ["192.0.2.11/24"]}] * 2,
+            "keepalived_addresses has 192.0.2.11/24, which is the address of web1",
+        ),
+        (
+            [MOVES, {**MOVES, "ansible_host": "lb2.example.com"}],
+            "application_peer_address is not set for lb2",
+        ),
+    ],
+    ids=["alone", "two addresses", "one without", "two numbers", "a host's own", "nowhere"],
+)
+def test_an_address_that_cannot_move_is_said(told: list[dict[str, Any]], expected: str) -> None:
+    problems = moved(*told)["problems"]
+    said = "; ".join(f"{each['variable']} {each['problem']}" for each in problems)
+    assert expected in said
+    assert all(each["remedy"] for each in problems)

@@ -15,6 +15,7 @@ from ansible._internal._templating import _jinja_bits
 from ansible.plugins.loader import filter_loader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.wsgi.host.plugins.filter.exec_words import exec_words
+from ansible_collections.wsgi.host.plugins.filter.interfaces import interfaces
 from ansible_collections.wsgi.host.plugins.filter.scram import scram
 from ansible_collections.wsgi.host.plugins.filter.sites import site_faults, sites
 from ansible_collections.wsgi.host.plugins.plugin_utils import families
@@ -26,6 +27,7 @@ _jinja_bits._BUILTIN_FILTERS.update(
     filter_loader._wrap_funcs(
         {
             "wsgi.host.exec_words": exec_words,
+            "wsgi.host.interfaces": interfaces,
             "wsgi.host.scram": scram,
             "wsgi.host.sites": sites,
             "wsgi.host.site_faults": site_faults,
@@ -63,6 +65,10 @@ FACTS: dict[str, dict[str, Any]] = {
         "memory_mib": 2048,
         "selinux": False,
         "ipv6": True,
+        "networks": [
+            {"interface": "eth0", "network": "192.0.2.0/24"},
+            {"interface": "eth0", "network": "2001:db8::/64"},
+        ],
         "packages": {"libssl3t64": "3.5.9-1~deb13u1", "nginx": "1.26.3-3+deb13u10"},
         **BARE,
         "root": True,
@@ -86,6 +92,10 @@ FACTS: dict[str, dict[str, Any]] = {
         "memory_mib": 2048,
         "selinux": True,
         "ipv6": True,
+        "networks": [
+            {"interface": "eth0", "network": "192.0.2.0/24"},
+            {"interface": "eth0", "network": "2001:db8::/64"},
+        ],
         "packages": {"openssl-libs": "3.2.2-6.el9", "nginx": "1.20.1-22.el9"},
         **BARE,
         "root": True,

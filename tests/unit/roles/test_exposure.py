@@ -134,6 +134,9 @@ UNITS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     "etcd/systemd/etcd.service.d/10-role.conf.j2": lambda: rendered(
         "etcd", "systemd/etcd.service.d/10-role.conf.j2"
     ),
+    "keepalived/systemd/keepalived.service.d/10-role.conf.j2": lambda: rendered(
+        "keepalived", "systemd/keepalived.service.d/10-role.conf.j2"
+    ),
     "firewall/host-firewall.service.j2": lambda: rendered("firewall", "host-firewall.service.j2"),
     "firewall/nftables.conf.j2": lambda: rendered("firewall", "nftables.conf.j2"),
     "postgresql/archive/job.service.j2": archives,

@@ -25,6 +25,7 @@ from . import (
     test_firewall,
     test_gunicorn_systemd,
     test_haproxy,
+    test_keepalived,
     test_monitoring,
     test_postgresql,
 )
@@ -168,6 +169,7 @@ RENDERED: dict[str, Callable[[Path], dict[str, str]]] = {
     "gunicorn_systemd": lambda _: test_gunicorn_systemd.files(NEW, test_gunicorn_systemd.REQUIRED),
     "firewall": lambda _: test_firewall.configuration(NEW),
     "haproxy": lambda folder: test_haproxy.configuration(folder, NEW),
+    "keepalived": lambda _: test_keepalived.configuration(NEW),
     "monitoring": lambda _: test_monitoring.configuration(NEW, **test_monitoring.ON),
     "postgresql": lambda _: test_postgresql.configuration(NEW, "other-hosts"),
     "nginx": lambda _: nginx.configuration(NEW, nginx_sites=[nginx.SITE, nginx.BOTH]),
@@ -189,6 +191,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gunicorn_systemd": test_gunicorn_systemd.REQUIRED,
     "firewall": {"firewall_enabled": True},
     "haproxy": test_haproxy.VARIANTS["defaults"],
+    "keepalived": test_keepalived.GOOD,
     "monitoring": {},
     "nginx": {"nginx_sites": [nginx.SITE]},
     "postgresql": test_postgresql.VARIANTS["other-hosts"],
@@ -236,6 +239,7 @@ LACKING: dict[tuple[str, str], tuple[dict[str, Any], list[str], bool]] = {
     ("certbot", "install"): ({"certbot_install": "package"}, ["certbot"], False),
     ("firewall", "install"): ({}, ["nftables"], False),
     ("haproxy", "install"): ({}, ["ca-certificates", "haproxy"], False),
+    ("keepalived", "install"): ({}, ["keepalived"], False),
     ("monitoring", "install"): ({"__monitoring_packages": ["exporter"]}, ["exporter"], False),
     ("postgresql", "install"): (
         {"__postgresql_packages": ["postgresql-17"]},

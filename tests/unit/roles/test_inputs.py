@@ -32,8 +32,8 @@ from .render import FACTS, ROLES
 # `make proof`.
 EVERY_CASE = bool(os.environ.get("EVERY_SYSTEM"))
 NAMES = (
-    *("application", "certbot", "etcd", "firewall", "gunicorn_systemd", "haproxy", "monitoring"),
-    *("nginx", "postgresql", "toll_app"),
+    *("application", "certbot", "etcd", "firewall", "gunicorn_systemd", "haproxy"),
+    *("keepalived", "monitoring", "nginx", "postgresql", "toll_app"),
 )
 # What has no default, and one item of each list, so that what is below it is tried.
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
@@ -93,6 +93,12 @@ BASE: dict[str, dict[str, Any]] = {
                 "servers": [{"name": "web1", "address": "192.0.2.11"}],
             }
         ]
+    },
+    "keepalived": {
+        "keepalived_addresses": ["192.0.2.20/24"],
+        "keepalived_peers": [{"name": f"lb{n}", "address": f"192.0.2.{n}"} for n in (1, 2)],
+        "keepalived_name": "lb1",
+        "keepalived_check": ["/usr/local/libexec/haproxy-answers"],
     },
     "monitoring": {
         "monitoring_enabled": True,

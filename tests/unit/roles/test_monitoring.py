@@ -517,6 +517,11 @@ def test_only_who_is_said_to_be_is_not_trusted(variant: dict[str, Any], module: 
         (WATCHED, {"-node-exporter", "-nginx-exporter"}, ["toll-app", "shop"]),
         (WATCHES, {"", "-alertmanager", "-node-exporter", "-blackbox-exporter"}, []),
         (HELPS, {"-node-exporter"}, ["haproxy", "postgresql"]),
+        (
+            {**HELPS, "monitoring_floating": True},
+            {"-node-exporter"},
+            ["haproxy", "keepalived", "postgresql"],
+        ),
     ],
 )
 def test_each_kind_of_host_runs_what_it_is_for(

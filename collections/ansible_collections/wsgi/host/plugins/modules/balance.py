@@ -11,6 +11,7 @@ description:
   - Reads from the inventory which hosts of the group C(web) serve which names, for C(haproxy_sites) of the role C(haproxy). Nobody lists
     anything twice - a host that you add to C(web) is balanced.
   - A name that only some hosts serve goes to those hosts only.
+  - Returns which balancers can have the floating addresses of C(keepalived_addresses), for the role C(keepalived).
   - Fails, with the names that a person wrote, if hosts that serve one application cannot be balanced.
   - Runs on the control node only and changes nothing.
 attributes:
@@ -37,6 +38,10 @@ sites:
   returned: success
 ports:
   description: Where the hosts expect the PROXY protocol, C(http) and C(https).
+  type: dict
+  returned: success
+floating:
+  description: C(addresses) that move between the balancers, and C(peers), all of these with C(name) and C(address).
   type: dict
   returned: success
 verify:

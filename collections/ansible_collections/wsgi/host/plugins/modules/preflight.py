@@ -32,7 +32,7 @@ options:
     description: >-
       Format by path, or the range of a number, both ends included, such as C(1..60). A C(*) in a path
       stands for each item of a list or each value of a dictionary. The formats are C(absolute_path),
-      C(address), C(body_size) (nginx's), C(calendar) (C(OnCalendar=)), C(domain), C(email),
+      C(address), C(address_in_network) (such as C(192.0.2.20/24)), C(body_size) (nginx's), C(calendar) (C(OnCalendar=)), C(domain), C(email),
       C(endpoint) (C(ip:port), C([ip]:port) or C(unix:/path)), C(host_name), C(line) (any text in one
       line), C(local_path) (on the control node), C(name), C(network), C(password), C(port), C(postgresql_url),
       C(secret_key), C(server) (C(host:port)), C(sha256), C(system_name) (of a user or group),

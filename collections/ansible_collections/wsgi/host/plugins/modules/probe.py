@@ -91,6 +91,11 @@ ansible_facts:
         memory_mib: {description: Memory in MiB., type: int}
         selinux: {description: Whether SELinux is enabled., type: bool}
         ipv6: {description: Whether a socket can listen on an IPv6 address., type: bool}
+        networks:
+          description: >-
+            The networks that the host is in itself, each with C(network), such as 192.0.2.0/24, and C(interface). Those of a link alone
+            (fe80::/10) are left out.
+          type: list
         packages: {description: Version of each installed package by name., type: dict}
         units:
           description: >-
@@ -447,6 +452,25 @@ def logins(passwd: str) -> list[str]:
     return [row[0] for row in rows if os.path.basename(row[6] or "/bin/sh") not in NO_SHELL]
 
 
+def networks(routes: str, addresses: str) -> list[dict[str, str]]:
+    """Networks by interface, from the texts of /proc/net/route and /proc/net/if_inet6."""
+    found = []
+    for line in routes.splitlines()[1:]:
+        columns = line.split()
+        # What a gateway leads to is somewhere else.
+        if len(columns) > 7 and columns[2] == "00000000" and columns[7] != "00000000":
+            network = f"{address(columns[1])}/{address(columns[7])}"
+            found.append((columns[0], ipaddress.ip_network(network, strict=False)))
+    for line in addresses.splitlines():
+        columns = line.split()
+        # The third is the length of the prefix, the fourth the scope: 00 is global.
+        if len(columns) > 5 and columns[3] == "00":
+            host = ipaddress.IPv6Address(bytes.fromhex(columns[0]))
+            network = f"{host}/{int(columns[2], 16)}"
+            found.append((columns[5], ipaddress.ip_network(network, strict=False)))
+    return [{"interface": name, "network": str(each)} for name, each in dict.fromkeys(found)]
+
+
 def has_ipv6() -> bool:
     """Whether a socket can listen on the loopback's IPv6 address."""
     try:
@@ -564,6 +588,7 @@ def probe() -> dict[str, Any]:
         "memory_mib": int(memory.group(1)) // 1024 if memory else 0,
         "selinux": os.path.exists("/sys/fs/selinux/enforce"),
         "ipv6": has_ipv6(),
+        "networks": networks(read("/proc/net/route"), read("/proc/net/if_inet6")),
         "packages": packages,
         "apphost": installation.installed(),
         "trees": trees,

@@ -11,6 +11,7 @@ from ansible.template import Templar
 from ansible_collections.wsgi.host.plugins.filter.probed import probed
 
 from .balancing import SERVING, sites
+from .floating import floating
 from .roles import said_by_roles
 
 # Of what a role says of its application, what a balancer has to know.
@@ -18,7 +19,11 @@ READ = ("domains", "health")
 
 
 def balanced(loader: DataLoader, templar: Templar, task_vars: Mapping[str, Any]) -> dict[str, Any]:
-    """What `balancing.sites` returns, and `verify`, whether certificates can be trusted."""
+    """What `balancing.sites` returns, and two things more.
+
+    They are `verify`, whether certificates can be trusted, and `floating`, who can have the
+    floating addresses.
+    """
     groups, hostvars = task_vars["groups"], task_vars["hostvars"]
 
     def read(
@@ -29,5 +34,11 @@ def balanced(loader: DataLoader, templar: Templar, task_vars: Mapping[str, Any])
         return {name: filled.template(told[name]) for name in READ if name in told}
 
     found = sites(groups, hostvars, said_by_roles(loader, task_vars, read))
+    moving = floating(groups, hostvars, str(task_vars["inventory_hostname"]))
     serving = [probed(hostvars[name]) for name in groups.get(SERVING) or ()]
-    return {**found, "verify": all(each["verify"] for each in serving)}
+    return {
+        **found,
+        "problems": [*found["problems"], *moving.pop("problems")],
+        "verify": all(each["verify"] for each in serving),
+        "floating": moving,
+    }

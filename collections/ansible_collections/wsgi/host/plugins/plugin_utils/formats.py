@@ -408,6 +408,32 @@ def network(value: object) -> Fault | None:
     return None
 
 
+def address_in_network(value: object) -> Fault | None:
+    """An address that a host can have, with the prefix of its network."""
+    text = _text(value)
+    remedy = "write one such as 192.0.2.20/24 or 2001:db8::20/64"
+    try:
+        if text is None:
+            raise ValueError
+        found = ipaddress.ip_interface(text)
+    except ValueError:
+        return Fault("is not an IP address with the prefix of its network", remedy)
+    if "/" not in text:
+        return Fault("has no prefix, the length of its network", remedy)
+    if not re.fullmatch(r"[0-9]+", text.partition("/")[2]):
+        return Fault("has a mask where the length of a prefix is needed", remedy)
+    whole = found.network
+    ends = {whole.network_address}
+    if found.version == 4:
+        ends.add(whole.broadcast_address)
+    # Networks of one or two addresses have no such ends.
+    if whole.num_addresses > 2 and found.ip in ends:
+        return Fault(f"is an end of the network {whole}, which no host can have", remedy)
+    if found.is_multicast or found.is_loopback or found.is_unspecified:
+        return Fault("is no address that others reach a host at", remedy)
+    return None
+
+
 def request_rate(value: object) -> Fault | None:
     """How many requests in a second or a minute, as nginx reads it."""
     if re.fullmatch(r"[1-9][0-9]{0,5}r/[sm]|unlimited", str(value)):
@@ -536,6 +562,7 @@ FORMATS: dict[str, Check] = {
     for check in (
         absolute_path,
         address,
+        address_in_network,
         body_size,
         calendar,
         configuration,
