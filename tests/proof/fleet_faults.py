@@ -51,9 +51,9 @@ class Trial(Checked):
         self.hard = False
 
     @contextmanager
-    def load(self, through: str = "") -> Iterator[Load]:
+    def load(self, through: str = "", floating: bool = False) -> Iterator[Load]:
         """Requests around what is done; afterwards the fleet has to be well again."""
-        with self.fleet.under_load(through) as load:
+        with self.fleet.under_load(through, floating) as load:
             self.loads.append(load)
             started = time.monotonic()
             try:
@@ -273,6 +273,27 @@ def dies(which: Callable[[Fleet], str]) -> Callable[[Trial], None]:
     return run
 
 
+def holder_dies(trial: Trial) -> None:
+    """The balancer with the floating address loses its power, and clients know no other address."""
+    fleet = trial.fleet
+    name = fleet.holder()
+    assert name, "no balancer has the floating address"
+    with trial.load(floating=True):
+        begun = time.monotonic()
+        fleet.cut_off(name)
+        known = fleet.balancers
+        fleet.balancers = [each for each in known if each != name]
+        try:
+            while not fleet.holder():
+                assert time.monotonic() < begun + AWAY_SECONDS, "nobody takes the address"
+                time.sleep(0.2)
+        finally:
+            fleet.balancers = known
+        trial.notes["address taken"] = f"after {time.monotonic() - begun:.1f} s"
+        time.sleep(max(AWAY_SECONDS - (time.monotonic() - begun), 0))
+        fleet.start(name)
+
+
 def elected(trial: Trial, before: str, begun: float) -> None:
     """Wait until another host is the primary."""
     while (found := trial.fleet.primary()) in ("", before):
@@ -405,6 +426,12 @@ FAULTS = (
     Fault(
         "power cut: a balancer",
         dies(lambda fleet: fleet.balancers[0]),
+        planned=False,
+        needs={"balancers": 2},
+    ),
+    Fault(
+        "power cut: the balancer that holds the floating address",
+        holder_dies,
         planned=False,
         needs={"balancers": 2},
     ),

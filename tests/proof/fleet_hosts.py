@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import secrets
 import subprocess
@@ -97,6 +98,21 @@ class Fleet:
         """Of a host."""
         return str(self.made[name]["address"])
 
+    @property
+    def floating(self) -> str:
+        """An address of the hosts' network that none of them has."""
+        network = ipaddress.ip_network(f"{self.address(self.balancers[0])}/24", strict=False)
+        taken = {str(each["address"]) for each in self.made.values()}
+        return next(str(x) for x in reversed(list(network.hosts())) if str(x) not in taken)
+
+    def holder(self) -> str:
+        """The balancer that has that address; empty while none has."""
+        for name in self.balancers:
+            said = self.inside(name, "floating-address", "--json", check=False)
+            if said and any(json.loads(said)["addresses"].values()):
+                return name
+        return ""
+
     def up(self) -> None:
         """Have the hosts running, and write their inventory."""
         aliases = {name: (DOMAIN,) for name in self.balancers}
@@ -114,8 +130,10 @@ class Fleet:
             name: {"ansible_host": self.address(name), "testhost_container": self.container(name)}
             for name in self.names
         }
+        # An address that moves takes two of them.
+        moves = {"keepalived_addresses": [f"{self.floating}/24"]} if self.balancers[1:] else {}
         groups = {
-            "balancers": {name: told[name] for name in self.balancers},
+            "balancers": {name: {**told[name], **moves} for name in self.balancers},
             "databases": {name: told[name] for name in self.databases},
         }
         write_inventory(self.inventory, {name: told[name] for name in self.web}, **groups)
@@ -244,13 +262,15 @@ class Fleet:
             thread.join()
 
     @contextlib.contextmanager
-    def under_load(self, through: str = "", **given: Any) -> Iterator[Load]:
+    def under_load(self, through: str = "", floating: bool = False, **given: Any) -> Iterator[Load]:
         """Requests to all balancers.
 
         Args:
             through: the host whose key they use; it has to be well in the end.
+            floating: whether to the address that moves between them, and no other.
         """
         host = self.serving(through or self.web[-1])
-        first, *others = (self.address(name) for name in self.balancers)
+        listed = [self.floating] if floating else [self.address(name) for name in self.balancers]
+        first, *others = listed
         with host.under_load(address=first, others=tuple(others), **given) as load:
             yield load
