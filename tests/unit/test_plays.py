@@ -31,7 +31,7 @@ PINNED: dict[str, Any] = {
 # A status asks every host that answers.
 EXCEPTIONS: dict[str, dict[str, Any]] = {"status.yml": {"any_errors_fatal": False}}
 # Here there is nothing to take back: a host that fails is left out, and no other one is touched.
-ONE_BY_ONE = ("drain.yml", "undrain.yml", "reboot.yml", "upgrade.yml")
+ONE_BY_ONE = ("drain.yml", "undrain.yml", "reboot.yml", "remove_database.yml", "upgrade.yml")
 # Each may stand in somebody's environment, or in an ansible.cfg of theirs.
 HOSTILE = {
     "ANSIBLE_STRATEGY": "free",

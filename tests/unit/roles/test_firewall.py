@@ -273,3 +273,34 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+def test_what_is_taken_off_a_host_is_closed_before_the_inventory_says_so() -> None:
+    """Its line goes after it, since the playbooks that take it off need it."""
+    hosts: dict[str, dict[str, Any]] = {
+        f"db{n}": {"ansible_host": f"192.0.2.{n}"} for n in (1, 2, 3)
+    }
+    groups = {"databases": list(hosts)}
+    before = opened("db3", hosts, groups)["openings"]
+    assert {each["role"] for each in before} == {"SSH", "etcd", "postgresql"}
+    gone = {"__firewall_roles_gone": ["postgresql", "etcd"]}
+    after = opened("db3", {**hosts, "db3": {**hosts["db3"], **gone}}, groups)["openings"]
+    assert {each["role"] for each in after} == {"SSH"}
+
+
+def test_balancers_with_a_floating_address_hear_one_another() -> None:
+    """Otherwise each would take the address."""
+    moves = {"keepalived_addresses": ["192.0.2.20/24"]}
+    hosts: dict[str, dict[str, Any]] = {
+        f"lb{n}": {"ansible_host": f"192.0.2.{n}", **moves} for n in (1, 2, 3)
+    }
+    hosts["web1"] = {"ansible_host": "192.0.2.11"}
+    groups = {"balancers": ["lb1", "lb2", "lb3"], "web": ["web1"]}
+    text = rules("lb1", hosts, groups)
+    assert let_in(
+        "keepalived: the other balancers, which say who has the floating address", text
+    ) == ["ip saddr { 192.0.2.2/31 } meta l4proto 112 accept"]
+    assert checked(text).returncode == 0
+    for each in hosts.values():
+        each.pop("keepalived_addresses", None)
+    assert "l4proto 112" not in rules("lb1", hosts, groups)

@@ -304,7 +304,7 @@ def test_who_has_what_was_replaced_does_not_become_the_primary(
         return 503, "no leader"
 
     program.asked = nobody  # type: ignore[attr-defined]
-    with pytest.raises(program.Refused, match=r"No voter takes .* no leader"):
+    with pytest.raises(program.Refused, match=r"The voters do not answer\. .* no leader"):
         found.claim()
 
 
@@ -328,3 +328,99 @@ def test_the_primary_is_neither_stopped_nor_thrown_away(
     assert calls == []
     assert copies.copy_anew(1) == "db2 copies db1 anew."
     assert [call[0] for call in calls] == ["stop", "find", "start"]
+
+
+# Who leaves ---------------------------------------------------------------------------------------
+
+
+class Voters:
+    """etcd's JSON gateway on all voters: who is a member, and who answers."""
+
+    def __init__(self, *names: str, away: tuple[str, ...] = ()) -> None:
+        self.members = [
+            {
+                "ID": str(number),
+                "name": name,
+                "peerURLs": [f"https://{name}:2380"],
+                "clientURLs": [f"https://{name}:2379"],
+            }
+            for number, name in enumerate(names, 11)
+        ]
+        self.away = away
+        self.removed: list[tuple[str, str]] = []
+
+    def __call__(
+        self, where: str, method: str, path: str, content: Any = None, seconds: float = 0
+    ) -> tuple[int, str]:
+        name = where.removesuffix(":2379")
+        if name in self.away:
+            raise OSError(f"{name} is away")
+        if path == "/health":
+            return 200, '{"health":"true"}'
+        assert method == "POST"
+        if path == "/v3/cluster/member/remove":
+            self.removed.append((name, content["ID"]))
+            return 200, "{}"
+        assert path == "/v3/cluster/member/list"
+        return 200, json.dumps({"members": self.members})
+
+
+def dismissing(program: ModuleType, voters: Voters, tmp_path: Path) -> Any:
+    """A cluster whose voters are known by their names."""
+    found = cluster(program, voters, tmp_path)  # type: ignore[arg-type]
+    found.told["voters"] = {each["name"]: each["name"] for each in voters.members}
+    return found
+
+
+def test_a_voter_is_dismissed_by_one_that_stays(program: ModuleType, tmp_path: Path) -> None:
+    """Whoever removes itself may be gone before it has said so."""
+    voters = Voters("db3", "db1", "db2", "lb1")
+    found = dismissing(program, voters, tmp_path)
+    assert found.dismiss("db3", only_said=True) == (True, "db3 would no longer vote.")
+    assert voters.removed == []
+    assert found.dismiss("db3") == (True, "db3 does not vote any more.")
+    assert voters.removed == [("db1", "11")]
+    assert found.dismiss("db9") == (False, "db9 does not vote.")
+
+
+@pytest.mark.parametrize(
+    ("names", "away", "said"),
+    [
+        (("db1", "db2", "db3"), (), "Without db3, db1 and db2 would vote, and it has to be an odd"),
+        (("db1", "db2", "db3", "lb1", "lb2"), (), "Without db3, db1 and db2 and lb1 and lb2 would"),
+        (
+            ("db1", "db2", "db3", "lb1"),
+            ("lb1",),
+            "lb1 does not vote, so db3 cannot be done without",
+        ),
+    ],
+    ids=["two left", "four left", "one away"],
+)
+def test_a_voter_that_the_others_need_is_not_dismissed(
+    names: tuple[str, ...], away: tuple[str, ...], said: str, program: ModuleType, tmp_path: Path
+) -> None:
+    voters = Voters(*names, away=away)
+    with pytest.raises(program.Refused, match=said):
+        dismissing(program, voters, tmp_path).dismiss("db3")
+    assert voters.removed == []
+
+
+def test_a_voter_that_is_lost_is_dismissed(program: ModuleType, tmp_path: Path) -> None:
+    voters = Voters("db1", "db2", "db3", "lb1", away=("db3",))
+    assert dismissing(program, voters, tmp_path).dismiss("db3")[0]
+
+
+def test_the_others_are_well_without_a_host_that_leaves(
+    program: ModuleType, tmp_path: Path
+) -> None:
+    members = Members(db1="leader", db2="sync_standby")
+    found = cluster(program, members, tmp_path)
+    found.voters = lambda: {"vote1": True, "db3": False}
+    assert found.well() == "db3 is not in the cluster"
+    assert found.well(("db3",)) == ""
+    # Its own copy is none that is left.
+    members = Members(db1="leader", db2="replica", db3="sync_standby")
+    members.lag = {"db3": "unknown"}
+    found = cluster(program, members, tmp_path)
+    found.voters = dict
+    assert found.well(("db3",)) == "no other host has what was acknowledged"

@@ -28,6 +28,7 @@ from .sharing import address_of
 
 ROLE = "firewall"
 FILE = "openings.yml"
+GONE = "__firewall_roles_gone"
 EVERYBODY, CLIENTS = "everybody", "clients"
 WORDS = (EVERYBODY, CLIENTS)
 ANYWHERE = ("0.0.0.0/0", "::/0")
@@ -145,11 +146,15 @@ def openings(loader: DataLoader, templar: Templar, task_vars: Mapping[str, Any])
     told = {"role": "SSH", "reason": "Ansible and administrators", "ports": ssh}
     may_log_in = inventory.networks(own("{{ firewall_ssh_sources }}"), "firewall_ssh_sources")
     found.append(_opening(told, may_log_in))
+    # What is being taken off a host that the inventory still has in their groups.
+    gone = task_vars.get(GONE) or ()
     for path in sorted(directory.parent.glob(f"*/meta/{FILE}")):
         said = content_of(loader, path)
         if not any(inventory.name in (inventory.groups.get(each) or ()) for each in said["groups"]):
             continue
         role = path.parents[1]
+        if role.name in gone:
+            continue
         theirs = _Variables(loader, templar, _of_role(loader, role, task_vars))
         for each in map(theirs, said["openings"]):
             if each.get("when", True):
