@@ -71,8 +71,8 @@ def test_a_primary_that_leaves_loses_nothing(cluster: Any, voters: tuple[str, ..
 def test_what_has_left_stays_away(cluster: Any, voters: tuple[str, ...]) -> None:
     """Its data are there for somebody who is not sure yet; nothing starts with them."""
     cluster.testhosts.reboot(cluster.container(GOES))
-    running = "pgrep --full 'bin/postgres|patroni|bin/etcd'"
-    assert cluster.run(GOES, "sh", "-c", running, check=False) == ""
+    running = ("pgrep", "--full", "bin/postgres|patroni|bin/etcd")
+    assert cluster.run(GOES, *running, check=False) == ""
     assert cluster.run(GOES, "sh", "-c", "ls /var/lib/postgresql/*/main/PG_VERSION")
     gone = "ls /var/lib/etcd/default /etc/etcd/member.key"
     assert cluster.run(GOES, "sh", "-c", gone, check=False) == ""
