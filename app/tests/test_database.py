@@ -6,6 +6,7 @@ import multiprocessing
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -275,17 +276,19 @@ class Away:
     """A driver whose server is away for the first attempts."""
 
     OperationalError = psycopg.OperationalError
+    silence_seconds: float | None = None
 
     def __init__(self, attempts: int) -> None:
         self.attempts = attempts
         self.loaded_dbapi = self
         self.asked = 0
 
-    def connect(self, *_args: object, **_options: object) -> str:
+    def connect(self, *_args: object, **_options: object) -> Away:
+        """Connect, to itself."""
         self.asked += 1
         if self.asked <= self.attempts:
             raise psycopg.OperationalError("session is read-only")
-        return "connected"
+        return self
 
 
 @pytest.fixture
@@ -302,13 +305,14 @@ def clock(monkeypatch):
 def test_a_request_waits_for_a_primary_that_moves(app, clock):
     server = Away(20)
     with app.test_request_context("/"):
-        assert database.Connector()(server, None, (), {}) == "connected"
+        assert database.Connector(server.connect)(server, None, (), {}) is server
     assert clock[0] == pytest.approx(102.0)
 
 
 def test_a_database_that_stays_away_keeps_no_threads(app, clock):
     """The first wait, all others are told at once; once it was back they wait again."""
-    server, connect = Away(1000), database.Connector()
+    server = Away(1000)
+    connect = database.Connector(server.connect)
     with app.test_request_context("/"):
         with pytest.raises(psycopg.OperationalError):
             connect(server, None, (), {})
@@ -318,16 +322,58 @@ def test_a_database_that_stays_away_keeps_no_threads(app, clock):
             connect(server, None, (), {})
         assert (server.asked, clock[0]) == (tried + 1, at)
         server.attempts = 0
-        assert connect(server, None, (), {}) == "connected"
+        assert connect(server, None, (), {}) is server
         server.attempts = server.asked + 5
-        assert connect(server, None, (), {}) == "connected"
+        assert connect(server, None, (), {}) is server
+
+
+def test_while_a_database_is_away_one_request_asks_for_all(app, clock):
+    """A host that hangs keeps who asks for as long as a connection may take."""
+    server = Away(1000)
+    connect = database.Connector(server.connect)
+    asked, answered, told = threading.Event(), threading.Event(), []
+
+    def hangs(*_args: object, **_options: object) -> Away:
+        asked.set()
+        assert answered.wait(60)
+        return server
+
+    def asks() -> None:
+        with app.test_request_context("/"):
+            told.append(connect(server, None, (), {}))
+
+    with app.test_request_context("/"):
+        with pytest.raises(psycopg.OperationalError):
+            connect(server, None, (), {})
+        connect = database.Connector(hangs)
+        connect.missed(database.REQUEST_WAIT_SECONDS)
+        first = threading.Thread(target=asks)
+        first.start()
+        assert asked.wait(60)
+        with pytest.raises(psycopg.OperationalError, match="is away"):
+            connect(server, None, (), {})
+    answered.set()
+    first.join()
+    assert told == [server]
+
+
+def test_an_answer_that_was_missed_long_ago_counts_no_more(app, clock):
+    """One statement waited for a host that hung, and all others have a new primary since."""
+    server = Away(0)
+    connect = database.Connector(server.connect)
+    with app.test_request_context("/"):
+        connect(server, None, (), {})
+        clock[0] += 5
+        connect.missed(12)
+        server.attempts = 1 + server.asked
+        assert connect(server, None, (), {}) is server
 
 
 def test_a_command_is_told_at_once(app, clock):
     """It says what is wrong to somebody who sits there."""
     server = Away(1)
     with pytest.raises(psycopg.OperationalError):
-        database.Connector()(server, None, (), {})
+        database.Connector(server.connect)(server, None, (), {})
     assert (server.asked, clock[0]) == (1, 100.0)
 
 

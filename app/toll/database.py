@@ -16,6 +16,7 @@ import os
 import random
 import select
 import sqlite3
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -43,6 +44,12 @@ REQUEST_WAIT_SECONDS: float = 4
 BACK_SECONDS = 0.1
 # How long one statement of a request may work.
 STATEMENT_SECONDS: float = 10
+# How long a request waits for an answer of PostgreSQL. Its own limit ends a statement before; a
+# host that hangs ends nothing.
+SILENCE_SECONDS: float = STATEMENT_SECONDS + 2
+# The same for the question whether a connection that lay idle still works. With a new one to all
+# addresses, it is done before REQUEST_WAIT_SECONDS are over.
+PING_SECONDS: float = 2
 BUSY_RETRY_SECONDS = 2
 AWAY_RETRY_SECONDS = 10
 # How often a writer looks whether SQLite lets it in: without a pipe to sleep on, and with one, on
@@ -68,27 +75,48 @@ class Connector:
     """Connects to PostgreSQL, and waits for one that is restarted or whose primary moves.
 
     Requests wait for as long as it has been away for less than REQUEST_WAIT_SECONDS. After that
-    they fail at once, until somebody has reached it: waiting, they would have all threads.
+    they fail at once, until somebody has reached it: waiting, they would have all threads. While
+    it is away one request asks for all of them, since a host that hangs keeps who asks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, connect: Callable[..., Any]) -> None:
+        self._connect = connect
         self._away_since: float | None = None
+        self._reached_at = 0.0
+        self._asking = threading.Lock()
 
     def __call__(self, dialect: Any, _record: object, args: Any, options: Any) -> Any:
         """Return a connection of the driver (SQLAlchemy's event `do_connect`)."""
+        if not has_request_context():
+            return self._connect(*args, **options)
         while True:
+            began, since = time.monotonic(), self._away_since
+            if since is not None:
+                left = max(since + REQUEST_WAIT_SECONDS - began, 0)
+                if not self._asking.acquire(timeout=left):
+                    raise dialect.loaded_dbapi.OperationalError("the database is away")
             try:
-                connection = dialect.connect(*args, **options)
+                connection = self._connect(*args, **options)
             except dialect.loaded_dbapi.OperationalError:
-                now = time.monotonic()
-                if self._away_since is None:
-                    self._away_since = now
-                if not has_request_context() or now > self._away_since + REQUEST_WAIT_SECONDS:
+                # Another thread may reach it at this moment.
+                away = self._away_since = self._away_since or began
+                if time.monotonic() > away + REQUEST_WAIT_SECONDS:
                     raise
-                time.sleep(BACK_SECONDS)
             else:
-                self._away_since = None
+                self._away_since, self._reached_at = None, time.monotonic()
+                connection.silence_seconds = SILENCE_SECONDS
+                connection.on_silence = self.missed
                 return connection
+            finally:
+                if since is not None:
+                    self._asking.release()
+            time.sleep(BACK_SECONDS)
+
+    def missed(self, seconds: float) -> None:
+        """Take the database for away since then, unless it was reached meanwhile."""
+        since = time.monotonic() - seconds
+        if self._reached_at < since:
+            self._away_since = self._away_since or since
 
 
 class Writers:
@@ -174,6 +202,11 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 class Database:
     """The application's engine, and a session for each request or command."""
+
+    @staticmethod
+    def forget() -> None:
+        """Close the current session: the next one has another connection, and reads all anew."""
+        _close_session(None)
 
     @property
     def engine(self) -> Engine:
@@ -268,8 +301,13 @@ def prepare(engine: Engine, writers: Writers) -> None:
         sa.event.listen(engine, "begin", _sqlite_begin)
         sa.event.listen(engine, "checkin", _sqlite_pass_on)
     else:
-        sa.event.listen(engine, "do_connect", Connector())
+        # Whoever has no PostgreSQL does without its driver.
+        from toll.silence import Connection as Limited
+
+        sa.event.listen(engine, "do_connect", Connector(Limited.connect))
         sa.event.listen(engine, "connect", _postgresql_connect)
+        sa.event.listen(engine, "checkout", _postgresql_taken)
+        sa.event.listen(engine, "checkin", _postgresql_given_back)
     reference = weakref.ref(engine)
 
     def forget_connections() -> None:
@@ -290,6 +328,17 @@ def _postgresql_connect(connection: Any, _record: object) -> None:
     # Whoever reads much takes one processor, and leaves the others to those who record.
     connection.execute("SET max_parallel_workers_per_gather = 0")
     connection.autocommit = False
+
+
+def _postgresql_taken(connection: Any, _record: object, _proxy: object) -> None:
+    if connection.silence_seconds is not None:
+        connection.silence_seconds = SILENCE_SECONDS
+
+
+def _postgresql_given_back(connection: Any, _record: object) -> None:
+    # The pool asks whether it still works before anybody gets it again.
+    if connection is not None and connection.silence_seconds is not None:
+        connection.silence_seconds = PING_SECONDS
 
 
 def _sqlite_connect(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
@@ -464,6 +513,28 @@ def trouble(error: BaseException) -> Trouble | None:
     )
 
 
+class OutcomeUnknown(sa.exc.OperationalError):
+    """The connection broke after a transaction was sent to be committed, and before the answer."""
+
+
+def may_be_repeated(error: BaseException) -> bool:
+    """Return whether a read that failed may succeed on another connection."""
+    return isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
+
+
+def _commit(session: Session) -> None:
+    # What cannot be written fails here, and is known not to be there.
+    session.flush()
+    try:
+        session.commit()
+    except sa.exc.DBAPIError as error:
+        if not error.connection_invalidated or error.orig is None:
+            raise
+        raise OutcomeUnknown(
+            error.statement, error.params, error.orig, connection_invalidated=True
+        ) from error
+
+
 @contextmanager
 def writing(session: Session, lock: str | None = None) -> Iterator[Session]:
     """Write: what is done inside is durable after it, or undone if it raises.
@@ -490,7 +561,7 @@ def writing(session: Session, lock: str | None = None) -> Iterator[Session]:
         if lock:
             take_lock(session, lock)
         yield session
-        session.commit()
+        _commit(session)
     except BaseException:
         session.rollback()
         raise

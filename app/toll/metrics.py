@@ -323,7 +323,8 @@ def init_app(app: Flask, settings: Settings) -> None:
 
     @app.before_request
     def start() -> None:
-        g.started = time.perf_counter()
+        # A request that is tried again began with the first attempt.
+        g.setdefault("started", time.perf_counter())
 
     @app.after_request
     def count(response: Response) -> Response:

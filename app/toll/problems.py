@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
 from toll import reads
-from toll.database import trouble
+from toll.database import OutcomeUnknown, trouble
 from toll.errors import FieldError, InvalidParameters, MalformedRequest
 from toll.logs import request_id
 
@@ -63,6 +63,14 @@ BUSY = Kind(
     "the request after the seconds in `Retry-After`, with the same `Idempotency-Key` if it has "
     "one: what was recorded is not recorded again.",
 )
+UNKNOWN = Kind(
+    "outcome-unknown",
+    503,
+    "Outcome unknown",
+    "The database went away when it was about to confirm the request. It may have been carried "
+    "out. Repeat it after the seconds in `Retry-After`, with the same `Idempotency-Key`: what was "
+    "recorded is answered and not recorded again. Without a key, look first.",
+)
 LIMITED = Kind(
     "too-many-reads",
     429,
@@ -70,7 +78,7 @@ LIMITED = Kind(
     "You are reading as much at once as one caller may. Repeat the request after the seconds in "
     "`Retry-After`, or when your other requests are answered.",
 )
-KINDS = (MALFORMED, INVALID, CONFLICT, BUSY, LIMITED)
+KINDS = (MALFORMED, INVALID, CONFLICT, BUSY, UNKNOWN, LIMITED)
 
 
 def problem(status: int, title: str, detail: str, **members: object) -> Response:
@@ -122,6 +130,16 @@ def invalid_parameters(error: InvalidParameters) -> Response:
     return problem_of_kind(kind, f"{error}.", error.errors)
 
 
+def after_unknown(seconds: int) -> str:
+    """Return what to do where nobody knows whether a request was carried out."""
+    if request.headers.get("Idempotency-Key"):
+        return (
+            f"Send the same again in {seconds} seconds, with the same Idempotency-Key: it is not "
+            f"carried out twice."
+        )
+    return f"Look in {seconds} seconds whether it was, before you send it again."
+
+
 def init_app(app: Flask) -> None:
     """Answer every error in the form that the client asked in."""
 
@@ -134,6 +152,10 @@ def init_app(app: Flask) -> None:
             raise error
         # The page must not ask it again who is logged in.
         g.database_trouble = True
+        if isinstance(error, OutcomeUnknown):
+            logger.error("answered 503, the outcome is unknown: %s", found.words)
+            detail = f"This may have been carried out, or not. {after_unknown(found.retry_after)}"
+            return later(UNKNOWN, detail, found.retry_after)
         if found.busy:
             logger.warning("answered 503, the database is busy: %s", found.words)
             detail = "The database is busy, or this takes too long."

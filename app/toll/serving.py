@@ -5,8 +5,10 @@ Whatever a request needs is imported here, before gunicorn forks its workers.
 
 from __future__ import annotations
 
+from typing import Any
+
 from apiflask import APIFlask
-from flask import Response
+from flask import Response, g, request
 from sqlalchemy.orm import configure_mappers
 
 from toll import (
@@ -20,14 +22,33 @@ from toll import (
     reads,
     security,
 )
+from toll.database import db, may_be_repeated
 from toll.release import read_release
 from toll.settings import Settings
+
+
+class Application(APIFlask):
+    """Asks once more for a request that only reads, where a connection broke under it.
+
+    The first one may have led to a primary that hangs, or has just been replaced.
+    """
+
+    def handle_user_exception(self, e: Exception) -> Any:
+        """Answer an error of a view, or what a second attempt comes to."""
+        if may_be_repeated(e) and request.method in ("GET", "HEAD") and "repeated" not in g:
+            g.repeated = True
+            db.forget()
+            try:
+                return self.preprocess_request() or self.dispatch_request()
+            except Exception as again:
+                e = again
+        return super().handle_user_exception(e)
 
 
 def new() -> APIFlask:
     """Return an application without any view."""
     # APIFlask's own pages would load from elsewhere, and nginx serves what is static.
-    return APIFlask(
+    return Application(
         "toll",
         title="toll-app",
         version="1",
