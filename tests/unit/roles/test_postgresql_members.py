@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import re
+import sys
 from argparse import Namespace as Options
 from pathlib import Path
 from types import ModuleType
@@ -47,11 +49,21 @@ def test_a_cluster_is_made_as_a_single_host_is() -> None:
 
 def test_nothing_acknowledged_is_lost_with_the_primary() -> None:
     told = patroni()["bootstrap"]["dcs"]
+    # Not quorum: docs/decisions/0100.
     assert told["synchronous_mode"] is True
     assert told["failsafe_mode"] is True
     # https://patroni.readthedocs.io/en/latest/dynamic_configuration.html
     assert told["loop_wait"] + 2 * told["retry_timeout"] <= told["ttl"]
     assert patroni()["bootstrap"]["dcs"]["postgresql"]["parameters"]["max_connections"] == 20
+
+
+@pytest.mark.parametrize("seconds", [8, 9, 10, 30, 300])
+def test_a_replica_that_is_lost_is_given_up_before_the_primary_is(seconds: int) -> None:
+    """Until then commits wait for it. PostgreSQL's own limit is a minute."""
+    text = configuration("Debian", "member", postgresql_failover_seconds=seconds)["postgresql.conf"]
+    (silence,) = re.findall(r"^wal_sender_timeout = '(\d+)s'$", text, re.MULTILINE)
+    assert int(silence) < seconds
+    assert "wal_sender" not in configuration("Debian", "other-hosts")["postgresql.conf"]
 
 
 @pytest.mark.parametrize("seconds", [8, 9, 10, 30, 300])
@@ -119,6 +131,78 @@ def test_versions_are_compared_of_all_hosts_that_the_run_has_seen() -> None:
     assert found == {"db1": "17", "db2": "15", "db3": "15"}
     found = evaluate("postgresql", "__postgresql_member_versions", "Debian", **MEMBER, hostvars={})
     assert found == {}
+
+
+# What runs Patroni --------------------------------------------------------------------------------
+
+
+class Voters:
+    """etcd of three hosts, asked by its gateway, of which the first is this one."""
+
+    def __init__(self, leader: str, *away: str) -> None:
+        self.leader, self.away = leader, away
+        self.asked: list[tuple[str, str]] = []
+
+    def __call__(self, host: str, path: str, **content: str) -> Any:
+        if host in self.away:
+            raise OSError(f"{host} does not answer")
+        if path == "maintenance/transfer-leadership":
+            assert host == self.leader
+            self.asked.append((host, content["targetID"]))
+            self.leader = content["targetID"].removeprefix("id-")
+            return {}
+        assert path == "maintenance/status"
+        return {"header": {"member_id": f"id-{host}"}, "leader": f"id-{self.leader}"}
+
+
+@pytest.fixture
+def runner() -> ModuleType:
+    voters = [{"name": f"v{n}", "address": f"192.0.2.{n}"} for n in (31, 33, 34)]
+    text = render(
+        "postgresql",
+        "postgresql-member.j2",
+        "Debian",
+        **{**MEMBER, "postgresql_voters": voters},
+    )
+    module = ModuleType("postgresql_member")
+    exec(compile(text, "postgresql-member", "exec"), module.__dict__)
+    return module
+
+
+def test_the_voter_of_its_own_host_is_asked_first(
+    runner: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one's may hang with the primary, and keep who asks from taking its place."""
+    patroni, dcs, etcd = (ModuleType(name) for name in ("patroni", "patroni.dcs", "etcd"))
+    patroni.dcs, dcs.etcd, etcd.random = dcs, etcd, random  # type: ignore[attr-defined]
+    for each in (patroni, dcs):
+        monkeypatch.setitem(sys.modules, each.__name__, each)
+    runner.own_voter_first()
+    urls = [f"https://192.0.2.{number}:2379" for number in (34, 33, 31)]
+    etcd.random.shuffle(urls)
+    assert urls[0] == "https://192.0.2.31:2379"
+    assert len(urls) == 3
+
+
+def test_the_voter_of_a_primary_does_not_lead(runner: ModuleType) -> None:
+    """Lost with both, the leader is found first, and only then does the primary's time run."""
+    voters = Voters("192.0.2.31")
+    runner.voter = voters  # type: ignore[attr-defined]
+    # One on a host without a database, where there is one.
+    assert runner.hand_over() == "192.0.2.34"
+    assert voters.asked == [("192.0.2.31", "id-192.0.2.34")]
+    assert runner.hand_over() is None
+    assert len(voters.asked) == 1
+
+
+def test_only_who_answers_is_made_the_leader(runner: ModuleType) -> None:
+    voters = Voters("192.0.2.31", "192.0.2.34")
+    runner.voter = voters  # type: ignore[attr-defined]
+    assert runner.hand_over() == "192.0.2.33"
+    alone = Voters("192.0.2.31", "192.0.2.33", "192.0.2.34")
+    runner.voter = alone  # type: ignore[attr-defined]
+    assert runner.hand_over() is None
+    assert alone.asked == []
 
 
 # The program --------------------------------------------------------------------------------------
