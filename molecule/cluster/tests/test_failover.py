@@ -21,6 +21,35 @@ def test_one_is_the_primary_and_another_has_all_that_was_acknowledged(cluster: A
     assert cluster.ask(state["primary"], "SHOW data_checksums") == "on"
 
 
+def leads(cluster: Any, name: str) -> bool:
+    """Whether the voter of a host leads the others."""
+    ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:2381/metrics').read().decode())"
+    return "\netcd_server_is_leader 1\n" in cluster.run(name, "python3", "-c", ask)
+
+
+def test_the_voter_of_the_primary_hands_over_that_it_leads(cluster: Any) -> None:
+    """Lost with both, the voters would find a leader first, and the lease would begin anew."""
+    primary = cluster.well()["primary"]
+    address = cluster.control.variable("ansible_host", primary)
+    (leader,) = (name for name in cluster.names if leads(cluster, name))
+    files = "/etc/etcd"
+    keys = (
+        f"--cacert={files}/authority.pem",
+        f"--cert={files}/member.crt",
+        f"--key={files}/member.key",
+    )
+    endpoint = f"--endpoints=https://{cluster.control.variable('ansible_host', leader)}:2379"
+    listed = cluster.run(leader, "etcdctl", *keys, endpoint, "member", "list")
+    (own,) = (line.split(", ")[0] for line in listed.splitlines() if f"//{address}:2379" in line)
+    if leader != primary:
+        cluster.run(leader, "etcdctl", *keys, endpoint, "move-leader", own)
+    end = time.monotonic() + 60
+    while leads(cluster, primary):
+        assert time.monotonic() < end, "it still leads"
+        time.sleep(1)
+    assert sum(leads(cluster, name) for name in cluster.names) == 1
+
+
 def test_what_is_said_between_hosts_is_encrypted_and_known(cluster: Any) -> None:
     primary = cluster.well()["primary"]
     copies = "SELECT count(*) FROM pg_stat_replication JOIN pg_stat_ssl USING (pid)"
@@ -73,6 +102,23 @@ def test_a_power_cut_of_the_primary_loses_nothing(cluster: Any) -> None:
     assert state["primary"] != primary
     assert cluster.missing(written) == set()
     assert {each["timeline"] for each in state["members"]} == {state["members"][0]["timeline"]}
+
+
+def test_without_the_replica_that_acknowledges_another_one_does(cluster: Any) -> None:
+    """Commits wait for it until it is taken for lost; none of them is."""
+    state = cluster.well()
+    primary = state["primary"]
+    roles = {each["role"]: each["name"] for each in state["members"]}
+    lost, other = roles["sync_standby"], roles["replica"]
+    with cluster.writing(other, SECONDS) as written:
+        cluster.testhosts.cut_off(cluster.container(lost))
+    print(f"without a replica: {written.pause:.1f} s")
+    assert written.pause < SECONDS
+    after = {each["name"]: each["role"] for each in cluster.state(other)["members"]}
+    assert after[other] == "sync_standby"
+    cluster.testhosts.start(cluster.container(lost))
+    assert cluster.missing(written) == set()
+    assert cluster.well()["primary"] == primary
 
 
 def test_a_primary_that_hangs_acknowledges_nothing_once_it_is_replaced(cluster: Any) -> None:
