@@ -3,9 +3,9 @@
     .venv/bin/python tests/proof/faults.py [--case PATTERN]... [--databases N] [--growth] [--table]
 
 Provisions two balancers, three hosts that serve and the database's hosts as containers, and tries
-every fault of fleet_faults.py while an open-loop sender asks through both balancers. What each came
-to is kept, so that a part can be tried again (`--case`) and the table still has all of them;
-`--growth` only measures what a request costs, `--table` only writes. With KEEP=1 the hosts stay.
+every fault of fleet_faults.py while an open-loop sender asks through both balancers. With `--case`
+a part is tried again, and all other lines of the table stay as they are. `--growth` only measures
+what a request costs, `--table` only writes. With KEEP=1 the hosts stay.
 """
 
 from __future__ import annotations
@@ -82,8 +82,14 @@ def row(outcome: Mapping[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def earlier(page: str) -> dict[str, str]:
+    """The lines of a page's table, by case."""
+    lines = [line for line in page.splitlines() if line.startswith("| ") and " | " in line]
+    return {line.split(" | ")[0].removeprefix("| "): line for line in lines}
+
+
 def render(
-    outcomes: Sequence[Mapping[str, Any]],
+    rows: Sequence[str],
     machine: str,
     missing: Sequence[str],
     costs: list[dict[str, Any]],
@@ -91,24 +97,22 @@ def render(
     """The page.
 
     Args:
-        outcomes: of fleet_faults.Faced, as dictionaries.
+        rows: of the table.
         machine: what it ran on, and when.
         missing: what there is no outcome of.
         costs: of fleet_growth.Cost, as dictionaries.
     """
-    sent = sum(outcome["requests"]["sent"] for outcome in outcomes)
-    told = sum(outcome["acknowledged"] for outcome in outcomes)
-    lost = sum(outcome["lost"] for outcome in outcomes)
-    doubled = sum(outcome["doubled"] for outcome in outcomes)
+    cells = [line.split(" | ") for line in rows]
+    sent, told, lost, doubled = (sum(int(each[n]) for each in cells) for n in (2, 6, 7, 8))
     lines = [
         HEAD,
-        f"{len(outcomes)} faults, {sent} requests, {told} acknowledged passages: {lost} missing, "
+        f"{len(rows)} faults, {sent} requests, {told} acknowledged passages: {lost} missing, "
         f"{doubled} doubled.",
         "",
         "| what is done | may cost requests | requests | failed | late | slowest, s | acknowledged "
         "| missing | doubled | notes |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
-        *(row(outcome) for outcome in outcomes),
+        *rows,
     ]
     if missing:
         lines += ["", "**Not tried**:", "", *(f"- {name}" for name in missing)]
@@ -117,15 +121,20 @@ def render(
     return "\n".join([*lines, "", machine, ""])
 
 
-def write() -> None:
-    """Write the table of everything that is known, in the order of the faults."""
-    known = kept()
-    rows = [known[fault.title] for fault in FAULTS if fault.title in known]
+def write(whole: bool = False) -> None:
+    """Write the table of everything that is known, in the order of the faults.
+
+    Args:
+        whole: whether lines that the page has from earlier are left out.
+    """
+    lines = {} if whole or not REPORT.exists() else earlier(REPORT.read_text())
+    lines |= {title: row(outcome) for title, outcome in kept().items()}
+    rows = [lines[fault.title] for fault in FAULTS if fault.title in lines]
     machine = (
         f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores for hosts, control node and sender, "
         f"Linux {platform.release().split('-')[0]}, {RATE:g} requests a second."
     )
-    missing = [fault.title for fault in FAULTS if fault.title not in known]
+    missing = [fault.title for fault in FAULTS if fault.title not in lines]
     costs = json.loads(COSTS.read_text()) if COSTS.exists() else []
     REPORT.write_text(render(rows, machine, missing, costs))
 
@@ -183,7 +192,7 @@ def main() -> int:
             costs = [asdict(measure(fleet, count + 1)) for count in range(len(fleet.web))]
             COSTS.write_text(json.dumps(costs))
     finally:
-        write()
+        write(whole=not options.case and not options.growth)
         if not os.environ.get("KEEP"):
             fleet.hosts.down()
     return 1 if wrong else 0

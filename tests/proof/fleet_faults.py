@@ -262,6 +262,8 @@ def dies(which: Callable[[Fleet], str]) -> Callable[[Trial], None]:
         name = which(fleet)
         through = next(x for x in fleet.web if x != name)
         primary = fleet.primary()
+        if name == primary:
+            trial.notes["voters led by"] = fleet.leader()
         with trial.load(through):
             begun = time.monotonic()
             fleet.cut_off(name)
@@ -311,6 +313,7 @@ def stopped(trial: Trial) -> None:
     fleet = trial.fleet
     primary = fleet.primary()
     container = fleet.container(primary)
+    trial.notes["voters led by"] = fleet.leader()
     with trial.load():
         begun = time.monotonic()
         # The freezer of the container's cgroup: a machine that hangs, and comes back.
@@ -393,9 +396,9 @@ def primary(fleet: Fleet) -> str:
 
 
 def replica(fleet: Fleet) -> str:
-    """A host of the database that is not the primary."""
-    found = primary(fleet)
-    return next(name for name in fleet.databases if name != found)
+    """A host of the database by which the primary acknowledges."""
+    waited_for = "SELECT application_name FROM pg_stat_replication WHERE sync_state <> 'async'"
+    return fleet.sql(waited_for).split()[0]
 
 
 def restarted(trial: Trial) -> None:

@@ -174,6 +174,16 @@ class Fleet:
                 return name
         return ""
 
+    def leader(self) -> str:
+        """The database's host whose voter leads the others; empty for none of them."""
+        ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:2381/metrics').read())"
+        for name in self.databases:
+            if "\\netcd_server_is_leader 1\\n" in self.inside(
+                name, "python3", "-c", ask, check=False
+            ):
+                return name
+        return ""
+
     def sql(self, statement: str) -> str:
         """What PostgreSQL's own user is answered."""
         command = ("runuser", "-u", "postgres", "--", "psql", "-qAt", "-v", "ON_ERROR_STOP=1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 
 import faults
@@ -43,9 +44,31 @@ def test_what_is_wrong_comes_first():
 
 
 def test_the_sum_counts_everything_and_names_what_was_not_tried():
-    page = faults.render([faced(lost=1), faced(doubled=2)], "here", ["switchover"], [])
+    rows = [faults.row(faced(lost=1)), faults.row(faced(doubled=2))]
+    page = faults.render(rows, "here", ["switchover"], [])
     assert "2 faults, 2400 requests, 1180 acknowledged passages: 1 missing, 2 doubled." in page
     assert "**Not tried**:\n\n- switchover\n" in page
+
+
+def test_what_a_part_did_not_try_stays_in_the_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(faults, "REPORT", tmp_path / "fleet.md")
+    monkeypatch.setattr(faults, "KEPT", tmp_path / "outcomes.json")
+    monkeypatch.setattr(faults, "COSTS", tmp_path / "costs.json")
+    first, second = (fault.title for fault in FAULTS[:2])
+
+    def tries(*outcomes, whole):
+        faults.KEPT.write_text(json.dumps({each["case"]: each for each in outcomes}))
+        faults.write(whole=whole)
+        return faults.earlier(faults.REPORT.read_text())
+
+    before = tries(faced(case=first), faced(case=second, notes={"x": "a | b"}), whole=True)
+    after = tries(faced(case=first, lost=1), whole=False)
+    assert after[second] == before[second]
+    assert after[first] == faults.row(faced(case=first, lost=1))
+    assert "2 faults, 2400 requests, 1180 acknowledged passages: 1 missing" in (
+        faults.REPORT.read_text()
+    )
+    assert second not in tries(faced(case=first), whole=True)
 
 
 def test_what_a_request_costs():
