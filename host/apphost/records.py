@@ -18,7 +18,7 @@ SCHEMA = 1
 HEALTHY, BAD, UNJUDGED = "healthy", "bad", "unjudged"
 # Whoever leaves a release: a person who does not want it, or a deploy that failed on another host.
 DECISION, FAILURE = "decision", "failure"
-LEFT = ("left_at", "left_by", "left_reason", "left_kind")
+LEFT = ("excluded_at", "excluded_by", "excluded_reason", "excluded_kind")
 
 
 def path_of(state: Path, release: str) -> Path:
@@ -46,9 +46,14 @@ def write(path: Path, record: dict[str, Any]) -> None:
     write_json(path, record, 0o600 if record.get("failure") else 0o644)
 
 
-def leave(state: Path, release: str, by: str, reason: str, kind: str) -> None:
+def exclude(state: Path, release: str, by: str, reason: str, kind: str) -> None:
     """Note that somebody goes back from a release."""
-    facts = {"left_at": stamp(), "left_by": by, "left_reason": reason, "left_kind": kind}
+    facts = {
+        "excluded_at": stamp(),
+        "excluded_by": by,
+        "excluded_reason": reason,
+        "excluded_kind": kind,
+    }
     update(state, release, facts)
 
 
@@ -59,7 +64,7 @@ def take_up(state: Path, release: str) -> None:
 
 def is_decision(record: dict[str, Any]) -> bool:
     """Whether somebody has left a release on purpose, which a failed deploy does not."""
-    return bool(record.get("left_at")) and record.get("left_kind", DECISION) == DECISION
+    return bool(record.get("excluded_at")) and record.get("excluded_kind", DECISION) == DECISION
 
 
 def forget(state: Path, release: str) -> None:

@@ -5,8 +5,8 @@
     sudo <name> releases suits ID           whether a release can work with the database as it is
     sudo <name> releases verify ID          compare its files with its manifest
     sudo <name> releases prune --keep 3     remove old ones; never the live one or the `next back`
-    sudo <name> releases leave ID --reason TEXT   exclude a release from future rollbacks
-    sudo <name> releases leave ID --undo          allow rollbacks to it again
+    sudo <name> releases exclude ID --reason TEXT   exclude a release from future rollbacks
+    sudo <name> releases exclude ID --undo          allow rollbacks to it again
 
 site.yml does not deploy an excluded release again; playbooks/deploy.yml does.
 
@@ -40,7 +40,7 @@ ID = re.compile(r"[0-9A-Za-z_][\w.-]*")
 TEMPORARY = ".new-"
 LOCK_SECONDS = 60
 # What is asked about one release.
-NAMED = ("show", "suits", "verify", "leave")
+NAMED = ("show", "suits", "verify", "exclude")
 
 Release = dict[str, Any]
 
@@ -110,7 +110,7 @@ def candidates(releases: list[Release]) -> list[str]:
         for each in releases
         if each["verdict"] == records.HEALTHY
         and not each["live"]
-        and not each.get("left_at")
+        and not each.get("excluded_at")
         and not each["cannot_start"]
         and each["content"] != live
     ]
@@ -192,10 +192,10 @@ def mark_left(application: Application, name: str, by: str, reason: str, kind: s
         # It may outlast the release, whose manifest says the rest until then.
         manifest = files.read_json_if_possible(application.releases / name / "manifest.json")
         records.update(application.state, name, _made_of(name, manifest))
-    records.leave(application.state, name, by, reason, kind)
+    records.exclude(application.state, name, by, reason, kind)
 
 
-def leave(
+def exclude(
     application: Application,
     name: str,
     reason: str,
@@ -207,12 +207,12 @@ def leave(
 ) -> Answer:
     """Exclude a release from future rollbacks, or allow them again."""
     release = named(all_of(application), name)
-    if undo and not release.get("left_at"):
+    if undo and not release.get("excluded_at"):
         return Answer(f"{name} was not left.")
     kind = records.FAILURE if failed else records.DECISION
     # What a failed deploy has left somebody may leave for good.
-    if release.get("left_at") and not undo and (failed or records.is_decision(release)):
-        return Answer(f"{name} was left at {release['left_at']} already.")
+    if release.get("excluded_at") and not undo and (failed or records.is_decision(release)):
+        return Answer(f"{name} was excluded at {release['excluded_at']} already.")
     if not check and undo:
         records.take_up(application.state, name)
     elif not check:
@@ -294,17 +294,17 @@ def suits(application: Application, name: str) -> Answer:
     return Answer(f"The database suits {name}.", facts={"schema": told.facts()})
 
 
-def listing(application: Application, settled_seconds: float = 0) -> Answer:
+def listing(application: Application, wait_seconds: float = 0) -> Answer:
     """All releases, and where a rollback leads; first, wait for a handover that is under way."""
-    if settled_seconds:
-        end = time.monotonic() + settled_seconds
+    if wait_seconds:
+        end = time.monotonic() + wait_seconds
         wait_for_others(Config.read(application), Systemd(application.host), end)
     releases = all_of(application)
     back = candidates(releases)
     rows = [["", "RELEASE", "REVISION", "VERDICT", "LIVE SINCE (UTC)", "SHIPPED BY"]]
     for each in releases:
         mark = "live" if each["live"] else "next back" if each["id"] in back[:1] else ""
-        verdict = str(each["verdict"]) + (", left" if each.get("left_at") else "")
+        verdict = str(each["verdict"]) + (", excluded" if each.get("excluded_at") else "")
         verdict += ", cannot start" if each["cannot_start"] else ""
         activated = short_time(each.get("activated_at"))
         shipped = str(each.get("shipped_by") or "-")
@@ -345,8 +345,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("what", nargs="?", default="list", choices=("list", *NAMED, "prune"))
     add("id", nargs="?", default="", metavar="ID", help=f"a release, for {', '.join(NAMED)}")
     add(
-        "--settled",
-        dest="settled_seconds",
+        "--wait",
+        dest="wait_seconds",
         type=float,
         default=0,
         metavar="SECONDS",
@@ -359,11 +359,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="prune: how many to keep besides the live one and the next back (default: 3)",
     )
-    add("--reason", default="", metavar="TEXT", help="leave: why")
-    add("--failed", action="store_true", help="leave: a deploy failed; the next may try it again")
-    add("--undo", action="store_true", help="leave: allow rollbacks to it again")
-    add("--by", default="", metavar="WHO", help="leave: who (default: whoever used sudo)")
-    add("--check", action="store_true", help="prune, leave: only say what would be done")
+    add("--reason", default="", metavar="TEXT", help="exclude: why")
+    add("--failed", action="store_true", help="exclude: a deploy failed; the next may try it again")
+    add("--undo", action="store_true", help="exclude: allow rollbacks to it again")
+    add("--by", default="", metavar="WHO", help="exclude: who (default: whoever used sudo)")
+    add("--check", action="store_true", help="prune, exclude: only say what would be done")
     add("--live", default="", metavar="ID", help="prune --check: as if this release were live")
 
 
@@ -380,12 +380,12 @@ def run(application: Application, options: argparse.Namespace) -> Answer:
         raise UsageError(f"{what}: name a release, as `{application.name} releases` lists them")
     if what not in NAMED and name:
         raise UsageError(f"{what} takes no release, but was given {name!r}")
-    if what in ("prune", "leave") and os.geteuid() != 0:
+    if what in ("prune", "exclude") and os.geteuid() != 0:
         raise RefusedError("Only root may change releases: use sudo.")
     if what == "prune":
         return prune(application, options.keep, check=options.check, live=options.live)
-    if what == "leave":
-        return leave(
+    if what == "exclude":
+        return exclude(
             application,
             name,
             options.reason,
@@ -395,5 +395,5 @@ def run(application: Application, options: argparse.Namespace) -> Answer:
             check=options.check,
         )
     if what == "list":
-        return listing(application, options.settled_seconds)
+        return listing(application, options.wait_seconds)
     return {"show": show, "suits": suits, "verify": verify}[what](application, name)

@@ -88,7 +88,7 @@ def hand_over(
     """
     argv = [
         # Meanwhile it is asked whether the database suits it.
-        *(str(application.command), "handover", target, "--if-suits", "--leave", "--json"),
+        *(str(application.command), "handover", target, "--if-suits", "--exclude", "--json"),
         *("--reason", reason, "--by", by, "--wait", str(WAIT_SECONDS)),
     ]
     try:

@@ -217,7 +217,7 @@ def write(host: Path, seen: Mapping[str, Any], told: Mapping[str, Any], now: flo
     """Seal the host as it is. Returns why not, empty if it is sealed.
 
     Args:
-        told: what the next run is to know again: `inputs`, `sources`, `questions`, `said`; and
+        told: what the next run is to know again: `inputs`, `sources`, `questions`, `notices`; and
             `releases`, the live one by application.
         now: seconds since the epoch.
     """

@@ -22,7 +22,7 @@ class Record:
     """What is known of an earlier run.
 
     `files` maps each path to the SHA-256 of what was written there, `written` to what a run that
-    was interrupted may have written, `settled` to what the service ran with last, which may have
+    was interrupted may have written, `applied` to what the service ran with last, which may have
     been put back; `secret` lists the paths that no diff may show, `directories` those that the tree
     has besides.
     """
@@ -32,12 +32,12 @@ class Record:
     inputs: dict[str, Any] = field(default_factory=dict)
     pending: bool = False
     secret: list[str] = field(default_factory=list)
-    settled: dict[str, str] = field(default_factory=dict)
+    applied: dict[str, str] = field(default_factory=dict)
     directories: list[str] = field(default_factory=list)
 
     def knows(self, dest: str, digest: str) -> bool:
         """Whether content of that SHA-256 was written at a path."""
-        return digest in (self.files.get(dest), self.written.get(dest), self.settled.get(dest))
+        return digest in (self.files.get(dest), self.written.get(dest), self.applied.get(dest))
 
 
 def read(path: Path) -> Record:
@@ -61,7 +61,7 @@ def write(path: Path, record: Record) -> None:
     files.write(path, json.dumps(data, indent=1, sort_keys=True), 0o600)
 
 
-def settle(path: Path, host: Path | None = None) -> None:
+def mark_applied(path: Path, host: Path | None = None) -> None:
     """Note that the service runs with what was written.
 
     Args:
@@ -73,9 +73,9 @@ def settle(path: Path, host: Path | None = None) -> None:
     record = read(path)
     if host is not None and not holds(record, host):
         return
-    if record.pending or record.settled != record.files:
+    if record.pending or record.applied != record.files:
         record.pending = False
-        record.settled = record.files
+        record.applied = record.files
         write(path, record)
 
 

@@ -497,7 +497,7 @@ def two_at_once(trial: Trial) -> None:
     """Two deploys from two shells: one after the other, and both arrive."""
     sources = [trial.host.make(trial.mark()) for _ in range(2)]
     with trial.load():
-        runs = [trial.host.deploy(source, application_lock_wait=120) for source in sources]
+        runs = [trial.host.deploy(source, application_lock_wait_seconds=120) for source in sources]
         done = [run.wait() for run in runs]
     for one in done:
         trial.succeeded(one)
@@ -513,7 +513,7 @@ def second_refused(trial: Trial) -> None:
     with trial.load():
         running = trial.host.deploy(first)
         trial.expect(running.wait_for(r"TASK \[.*\bship \|"), "the first one never came to ship")
-        refused = trial.host.deploy(second, application_lock_wait=0).wait()
+        refused = trial.host.deploy(second, application_lock_wait_seconds=0).wait()
         done = running.wait()
     trial.succeeded(done)
     trial.refused(refused, "lock")

@@ -83,7 +83,7 @@ class Host:
             "partial": False,
             "records": False,
             "shipped_by": "",
-            "keep_left": False,
+            "keep_excluded": False,
             "interpreter_package": "",
         }
         parameters = {**defaults, **options}

@@ -46,7 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="only if the release can work with the database as it is",
     )
     parser.add_argument(
-        "--leave",
+        "--exclude",
         action="store_true",
         help="once it is healthy, exclude the release that was live from future rollbacks",
     )
@@ -120,7 +120,7 @@ def request(config: Config, systemd: Systemd, options: argparse.Namespace) -> Re
             result = preview(config, systemd, options)
             if not result.changed and not (options.check or options.preview):
                 # What others wrote into the service's tree needs no start of it.
-                Service(config, systemd).settle()
+                Service(config, systemd).mark_applied()
             if options.check or options.preview or not result.changed:
                 return result
         name = uuid.uuid4().hex[:12]

@@ -35,14 +35,14 @@ def finish_commit(service: Service, state: State) -> None:
         replace(candidate, invocation=main.invocation).write(config.healthy)
     service.systemd.enable(config.enabled)
     workers.finish(service, state)
-    service.settle()
+    service.mark_applied()
     database.note_served(config.application)
     facts: dict[str, Any] = {"verdict": records.HEALTHY, "verdict_at": stamp(), "failure": None}
     record = service.record(state.release)
     if state.release != state.previous or not record.get("activated_at"):
         facts |= {"activated_at": stamp(), "activated_by": state.by, "reason": state.reason}
     # Live again, it is not left any more, unless somebody has left it since this began.
-    if str(record.get("left_at") or "") <= state.started_at:
+    if str(record.get("excluded_at") or "") <= state.started_at:
         facts |= dict.fromkeys(records.LEFT)
     service.update_record(state.release, facts)
     if state.leaves and state.previous and state.previous != state.release:

@@ -26,7 +26,7 @@ def hand_over(
     reason: str,
     restart: bool = False,
     if_suits: bool = False,
-    leave: bool = False,
+    exclude: bool = False,
 ) -> Result:
     """Hand over, after recovering from what an earlier handover left. Raises RefusedError.
 
@@ -35,7 +35,7 @@ def hand_over(
         request: names this handover; one of that name that was interrupted is not tried again.
         restart: start it again also where nothing has changed.
         if_suits: only if the release says that the database suits it.
-        leave: exclude the release that was live from future rollbacks.
+        exclude: exclude the release that was live from future rollbacks.
     """
     interrupted = State.read(service.config)
     if interrupted is not None:
@@ -55,7 +55,7 @@ def hand_over(
         enabled = service.systemd.enable(workers.at_boot(service.config, plan.generation))
         if not cache.is_there(service.config.root):
             cache.renew(service.config.root, plan.release)
-        service.settle()
+        service.mark_applied()
         changed = enabled or interrupted is not None
         msg = f"{live_and_healthy(plan.release)}; nothing to do."
         return Result(changed, msg, plan.release, plan.previous, records.HEALTHY)
@@ -82,7 +82,7 @@ def hand_over(
         invocation=plan.invocation,
         settings=plan.changed,
         generation=generation,
-        leaves=leave,
+        leaves=exclude,
     )
     service.enter(state, "begin")
     try:

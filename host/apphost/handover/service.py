@@ -170,10 +170,10 @@ class Service:
         """Whether the files are those that a playbook wrote last."""
         return trees.is_there(self.config.tree, self.config.application.host)
 
-    def settle(self) -> None:
+    def mark_applied(self) -> None:
         """Note that what is on disk was judged, unless somebody has written more since."""
         if not self.changes()[2]:
-            trees.settle(self.config.tree, self.config.application.host)
+            trees.mark_applied(self.config.tree, self.config.application.host)
 
     # Records
 

@@ -55,7 +55,7 @@ def start(config: Config, systemd: Systemd, request: str, options: argparse.Name
         *(f"--by={options.by}", f"--reason={options.reason}"),
         *(["--restart"] if options.restart else []),
         *(["--if-suits"] if options.if_suits else []),
-        *(["--leave"] if options.leave else []),
+        *(["--exclude"] if options.exclude else []),
         *([options.release] if options.release else []),
     ]
     end = time.monotonic() + START_SECONDS
@@ -115,7 +115,7 @@ def work(config: Config, systemd: Systemd, options: argparse.Namespace) -> Resul
                 *(options.release, options.run, options.by, options.reason),
                 restart=options.restart,
                 if_suits=options.if_suits,
-                leave=options.leave,
+                exclude=options.exclude,
             )
     except RefusedError as error:
         result = Result(False, f"{error}.", options.release, code=REFUSED)

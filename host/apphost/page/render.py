@@ -269,7 +269,7 @@ def notes(release: Mapping[str, Any], candidates: Sequence[str]) -> Iterator[str
         yield "live"
     if candidates and release.get("id") == candidates[0]:
         yield "next rollback goes here"
-    if release.get("left_at"):
+    if release.get("excluded_at"):
         yield "rolled back from"
     if release.get("cannot_start"):
         yield "cannot start"

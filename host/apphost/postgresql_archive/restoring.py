@@ -196,7 +196,7 @@ def restore(told: Settings, wanted: str) -> str:
         with contextlib.suppress(ArchiveError):
             programs.systemctl("reset-failed", RESTORE)
         raise ArchiveError(
-            programs.sentences("The data are as they were", _started(told), "It said:")
+            programs.sentences("The data are as they were", _started(told), "Output:")
             + f"\n{reason}"
         ) from error
     finally:

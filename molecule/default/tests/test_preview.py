@@ -62,7 +62,7 @@ def previewed(host: Host, control: Any, tmp_path_factory: pytest.TempPathFactory
     }
     settings = {
         "gunicorn_systemd_open_files": 5000,
-        "gunicorn_systemd_health_interval": 11,
+        "gunicorn_systemd_health_interval_seconds": 11,
         "nginx_client_timeout_seconds": 61,
         "application_journal_days": 20,
         "toll_settings": described,

@@ -79,7 +79,7 @@ def test_settings_that_are_judged_bad_are_put_back(
     bad = {
         "gunicorn_systemd_workers": 2,
         "gunicorn_systemd_check_path": "/nowhere",
-        "gunicorn_systemd_check_time_limit": 2,
+        "gunicorn_systemd_check_time_limit_seconds": 2,
     }
     for _ in range(2):
         run = again(**bad)

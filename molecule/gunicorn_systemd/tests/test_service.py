@@ -112,7 +112,7 @@ def test_secrets_reach_the_application(plain: Service, tuned: Service) -> None:
     given, made = tuned.told("credentials")
     secrets = tuned.ask("/secrets").json()
     assert secrets[given["name"]] == given["value"]
-    assert re.fullmatch(f"[0-9a-f]{{{2 * made['random']}}}", secrets[made["name"]])
+    assert re.fullmatch(f"[0-9a-f]{{{2 * made['random_bytes']}}}", secrets[made["name"]])
 
 
 def test_secrets_reach_nobody_else(
@@ -273,14 +273,17 @@ def test_nobody_moves_the_application_by_a_header(service: Service) -> None:
 def test_connections_stay_open_only_when_wanted(service: Service) -> None:
     """One that is closed just when nginx sends a POST is a 502."""
     headers = service.ask(Connection="keep-alive").headers
-    assert (headers["connection"] == "keep-alive") is (service.told("keepalive") > 0)
+    assert (headers["connection"] == "keep-alive") is (service.told("keepalive_seconds") > 0)
 
 
 def test_long_requests_are_refused(service: Service) -> None:
-    limit = service.told("limit_request_line")
+    limit = service.told("limit_request_line_bytes")
     assert service.ask("/?" + "x" * (limit - 100)).status == 200
     assert service.ask("/?" + "x" * limit).status >= 400
-    assert service.ask(X_Long="x" * (service.told("limit_request_field_size") + 10)).status >= 400
+    assert (
+        service.ask(X_Long="x" * (service.told("limit_request_field_size_bytes") + 10)).status
+        >= 400
+    )
 
 
 def test_workers_are_replaced_without_a_lost_request(tuned: Service) -> None:

@@ -255,7 +255,13 @@ def test_the_reason_is_said(tmp_path: Path) -> None:
 
 def test_judge_keeps_its_time_limit(tcp: Server) -> None:
     tcp.drip(HEAD, FOREVER)
-    limits = {"time_limit": LIMIT, "interval": 0.1, "count": 1, "status": 200, "json": {}}
+    limits = {
+        "time_limit_seconds": LIMIT,
+        "interval_seconds": 0.1,
+        "count": 1,
+        "status": 200,
+        "json": {},
+    }
     result = judge_module.judge(
         {"connect": at(tcp), "name": "app", "path": "/", "tls": False, **limits}
     )

@@ -144,7 +144,7 @@ def test_a_replay_that_fails_starts_what_was_there(
     settings = told(tmp_path)
     with pytest.raises(ArchiveError) as caught:
         restoring.restore(settings, "latest")
-    assert str(caught.value) == "The data are as they were. It said:\nFATAL: no room"
+    assert str(caught.value) == "The data are as they were. Output:\nFATAL: no room"
     unit = settings.unit
     assert calls.index(("stop", unit)) < calls.index(("start", restoring.RESTORE))
     assert calls.index(("start", restoring.RESTORE)) < calls.index(("start", unit))

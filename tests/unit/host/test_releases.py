@@ -27,24 +27,24 @@ def test_list_says_what_is_live_and_where_going_back_leads(host: Host, capsys: A
 def test_left_release_is_no_candidate_until_it_is_shipped_again(host: Host, capsys: Any) -> None:
     """Going back twice must not come back to where somebody wanted to go away from."""
     code, answer = host.run(
-        capsys, "releases", "leave", "d", "--reason", "slow", "--by", "anna@desk"
+        capsys, "releases", "exclude", "d", "--reason", "slow", "--by", "anna@desk"
     )
     assert (code, answer["changed"]) == (0, True)
     record = host.record("d")
-    assert (record["left_by"], record["left_reason"]) == ("anna@desk", "slow")
+    assert (record["excluded_by"], record["excluded_reason"]) == ("anna@desk", "slow")
     assert record["verdict"] == "healthy"
     host.go_live("c")
     assert host.run(capsys, "releases")[1]["candidates"] == ["b", "a"]
-    assert host.run(capsys, "releases", "leave", "d")[1]["changed"] is False
+    assert host.run(capsys, "releases", "exclude", "d")[1]["changed"] is False
     assert host.record("d") == record
 
 
 def test_who_stays_after_all_may_be_gone_back_to(host: Host, capsys: Any) -> None:
     """A rollback has failed, and what it wanted to leave serves on."""
     before = host.record("d")
-    assert host.run(capsys, "releases", "leave", "d", "--undo")[1]["changed"] is False
-    host.run(capsys, "releases", "leave", "d", "--reason", "slow")
-    code, answer = host.run(capsys, "releases", "leave", "d", "--undo")
+    assert host.run(capsys, "releases", "exclude", "d", "--undo")[1]["changed"] is False
+    host.run(capsys, "releases", "exclude", "d", "--reason", "slow")
+    code, answer = host.run(capsys, "releases", "exclude", "d", "--undo")
     assert (code, answer["changed"]) == (0, True)
     assert host.record("d") == before
     host.go_live("c")
@@ -53,7 +53,7 @@ def test_who_stays_after_all_may_be_gone_back_to(host: Host, capsys: Any) -> Non
 
 def test_leave_in_check_mode_writes_nothing(host: Host, capsys: Any) -> None:
     before = host.record("d")
-    assert host.run(capsys, "releases", "leave", "d", "--check")[1]["changed"] is True
+    assert host.run(capsys, "releases", "exclude", "d", "--check")[1]["changed"] is True
     assert host.record("d") == before
 
 
@@ -82,7 +82,7 @@ def test_prune_keeps_the_live_the_previous_and_some(
 def test_prune_goes_by_what_happened_not_by_time_stamps(host: Host, capsys: Any) -> None:
     """After going back to a, the others are younger and yet not live."""
     host.go_live("a")
-    host.run(capsys, "releases", "leave", "d")
+    host.run(capsys, "releases", "exclude", "d")
     host.run(capsys, "releases", "prune", "--keep", "0")
     assert host.releases() == {"a", "c"}
 
@@ -211,7 +211,7 @@ def test_unknown_release_is_named_with_those_that_are_there(host: Host, capsys: 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["show"], ["leave", "../x"], ["list", "a"], ["prune", "--keep", "-1"], ["nonsense"]],
+    [["show"], ["exclude", "../x"], ["list", "a"], ["prune", "--keep", "-1"], ["nonsense"]],
 )
 def test_wrong_use_has_a_code_of_its_own(host: Host, capsys: Any, arguments: list[str]) -> None:
     assert host.call("releases", *arguments) == 64
@@ -284,22 +284,22 @@ def test_interpreter_is_started_once_for_all_releases(
 
 def test_leaving_is_a_decision_unless_a_deploy_failed(host: Host, capsys: Any) -> None:
     """site.yml tries again what failed, and leaves alone what somebody rolled back from."""
-    host.run(capsys, "releases", "leave", "d", "--failed", "--reason", "another host failed")
-    assert host.record("d")["left_kind"] == "failure"
-    assert host.run(capsys, "releases", "leave", "d", "--failed")[1]["changed"] is False
+    host.run(capsys, "releases", "exclude", "d", "--failed", "--reason", "another host failed")
+    assert host.record("d")["excluded_kind"] == "failure"
+    assert host.run(capsys, "releases", "exclude", "d", "--failed")[1]["changed"] is False
     # Somebody who looks at it then may still decide.
-    assert host.run(capsys, "releases", "leave", "d", "--reason", "slow")[1]["changed"] is True
-    assert host.record("d")["left_kind"] == "decision"
-    assert host.run(capsys, "releases", "leave", "d", "--failed")[1]["changed"] is False
-    host.run(capsys, "releases", "leave", "d", "--undo")
-    assert "left_kind" not in host.record("d")
+    assert host.run(capsys, "releases", "exclude", "d", "--reason", "slow")[1]["changed"] is True
+    assert host.record("d")["excluded_kind"] == "decision"
+    assert host.run(capsys, "releases", "exclude", "d", "--failed")[1]["changed"] is False
+    host.run(capsys, "releases", "exclude", "d", "--undo")
+    assert "excluded_kind" not in host.record("d")
 
 
 def test_a_decision_outlasts_the_release(host: Host, capsys: Any) -> None:
     """site.yml would ship it anew, and would know of nothing."""
-    host.run(capsys, "releases", "leave", "a", "--reason", "slow")
-    host.run(capsys, "releases", "leave", "b", "--failed")
+    host.run(capsys, "releases", "exclude", "a", "--reason", "slow")
+    host.run(capsys, "releases", "exclude", "b", "--failed")
     host.run(capsys, "releases", "prune", "--keep", "0")
     assert host.releases() == {"c", "d"}
-    assert host.record("a")["left_reason"] == "slow"
+    assert host.record("a")["excluded_reason"] == "slow"
     assert not (host.application.state / "releases" / "b.json").exists()

@@ -62,12 +62,12 @@ def test_it_leads_to_the_next_back_and_has_what_was_live_left(
     assert answer["msg"].startswith("Rolled back from d to c.")
     assert handover.calls() == [
         [
-            *("handover", "c", "--if-suits", "--leave", "--json"),
+            *("handover", "c", "--if-suits", "--exclude", "--json"),
             *("--reason", "slow", "--by", "anna@desk", "--wait", "60"),
         ]
     ]
     # As the handover does: see handover/test_handover.py.
-    host.run(capsys, "releases", "leave", "d")
+    host.run(capsys, "releases", "exclude", "d")
     # Once more leads further back, not to where it came from.
     host.run(capsys, "rollback")
     assert host.application.live() == "b"
@@ -132,7 +132,7 @@ def test_nothing_to_go_back_to_is_said_with_what_there_is(
     host: Host, capsys: Any, handover: Handover
 ) -> None:
     for name in "abc":
-        host.run(capsys, "releases", "leave", name)
+        host.run(capsys, "releases", "exclude", name)
     code, answer = host.run(capsys, "rollback")
     assert (code, handover.calls()) == (2, [])
     assert "nothing to roll back to" in answer["msg"]

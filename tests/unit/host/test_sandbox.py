@@ -22,7 +22,7 @@ def unit(**variables: Any) -> str:
         "gunicorn_systemd_python": "/opt/shop/current/bin/python",
         "gunicorn_systemd_directory": "/opt/shop/current/app",
         "gunicorn_systemd_wsgi_app": "app:app",
-        "gunicorn_systemd_credentials": [{"name": "secret_key", "random": 32}],
+        "gunicorn_systemd_credentials": [{"name": "secret_key", "random_bytes": 32}],
         "unit": {
             "name": "shop",
             "description": "shop",

@@ -32,7 +32,7 @@ QUESTION = {
 }
 TOLD = {
     **{"inputs": "abc", "sources": {"shop": "c"}, "releases": {"shop": "new"}},
-    **{"questions": [QUESTION], "said": ["shop: served"]},
+    **{"questions": [QUESTION], "notices": ["shop: served"]},
 }
 NOW = 1_800_000_000.0
 
@@ -173,11 +173,11 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "opt/shop/releases/new",
     ),
     "a verdict": (
-        lambda host: put(host, "opt/shop/state/releases/new.json", '{"left_at": "now"}'),
+        lambda host: put(host, "opt/shop/state/releases/new.json", '{"excluded_at": "now"}'),
         "opt/shop/state/releases/new.json",
     ),
     "a release that somebody has left": (
-        lambda host: put(host, "opt/shop/state/releases/bad.json", '{"left_at": "now"}'),
+        lambda host: put(host, "opt/shop/state/releases/bad.json", '{"excluded_at": "now"}'),
         "opt/shop/state/releases/bad.json",
     ),
     "a key that another host knows this one by": (
@@ -344,7 +344,7 @@ def test_what_does_not_answer_is_not_sealed(host: Path, monkeypatch: pytest.Monk
 
 def test_what_was_rolled_back_from_counts_until_it_is_taken_up_again(host: Path) -> None:
     """A run leaves such a release where it is, so a run that has nothing to do does so too."""
-    bad = put(host, "opt/shop/state/releases/bad.json", '{"left_at": "now"}')
+    bad = put(host, "opt/shop/state/releases/bad.json", '{"excluded_at": "now"}')
     assert seal.write(host, SEEN, TOLD, NOW) == ""
     assert broken(host) == ""
     bad.write_text("{}")
@@ -371,7 +371,7 @@ HELPER_TREES = {
     "firewall": ["etc/host-firewall/rules.nft", "etc/systemd/system/host-firewall.service"],
     "monitoring": ["etc/monitoring/peers.pem", "etc/systemd/system/haproxy-metrics.timer"],
 }
-HELPER_TOLD = {"inputs": "abc", "sources": {}, "releases": {}, "questions": [], "said": []}
+HELPER_TOLD = {"inputs": "abc", "sources": {}, "releases": {}, "questions": [], "notices": []}
 
 
 @pytest.fixture

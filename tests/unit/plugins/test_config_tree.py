@@ -70,16 +70,16 @@ class Host:
             "inputs": {},
             "stage": [],
             "checks": [],
-            "settle": False,
+            "needs_apply": False,
             "units": [],
             "revertible": False,
             **options,
         }
         return config_tree.put_in_place(self, decode(payload))
 
-    def settle(self, *units: str) -> dict[str, Any]:
+    def mark_applied(self, *units: str) -> dict[str, Any]:
         self.params = {"units": list(units)}
-        return config_tree.settle(self, "tree")
+        return config_tree.mark_applied(self, "tree")
 
     def revert(self) -> dict[str, Any]:
         return config_tree.revert(self, "tree")
@@ -223,20 +223,20 @@ def test_failed_write_puts_everything_back(host: Host, monkeypatch: pytest.Monke
 
 def test_lost_handlers_run_in_the_next_run(host: Host) -> None:
     """A run that was cut off after writing leaves a service that runs with the old files."""
-    assert host.apply({"a": "1"}, settle=True)["changed"]
-    again = host.apply({"a": "1"}, settle=True)
+    assert host.apply({"a": "1"}, needs_apply=True)["changed"]
+    again = host.apply({"a": "1"}, needs_apply=True)
     assert again["changed"]
     assert again["pending"]
     assert "did not finish" in again["msg"]
-    host.settle()
-    assert not host.apply({"a": "1"}, settle=True)["changed"]
+    host.mark_applied()
+    assert not host.apply({"a": "1"}, needs_apply=True)["changed"]
 
 
 def test_interrupted_swap_is_not_taken_for_an_edit(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host.apply({"a": "1", "b": "1"}, settle=True)
-    host.settle()
+    host.apply({"a": "1", "b": "1"}, needs_apply=True)
+    host.mark_applied()
 
     class PowerCut(BaseException):
         pass
@@ -250,36 +250,36 @@ def test_interrupted_swap_is_not_taken_for_an_edit(
 
     monkeypatch.setattr(swapping, "write_bytes", cut)
     with pytest.raises(PowerCut):
-        host.apply({"a": "2", "b": "2"}, settle=True)
+        host.apply({"a": "2", "b": "2"}, needs_apply=True)
     monkeypatch.setattr(swapping, "write_bytes", write)
     assert contents(host) == {"a": "2", "b": "1"}
-    result = host.apply({"a": "3", "b": "3"}, settle=True)
+    result = host.apply({"a": "3", "b": "3"}, needs_apply=True)
     assert result["edited"] == {}
     assert contents(host) == {"a": "3", "b": "3"}
 
 
 def test_what_was_put_back_after_a_bad_verdict_is_not_taken_for_an_edit(host: Host) -> None:
-    """A handover puts back what was settled last. The next run writes the new files again, and
+    """A handover puts back what was applied last. The next run writes the new files again, and
     takes away what only those of before had."""
-    host.apply({"a": "1", "old": "1"}, settle=True)
-    host.settle()
-    host.apply({"a": "2", "new": "2"}, settle=True)
+    host.apply({"a": "1", "old": "1"}, needs_apply=True)
+    host.mark_applied()
+    host.apply({"a": "2", "new": "2"}, needs_apply=True)
     host.path("a").write_text("1")
     host.path("old").write_text("1")
     host.path("new").unlink()
-    result = host.apply({"a": "2", "new": "2"}, settle=True)
+    result = host.apply({"a": "2", "new": "2"}, needs_apply=True)
     assert result["changed"]
     assert result["edited"] == {}
     assert contents(host) == {"a": "2", "new": "2"}
 
 
-REVERTIBLE = {"settle": True, "revertible": True}
+REVERTIBLE = {"needs_apply": True, "revertible": True}
 
 
 def test_what_a_service_cannot_run_with_is_reverted(host: Host) -> None:
     """Also over several runs, and the next run sees what it has to do."""
     host.apply({"a": "1", "old": {"content": "1", "mode": "0600"}}, **REVERTIBLE)
-    host.settle()
+    host.mark_applied()
     host.apply({"a": "2", "old": {"content": "1", "mode": "0600"}}, **REVERTIBLE)
     host.apply({"a": "3", "new": "3"}, **REVERTIBLE)
     host.check_mode = True
@@ -305,20 +305,20 @@ def test_what_no_service_has_run_with_is_not_reverted(host: Host) -> None:
     host.apply({"a": "1"}, **REVERTIBLE)
     host.apply({"a": "2"}, **REVERTIBLE)
     assert not host.revert()["changed"]
-    host.settle()
+    host.mark_applied()
     host.apply({"a": "3"}, **REVERTIBLE)
-    host.settle()
+    host.mark_applied()
     assert not host.revert()["changed"]
     assert contents(host) == {"a": "3"}
 
 
 def test_what_is_kept_to_go_back_to_is_for_root_alone(host: Host) -> None:
     host.apply({"a": {"content": "1", "secret": True}}, **REVERTIBLE)
-    host.settle()
+    host.mark_applied()
     host.apply({"a": {"content": "2", "secret": True}}, **REVERTIBLE)
     kept = host.root / "records" / "tree.before"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    host.settle()
+    host.mark_applied()
     assert not kept.exists()
 
 
@@ -330,7 +330,7 @@ def test_changed_input_is_a_change_of_the_tree(host: Host) -> None:
 
 
 def test_random_file_is_made_once(host: Host) -> None:
-    entry = {"random": 32, "mode": "0600", "secret": True}
+    entry = {"random_bytes": 32, "mode": "0600", "secret": True}
     host.apply({"key": entry})
     key = host.path("key").read_text()
     assert len(key) == 64
@@ -519,11 +519,11 @@ def test_unit_that_does_not_start_is_tried_again(host: Host, units: Units) -> No
 
 
 def test_handlers_start_units_that_had_to_wait(host: Host, units: Units) -> None:
-    host.apply({"a": "1"}, settle=True)
+    host.apply({"a": "1"}, needs_apply=True)
     assert units.calls() == []
-    assert host.settle(*TIMER)["changed"] is True
+    assert host.mark_applied(*TIMER)["changed"] is True
     assert units.calls() == ["daemon-reload", "restart shop.timer"]
-    assert host.apply({"a": "1"}, settle=True)["pending"] is False
+    assert host.apply({"a": "1"}, needs_apply=True)["pending"] is False
 
 
 def test_units_start_anew_without_what_was_removed(host: Host, units: Units) -> None:

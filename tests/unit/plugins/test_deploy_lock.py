@@ -309,7 +309,7 @@ class TestAction:
             def execute(
                 _name: str, module_args: dict[str, Any], task_vars: dict[str, Any]
             ) -> dict[str, Any]:
-                stale = int(module_args.get("stale", STALE))
+                stale = int(module_args.get("stale_seconds", STALE))
                 asked = (module_args["claim"], stale, module_args["reason"])
                 told = deploy_lock.change(str(path), state, *asked, check=check)
                 return {"changed": False, **told}
@@ -348,7 +348,7 @@ class TestAction:
     def test_refusal_names_who_since_when_what_for_and_the_remedy(self, run, other):
         other(None)
         with pytest.raises(AnsibleActionFail) as refusal:
-            run(variables={"wait": "shop_lock_wait"})
+            run(variables={"wait_seconds": "shop_lock_wait"})
         words = str(refusal.value)
         assert "deploy.json on web1 is held by ben@laptop since 20" in words
         assert "for 'for other'" in words
@@ -365,7 +365,7 @@ class TestAction:
                 Lock(tmp_path / "deploy.json")("free", "other")
 
         monkeypatch.setattr(action.time, "sleep", sleep)
-        assert run(wait=60)["lock"]["owner"] == control.whoami()
+        assert run(wait_seconds=60)["lock"]["owner"] == control.whoami()
         assert len(waited) == 3
 
     def test_gives_up_after_the_wait(self, run, other, monkeypatch):
@@ -375,7 +375,7 @@ class TestAction:
             action, "time", MagicMock(monotonic=lambda: next(clock), sleep=lambda _: None)
         )
         with pytest.raises(AnsibleActionFail, match="and this run waited 10 s"):
-            run(wait=10)
+            run(wait_seconds=10)
 
     def test_killed_run_of_this_control_node_keeps_nobody_away(self, run, other):
         """The same command again, right after its control process was killed."""
@@ -395,28 +395,28 @@ class TestAction:
     def test_silent_run_of_elsewhere_is_taken_over_with_a_message(self, run, other, tmp_path):
         other(None)
         Lock(tmp_path / "deploy.json").age(STALE + 1)
-        [warning] = run(stale=STALE)["warnings"]
+        [warning] = run(stale_seconds=STALE)["warnings"]
         assert "Took over the lock" in warning
         assert "gave no sign of life for 60" in warning
 
     def test_check_mode_warns_and_goes_on(self, run, other):
         other(None)
-        [warning] = run(check=True, wait=60)["warnings"]
+        [warning] = run(check=True, wait_seconds=60)["warnings"]
         assert "is held by ben@laptop" in warning
 
     @pytest.mark.parametrize(
         ("given", "words"),
         [
-            ({"wait": "soon"}, "shop_wait is 'soon': give whole seconds, 0 or more"),
-            ({"wait": -1}, "shop_wait is -1"),
-            ({"wait": True}, "shop_wait is True"),
-            ({"stale": 0}, "shop_stale is 0: give whole seconds, 1 or more"),
+            ({"wait_seconds": "soon"}, "shop_wait is 'soon': give whole seconds, 0 or more"),
+            ({"wait_seconds": -1}, "shop_wait is -1"),
+            ({"wait_seconds": True}, "shop_wait is True"),
+            ({"stale_seconds": 0}, "shop_stale is 0: give whole seconds, 1 or more"),
             ({"claim": {}}, "claim is set by wsgi.host.deploy_lock itself"),
         ],
     )
     def test_wrong_number_is_named(self, run, given, words):
         with pytest.raises(AnsibleActionFail) as refusal:
-            run(variables={"wait": "shop_wait", "stale": "shop_stale"}, **given)
+            run(variables={"wait_seconds": "shop_wait", "stale_seconds": "shop_stale"}, **given)
         assert words in str(refusal.value)
 
 

@@ -168,11 +168,11 @@ def test_static_files_of_all_releases_come_first() -> None:
 
 def test_secrets_become_credentials() -> None:
     told = whole(
-        secrets={"key": {"random": 32}, "token": "t"},
+        secrets={"key": {"random_bytes": 32}, "token": "t"},
         data={"database_url": "postgresql://shop:p@db/shop"},
     )
     assert credentials(told) == [
-        {"name": "key", "random": 32},
+        {"name": "key", "random_bytes": 32},
         {"name": "token", "value": "t"},
         {"name": "database_url", "value": "postgresql://shop:p@db/shop"},
     ]
@@ -214,10 +214,10 @@ def test_the_address_has_the_port_that_clients_see() -> None:
 def test_secrets_that_cannot_be_right_are_named_without_their_value() -> None:
     told: dict[str, Any] = {
         "good": "value",
-        "made": {"random": 16},
-        "short": {"random": 15},
-        "flag": {"random": True},
-        "more": {"random": 32, "x": 1},
+        "made": {"random_bytes": 16},
+        "short": {"random_bytes": 15},
+        "flag": {"random_bytes": True},
+        "more": {"random_bytes": 32, "x": 1},
         "lines": "a\nb",
         "empty": "",
         "number": 7,

@@ -63,7 +63,7 @@ def host(live: str | None, *releases: dict[str, Any]) -> dict[str, Any]:
     fit = [
         each["id"]
         for each in ordered
-        if each["verdict"] == "healthy" and each["id"] != live and not each.get("left_at")
+        if each["verdict"] == "healthy" and each["id"] != live and not each.get("excluded_at")
     ]
     return {"live": live, "releases": list(releases), "candidates": fit}
 
@@ -86,7 +86,7 @@ class TestGoingBack:
 
     def test_going_back_twice_goes_further_back(self):
         """Not forth again, to the one that somebody wanted to leave."""
-        left = {**C, "left_at": "2026-11-25"}
+        left = {**C, "excluded_at": "2026-11-25"}
         again = {**B, "activated_at": "2026-11-25"}
         assert fleet.going_back({"web1": host("b", A, again, left)}, "") == {"web1": "a"}
 
@@ -113,7 +113,7 @@ class TestGoingBack:
         hosts = {"web1": host("c", A, B, C), "web2": host("b", A, again, C)}
         with pytest.raises(fleet.FleetError, match=r"Name the one .* -e release=ID"):
             fleet.going_back(hosts, "")
-        left = {**C, "left_at": "2026-11-25"}
+        left = {**C, "excluded_at": "2026-11-25"}
         hosts["web2"] = host("b", A, again, left)
         assert fleet.going_back(hosts, "") == {"web1": "b", "web2": "b"}
 
@@ -122,7 +122,7 @@ class TestGoingBack:
         [
             {"web1": host("a", A)},
             {"web1": host("b", {**A, "verdict": "bad"}, B)},
-            {"web1": host("b", {**A, "left_at": "2026-11-25"}, B)},
+            {"web1": host("b", {**A, "excluded_at": "2026-11-25"}, B)},
             {"web1": host("b", A, B), "web2": host("b", {**A, "verdict": "bad"}, B)},
             {"web1": host(None)},
         ],

@@ -56,7 +56,7 @@ def service() -> Iterator[Service]:
 
 
 # Where the verdict comes with the end of the time.
-BRIEFLY = {"time_limit": 1.0}
+BRIEFLY = {"time_limit_seconds": 1.0}
 
 
 def ready(release: str) -> tuple[int, str]:
@@ -73,8 +73,8 @@ def ask(server: Service, **options: Any) -> dict[str, Any]:
             "status": 200,
             "json": {},
             "count": 1,
-            "interval": 0.01,
-            "time_limit": 30,
+            "interval_seconds": 0.01,
+            "time_limit_seconds": 30,
             **options,
         }
     )

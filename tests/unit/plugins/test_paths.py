@@ -111,7 +111,7 @@ def snapshot(folder: Path) -> list[tuple[str, int, int, bytes]]:
 OPTIONS: dict[str, Any] = {
     "name": "tree",
     **{"directories": [], "inputs": {}, "stage": [], "checks": [], "units": []},
-    **{"settle": False, "revertible": False},
+    **{"needs_apply": False, "revertible": False},
 }
 
 

@@ -162,7 +162,7 @@ def preflight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Preflight:
 
 
 def test_a_host_and_variables_that_are_right_pass(preflight: Preflight) -> None:
-    result = preflight.run(free_disk={"/opt": 100})
+    result = preflight.run(free_disk_mib={"/opt": 100})
     assert not result.get("failed")
     assert result["changed"] is False
     assert result["ansible_facts"]["wsgi_host"]["cpus"] == 2
@@ -207,7 +207,7 @@ def test_a_host_that_cannot_be_reached(preflight: Preflight) -> None:
     result = preflight.run({"web_port": "eighty"})
     assert result["unreachable"] is True
     assert result["msg"].startswith("The host was not reached. See that it runs")
-    assert result["msg"].endswith("It said:\nno route")
+    assert result["msg"].endswith("Output:\nno route")
 
 
 # Names --------------------------------------------------------------------------------------------
@@ -786,19 +786,19 @@ def test_rules_that_hold_cost_one_template(
 
 
 def test_too_little_disk(preflight: Preflight) -> None:
-    assert preflight.problems(free_disk={"/opt/app": 101}) == [
+    assert preflight.problems(free_disk_mib={"/opt/app": 101}) == [
         "/opt/app has 100 MiB free on the file system /opt; 101 MiB are needed: remove what is not "
         "needed there, or enlarge the file system"
     ]
 
 
 def test_paths_on_one_file_system_add_up(preflight: Preflight) -> None:
-    (problem,) = preflight.problems(free_disk={"/usr": 600, "/etc": 500, "/opt": 100})
+    (problem,) = preflight.problems(free_disk_mib={"/usr": 600, "/etc": 500, "/opt": 100})
     assert problem.startswith("/usr and /etc has 1000 MiB free on the file system /; 1100 MiB")
 
 
 def test_disk_space_from_a_template(preflight: Preflight) -> None:
-    (problem,) = preflight.problems({"web_extra": 2000}, free_disk="{{ {'/': web_extra} }}")
+    (problem,) = preflight.problems({"web_extra": 2000}, free_disk_mib="{{ {'/': web_extra} }}")
     assert "2000 MiB are needed" in problem
 
 
@@ -944,7 +944,7 @@ def test_everything_at_once_in_the_order_of_the_variables(preflight: Preflight) 
         host={"systemd": {"running": False, "version": 0}},
         formats={"web_mail": "email"},
         rules=[PORTS_DIFFER],
-        free_disk={"/opt": 200},
+        free_disk_mib={"/opt": 200},
     )
     lines = result["msg"].splitlines()
     assert lines[0] == "5 problems have to be fixed before role web can run:"

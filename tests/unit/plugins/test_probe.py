@@ -290,7 +290,7 @@ def test_units_and_programs_that_somebody_wrote_are_found(tmp_path: Path) -> Non
 
 def test_what_is_ours_stands_in_the_records(tmp_path: Path) -> None:
     """Also what a run wrote that was cut off. A record that is broken is told elsewhere."""
-    record = {"files": {"/a": "1"}, "written": {"/b": "2"}, "settled": {"/c": "3"}, "pending": True}
+    record = {"files": {"/a": "1"}, "written": {"/b": "2"}, "applied": {"/c": "3"}, "pending": True}
     written(tmp_path, "toll-app.json", json.dumps(record))
     written(tmp_path, "certbot.json", "{")
     written(tmp_path, "nginx.json", json.dumps({"files": {"/d": "4"}}))

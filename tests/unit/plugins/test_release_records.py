@@ -56,7 +56,7 @@ class TestRecord:
         assert self.record(host) == told
 
     def leave(self, host: Host, name: str = "a" * 12, **facts: Any) -> None:
-        left = {"left_at": "2026-11-25", "left_by": "anna@desk", "left_reason": "slow"}
+        left = {"excluded_at": "2026-11-25", "excluded_by": "anna@desk", "excluded_reason": "slow"}
         records.write_record(str(host.root), {**self.record(host, name), **left, **facts})
 
     def rolled_back(self, host: Host, **facts: Any) -> dict[str, Any]:
@@ -65,28 +65,28 @@ class TestRecord:
         host.run(host.bundle(), records=True)
         host.run(host.bundle("b" * 12), **options)
         self.leave(host, "b" * 12, **facts)
-        return host.run(host.bundle("b" * 12), keep_left=True, **options)
+        return host.run(host.bundle("b" * 12), keep_excluded=True, **options)
 
     def test_rollback_is_remembered_by_a_deploy_that_only_ships(self, host):
         """`--tags ship` and a deploy that fails before its handover undo no decision."""
         self.rolled_back(host)
         told = host.run(host.bundle("b" * 12), records=True, activate=False)
-        assert told["left"] is None
+        assert told["excluded"] is None
         assert told["changed"] is False
-        assert self.record(host, "b" * 12)["left_by"] == "anna@desk"
+        assert self.record(host, "b" * 12)["excluded_by"] == "anna@desk"
 
-    @pytest.mark.parametrize("facts", [{}, {"left_kind": "decision"}])
+    @pytest.mark.parametrize("facts", [{}, {"excluded_kind": "decision"}])
     def test_rollback_is_remembered_if_so_wished(self, host, facts):
         """A routine run must not deploy what somebody has rolled back from."""
         told = self.rolled_back(host, **facts)
         assert told["changed"] is False
-        assert told["left"]["left_by"] == "anna@desk"
-        assert self.record(host, "b" * 12)["left_reason"] == "slow"
+        assert told["excluded"]["excluded_by"] == "anna@desk"
+        assert self.record(host, "b" * 12)["excluded_reason"] == "slow"
 
     def test_what_a_failed_deploy_left_is_tried_again(self, host):
-        told = self.rolled_back(host, left_kind="failure")
-        assert told["left"] is None
-        assert "left_at" not in self.record(host, "b" * 12)
+        told = self.rolled_back(host, excluded_kind="failure")
+        assert told["excluded"] is None
+        assert "excluded_at" not in self.record(host, "b" * 12)
 
     def test_rollback_holds_for_the_same_content_for_another_python(self, host):
         """An upgrade of the system between the rollback and the run gives it another id."""
@@ -95,16 +95,16 @@ class TestRecord:
         host.run({**host.bundle("b" * 12), "content": "c"}, **options)
         self.leave(host, "b" * 12)
         bundle = {**host.bundle("d" * 12), "content": "c"}
-        assert host.run(bundle, keep_left=True, **options)["left"]["id"] == "b" * 12
+        assert host.run(bundle, keep_excluded=True, **options)["excluded"]["id"] == "b" * 12
         # Left for the Python of before is not left where the content serves.
         host.run(bundle, records=True)
         bundle = {**host.bundle("e" * 12), "content": "c"}
-        assert host.run(bundle, keep_left=True, **options)["left"] is None
+        assert host.run(bundle, keep_excluded=True, **options)["excluded"] is None
 
     def test_who_serves_what_was_left_goes_on(self, host):
         host.run(host.bundle(), records=True)
         self.leave(host)
-        assert host.run(host.bundle(), records=True, keep_left=True)["left"] is None
+        assert host.run(host.bundle(), records=True, keep_excluded=True)["excluded"] is None
 
     def test_damaged_record_is_begun_anew(self, host):
         host.run(host.bundle(), records=True)

@@ -101,8 +101,8 @@ class Project:
             wanted = call["module_args"]["seal"]
             self.asked.append(wanted)
             host = {"distribution": "debian", "distribution_like": []}
-            if "told" in wanted:
-                self.seal = wanted["told"]
+            if "record" in wanted:
+                self.seal = wanted["record"]
                 return {"ansible_facts": {"wsgi_host": host}, "seal": {"broken": self.unfit}}
             broken = self.broken or ("" if self.seal else "there is none")
             if self.seal.get("inputs", wanted["inputs"]) != wanted["inputs"]:
@@ -158,13 +158,13 @@ def test_the_second_run_has_nothing_to_do(project: Project) -> None:
     assert (first["kept"], first["why"]) == (False, "there is none")
     project.whole_run()
     second = project.act()
-    assert (second["kept"], second["why"], second["said"]) == (True, "", ["shop: served"])
+    assert (second["kept"], second["why"], second["notices"]) == (True, "", ["shop: served"])
     assert second["at"] == "2027-01-15 08:00 UTC"
     assert second["ansible_facts"]["wsgi_host"]["family"] == "Debian"
     # One trip for the first look, which roles need anyway, and one to make the seal.
     assert [list(each) for each in project.asked] == [
         *([["hours", "inputs"]] * 2),
-        *(["told"], ["hours", "inputs"]),
+        *(["record"], ["hours", "inputs"]),
     ]
 
 
@@ -265,7 +265,7 @@ def test_a_host_that_serves_nothing_is_looked_at_as_the_others(
     assert project.act()["kept"] is True
     assert [list(each) for each in project.asked] == [
         ["hours", "inputs"],
-        ["told"],
+        ["record"],
         ["hours", "inputs"],
     ]
     # Nor is the secret in what the host keeps.

@@ -90,7 +90,7 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         "applications.shop.secrets has key, which is neither text in one line nor",
     ),
     "a key of a few random bytes": (
-        shop(secrets={"key": {"random": 4}}),
+        shop(secrets={"key": {"random_bytes": 4}}),
         "applications.shop.secrets has key, which is neither text in one line nor",
     ),
     "a database among the secrets": (
@@ -237,13 +237,22 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     "a word for a size": ({"application_serial": "all"}, "application_serial"),
     "yes for a size": ({"application_serial": True}, "application_serial"),
     "fewer than no releases": (toll_app(keep_releases=-1), "applications.toll-app.keep_releases"),
-    "a hasty take-over": ({"application_lock_stale": 5}, "is less than 60: use 60 to 86400"),
+    "a hasty take-over": (
+        {"application_lock_stale_seconds": 5},
+        "is less than 60: use 60 to 86400",
+    ),
     "a lock on an unknown host": (
         {"application_lock_host": "web9"},
         "is not a host of the inventory",
     ),
-    "a wait of less than nothing": ({"application_lock_wait": -1}, "is not a number of seconds"),
-    "a wait of a while": ({"application_lock_wait": "a while"}, "is not a number of seconds"),
+    "a wait of less than nothing": (
+        {"application_lock_wait_seconds": -1},
+        "is not a number of seconds",
+    ),
+    "a wait of a while": (
+        {"application_lock_wait_seconds": "a while"},
+        "is not a number of seconds",
+    ),
     "a seal for a while": ({"application_seal_hours": "a while"}, "is not a number of hours"),
     "another form of a status": ({"application_status_format": "xml"}, "use one of table, json"),
     "a word for a number": (
@@ -485,7 +494,7 @@ GOOD = {
     ),
     "one host at a time": Case({**toll_app(), "application_serial": 1}),
     "one host at a time, from the command line": Case({**toll_app(), "application_serial": "1"}),
-    "a wait, from the command line": Case({**toll_app(), "application_lock_wait": "60"}),
+    "a wait, from the command line": Case({**toll_app(), "application_lock_wait_seconds": "60"}),
     "no seal, from the command line": Case({**toll_app(), "application_seal_hours": "0"}),
     "a share of the hosts": Case({**toll_app(), "application_serial": "25%"}),
     "one host, then more": Case({**toll_app(), "application_serial": [1, 5, "100%"]}),
@@ -547,7 +556,7 @@ def test_preflight_lets_good_variables_pass(case: str, said: dict[str, str]) -> 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_credentials_are_the_vaults_or_made_by_the_host(family: str) -> None:
     own = evaluate(ROLE, "__application_entry.credentials", family, **trusted(toll_app()))
-    assert own == [{"name": "secret_key", "random": 32}]
+    assert own == [{"name": "secret_key", "random_bytes": 32}]
     told = trusted(toll_app(**SHARED))
     assert evaluate(ROLE, "__application_entry.credentials", family, **told) == [
         {"name": "secret_key", "value": KEY},

@@ -112,7 +112,7 @@ class Server:
             "gunicorn_systemd_wsgi_app": "served:application",
             "gunicorn_systemd_worker_class": "asgi",
             "gunicorn_systemd_workers": 2,
-            "gunicorn_systemd_graceful_timeout": 30,
+            "gunicorn_systemd_graceful_timeout_seconds": 30,
             "gunicorn_systemd_backlog": 1234,
         }
         settings = folder / "gunicorn.conf.py"

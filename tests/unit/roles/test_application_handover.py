@@ -162,12 +162,12 @@ class Fleet:
             role = {"name": "application", "tasks_from": name, "rolespec_validate": False}
             return {"ansible.builtin.import_role": role}
 
-        left = {"left_at": "2026-11-25", "left_by": "anna@desk", "left_reason": "slow"}
+        left = {"excluded_at": "2026-11-25", "excluded_by": "anna@desk", "excluded_reason": "slow"}
         shipped = {
             "id": "new",
             "current": "{{ lookup('file', live) or none }}",
             # As the module returns it: deploy.yml does not ask.
-            "left": "{{ left if inventory_hostname in left_on and "
+            "excluded": "{{ left if inventory_hostname in left_on and "
             "(__application_does_everything | default(false)) else none }}",
         }
 
@@ -198,7 +198,7 @@ class Fleet:
                     stage("handover"),
                     *([REMEMBER] if way == "main" else []),
                 ],
-                "rescue": [stage("take_back")],
+                "rescue": [stage("recover")],
             }
 
         book = [
@@ -310,7 +310,7 @@ def test_failed_host_takes_all_back_and_the_rest_stay_as_they_are(fleet: Fleet) 
     assert fleet.written() == [
         "web1 handover new",
         "web2 handover new",
-        "web1 leave new",
+        "web1 exclude new",
         "web1 handover old",
     ]
     assert fleet.live() == "old old old old"
@@ -334,7 +334,7 @@ def test_hosts_that_switch_together_go_back_together(fleet: Fleet) -> None:
             *(
                 f"web{number} {what}"
                 for number in (1, 2, 4)
-                for what in ("leave new", "handover old")
+                for what in ("exclude new", "handover old")
             ),
         ]
     )
@@ -347,11 +347,11 @@ def test_hosts_that_switch_together_go_back_together(fleet: Fleet) -> None:
 
 def test_reason_that_a_program_gave_is_in_the_last_message(fleet: Fleet) -> None:
     """A first line that only announces it leaves somebody to search the output for it."""
-    fleet.bad("web1", words="It failed. It said:\n  a line of its code\nKeyError: 'plaza'")
+    fleet.bad("web1", words="It failed. Output:\n  a line of its code\nKeyError: 'plaza'")
     code, output = fleet.deploy(1)
     assert code == 2
     said = " ".join(output.rpartition("Deploy of new failed")[2].split())
-    assert said.count("It failed. It said: a line of its code KeyError: 'plaza'") == 1
+    assert said.count("It failed. Output: a line of its code KeyError: 'plaza'") == 1
 
 
 def test_message_of_several_lines_stays_whole_and_names_keep_their_case(fleet: Fleet) -> None:
@@ -389,7 +389,7 @@ def test_site_that_does_not_name_the_release_is_a_failure(
     server.release = "other"  # type: ignore[attr-defined]
     code, output = fleet.deploy(2)
     assert code == 2
-    assert fleet.written() == ["web1 handover new", "web1 leave new", "web1 handover old"]
+    assert fleet.written() == ["web1 handover new", "web1 exclude new", "web1 handover old"]
     assert "Rolled back to what served before: web1." in output
 
 
@@ -481,7 +481,9 @@ def test_new_host_does_not_get_what_was_bad_on_the_others(fleet: Fleet) -> None:
     code, output = fleet.deploy(2, way="main", left_on=("web1",))
     assert code == 2
     said = " ".join(output.split())
-    assert "new was excluded at 2026-11-25 by anna@desk, slow, and web2 has no other release" in said
+    assert (
+        "new was excluded at 2026-11-25 by anna@desk, slow, and web2 has no other release" in said
+    )
     assert "playbooks/deploy.yml -e application=shop -e application_revision=REVISION" in said
     assert fleet.written() == []
 
@@ -505,7 +507,7 @@ def test_a_failure_of_one_does_not_take_the_other_back(fleet: Fleet) -> None:
     code, output = fleet.deploy(2, way="main", names=("shop", "blog"), application_serial=1)
     assert code == 2
     assert fleet.live() == "old old new new"
-    assert fleet.written()[-2:] == ["blog-web1 leave new", "blog-web1 handover old"]
+    assert fleet.written()[-2:] == ["blog-web1 exclude new", "blog-web1 handover old"]
     said = " ".join(output.rpartition("Deploy of new failed")[2].split())
     assert "Rolled back to what served before: web1." in said
     assert not list(fleet.root.glob("*lock.json"))

@@ -12,7 +12,7 @@ from .describing import shop, toll_app
 from .render import ROLES, evaluate
 
 NEW, OLD = "0c742c8387b4", "9f0e1d2c3b4a"
-LEFT = {"left_at": "2026-11-29T10:00:00Z", "left_by": "anna", "left_reason": "slow"}
+LEFT = {"excluded_at": "2026-11-29T10:00:00Z", "excluded_by": "anna", "excluded_reason": "slow"}
 TASKS = ROLES / "application" / "tasks"
 
 
@@ -75,7 +75,7 @@ def test_what_needs_attention_is_the_last_word_of_all_hosts() -> None:
     said = {"web1": ["shop: a", left, gone], "web2": ["shop: a", "Log in on web2", left]}
     hosts = {name: {"__application_seal": {"kept": True, "said": said[name]}} for name in said}
     told = {"hostvars": hosts, "groups": {"all": list(hosts), "web": list(hosts)}}
-    lines = evaluate("application", "__application_said", "Debian", **told)
+    lines = evaluate("application", "__application_notices", "Debian", **told)
     assert lines == ["shop: a", "Log in on web2", left, gone]
 
 

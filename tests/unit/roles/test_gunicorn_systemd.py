@@ -92,7 +92,7 @@ def files(family: str, variables: Mapping[str, Any]) -> dict[str, str]:
             if "template" in entry:
                 text = render(ROLE, entry["template"], family, **variables, **more)
             else:
-                text = str(entry.get("content", "random"))
+                text = str(entry.get("content", "random_bytes"))
             written[entry["dest"].format(**more)] = text
     return written
 
@@ -287,7 +287,7 @@ def test_secrets_are_in_their_own_files_only() -> None:
             **REQUIRED,
             "gunicorn_systemd_credentials": [
                 {"name": "api_key", "value": "geheim"},
-                {"name": "secret_key", "random": 32},
+                {"name": "secret_key", "random_bytes": 32},
             ],
         },
     )
@@ -299,11 +299,14 @@ def test_secrets_are_in_their_own_files_only() -> None:
 def test_secret_files_are_root_only_and_kept_out_of_diffs() -> None:
     variables = {
         **REQUIRED,
-        "gunicorn_systemd_credentials": [{"name": "a", "value": "x"}, {"name": "b", "random": 32}],
+        "gunicorn_systemd_credentials": [
+            {"name": "a", "value": "x"},
+            {"name": "b", "random_bytes": 32},
+        ],
     }
     entries = evaluate(ROLE, "__gunicorn_systemd_credential_files", "Debian", **variables)
     assert [(entry["mode"], entry["secret"]) for entry in entries] == [("0600", True)] * 2
-    assert entries[1]["random"] == 32
+    assert entries[1]["random_bytes"] == 32
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -333,7 +336,7 @@ def test_nothing_ever_closes_the_sockets() -> None:
 
 
 def test_requests_are_finished_before_systemd_kills() -> None:
-    _, service = units("Debian", gunicorn_systemd_graceful_timeout=90)
+    _, service = units("Debian", gunicorn_systemd_graceful_timeout_seconds=90)
     assert int(service["Service"]["TimeoutStopSec"][0]) > 90
 
 
@@ -468,8 +471,8 @@ def test_the_handover_is_told_what_the_variables_say() -> None:
             **REQUIRED,
             "gunicorn_systemd_release_root": "/opt/shop",
             "gunicorn_systemd_check_release_member": "release",
-            "gunicorn_systemd_graceful_timeout": 20,
-            "gunicorn_systemd_bake_time": 7,
+            "gunicorn_systemd_graceful_timeout_seconds": 20,
+            "gunicorn_systemd_bake_seconds": 7,
         },
     )
     told = json.loads(written[f"/etc/{NAME}/handover.json"])
@@ -733,16 +736,16 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         "gunicorn_systemd_max_requests_jitter is -1, which is negative",
     ),
     "negative-timeout": (
-        {"gunicorn_systemd_timeout": -1},
-        "gunicorn_systemd_timeout is -1, which is negative",
+        {"gunicorn_systemd_timeout_seconds": -1},
+        "gunicorn_systemd_timeout_seconds is -1, which is negative",
     ),
     "no-grace": (
-        {"gunicorn_systemd_graceful_timeout": 0},
-        "gunicorn_systemd_graceful_timeout is 0, which is less than 1",
+        {"gunicorn_systemd_graceful_timeout_seconds": 0},
+        "gunicorn_systemd_graceful_timeout_seconds is 0, which is less than 1",
     ),
     "negative-delay": (
-        {"gunicorn_systemd_restart_delay": -1},
-        "gunicorn_systemd_restart_delay is -1, which is negative",
+        {"gunicorn_systemd_restart_delay_seconds": -1},
+        "gunicorn_systemd_restart_delay_seconds is -1, which is negative",
     ),
     "name-of-an-environment-variable": (
         {"gunicorn_systemd_environment": {"SHOP-MODE": "x"}},
@@ -768,26 +771,30 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         {
             "gunicorn_systemd_credentials": [
                 {"name": "key", "value": "secret-7f3a"},
-                {"name": "key", "random": 32},
+                {"name": "key", "random_bytes": 32},
             ]
         },
         "gunicorn_systemd_credentials has a name twice",
     ),
     "credential-of-nothing": (
         {"gunicorn_systemd_credentials": [{"name": "key"}]},
-        "gunicorn_systemd_credentials has an entry with neither a value nor random,",
+        "gunicorn_systemd_credentials has an entry with neither value nor random_bytes,",
     ),
     "credential-of-both": (
-        {"gunicorn_systemd_credentials": [{"name": "key", "value": "secret-7f3a", "random": 32}]},
-        "gunicorn_systemd_credentials has an entry with neither a value nor random,",
+        {
+            "gunicorn_systemd_credentials": [
+                {"name": "key", "value": "secret-7f3a", "random_bytes": 32}
+            ]
+        },
+        "gunicorn_systemd_credentials has an entry with neither value nor random_bytes,",
     ),
     "empty-credential": (
         {"gunicorn_systemd_credentials": [{"name": "key", "value": ""}]},
         "gunicorn_systemd_credentials has an empty value",
     ),
     "weak-credential": (
-        {"gunicorn_systemd_credentials": [{"name": "key", "random": 4}]},
-        "gunicorn_systemd_credentials[0].random is 4, which is less than 16: use 16 to 1024",
+        {"gunicorn_systemd_credentials": [{"name": "key", "random_bytes": 4}]},
+        "gunicorn_systemd_credentials[0].random_bytes is 4, which is less than 16: use 16 to 1024",
     ),
     "memory-in-words": (
         {"gunicorn_systemd_memory_max": "512 megabytes"},
@@ -834,20 +841,20 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         "gunicorn_systemd_check_count is 0, which is less than 1",
     ),
     "check-without-pause": (
-        {"gunicorn_systemd_check_interval": 0.0},
-        "gunicorn_systemd_check_interval is 0.0, which is less than 0.01",
+        {"gunicorn_systemd_check_interval_seconds": 0.0},
+        "gunicorn_systemd_check_interval_seconds is 0.0, which is less than 0.01",
     ),
     "check-that-cannot-end": (
-        {"gunicorn_systemd_check_count": 100, "gunicorn_systemd_check_interval": 0.5},
-        "gunicorn_systemd_check_time_limit (30) is too short for gunicorn_systemd_check",
+        {"gunicorn_systemd_check_count": 100, "gunicorn_systemd_check_interval_seconds": 0.5},
+        "gunicorn_systemd_check_time_limit_seconds (30) is too short for gunicorn_systemd_check",
     ),
     "no-time-to-start": (
-        {"gunicorn_systemd_start_time_limit": 0},
-        "gunicorn_systemd_start_time_limit is 0, which is less than 1",
+        {"gunicorn_systemd_start_time_limit_seconds": 0},
+        "gunicorn_systemd_start_time_limit_seconds is 0, which is less than 1",
     ),
     "baked-before-it-was-there": (
-        {"gunicorn_systemd_bake_time": -1},
-        "gunicorn_systemd_bake_time is -1, which is negative",
+        {"gunicorn_systemd_bake_seconds": -1},
+        "gunicorn_systemd_bake_seconds is -1, which is negative",
     ),
     "relative-root": (
         {"gunicorn_systemd_release_root": "/opt/shop/"},
@@ -862,8 +869,8 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         'gunicorn_systemd_release ("../9d3f") cannot name a release',
     ),
     "check-without-time": (
-        {"gunicorn_systemd_check_time_limit": 0},
-        "gunicorn_systemd_check_time_limit is 0, which is less than 1",
+        {"gunicorn_systemd_check_time_limit_seconds": 0},
+        "gunicorn_systemd_check_time_limit_seconds is 0, which is less than 1",
     ),
 }
 
@@ -882,12 +889,12 @@ ALONE: dict[str, tuple[dict[str, Any], str]] = {
         "is too few for a worker's connections and its own files: raise it to",
     ),
     "a-short-random-credential": (
-        {"gunicorn_systemd_credentials": [{"name": "key", "random": 4}]},
-        "gunicorn_systemd_credentials[0].random is 4, which is less than 16",
+        {"gunicorn_systemd_credentials": [{"name": "key", "random_bytes": 4}]},
+        "gunicorn_systemd_credentials[0].random_bytes is 4, which is less than 16",
     ),
     "health-all-the-time": (
-        {"gunicorn_systemd_health_interval": 0},
-        "gunicorn_systemd_health_interval is 0, which is less than 1: use 1 to 3600",
+        {"gunicorn_systemd_health_interval_seconds": 0},
+        "gunicorn_systemd_health_interval_seconds is 0, which is less than 1: use 1 to 3600",
     ),
     "setting-that-is-code": (
         {"gunicorn_systemd_settings": {"import os; x": 1}},
@@ -909,7 +916,7 @@ ALONE: dict[str, tuple[dict[str, Any], str]] = {
         "gunicorn_systemd_settings has a name that is not a setting of gunicorn, or that",
     ),
     "nothing-to-keep-alive": (
-        {"gunicorn_systemd_keepalive": 5},
+        {"gunicorn_systemd_keepalive_seconds": 5},
         "gunicorn_systemd_worker_connections (2) leaves threads idle, or no connection",
     ),
     "threads-of-sync": (

@@ -619,8 +619,8 @@ def composed(role: str, variables: Mapping[str, Any]) -> str:
         (
             "gunicorn_systemd",
             # For all applications of a host.
-            {"gunicorn_systemd_timeout": "long"},
-            'gunicorn_systemd_timeout is "long" (text); an integer is needed',
+            {"gunicorn_systemd_timeout_seconds": "long"},
+            'gunicorn_systemd_timeout_seconds is "long" (text); an integer is needed',
         ),
         (
             "gunicorn_systemd",

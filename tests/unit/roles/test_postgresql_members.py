@@ -417,7 +417,7 @@ def test_the_primary_is_neither_stopped_nor_thrown_away(
 # Who leaves ---------------------------------------------------------------------------------------
 
 
-class Voters:
+class Electorate:
     """etcd's JSON gateway on all voters: who is a member, and who answers."""
 
     def __init__(self, *names: str, away: tuple[str, ...] = ()) -> None:
@@ -449,7 +449,7 @@ class Voters:
         return 200, json.dumps({"members": self.members})
 
 
-def dismissing(program: ModuleType, voters: Voters, tmp_path: Path) -> Any:
+def dismissing(program: ModuleType, voters: Electorate, tmp_path: Path) -> Any:
     """A cluster whose voters are known by their names."""
     found = cluster(program, voters, tmp_path)  # type: ignore[arg-type]
     found.told["voters"] = {each["name"]: each["name"] for each in voters.members}
@@ -458,7 +458,7 @@ def dismissing(program: ModuleType, voters: Voters, tmp_path: Path) -> Any:
 
 def test_a_voter_is_dismissed_by_one_that_stays(program: ModuleType, tmp_path: Path) -> None:
     """Whoever removes itself may be gone before it has said so."""
-    voters = Voters("db3", "db1", "db2", "lb1")
+    voters = Electorate("db3", "db1", "db2", "lb1")
     found = dismissing(program, voters, tmp_path)
     assert found.dismiss("db3", only_said=True) == (True, "db3 would no longer vote.")
     assert voters.removed == []
@@ -483,14 +483,14 @@ def test_a_voter_is_dismissed_by_one_that_stays(program: ModuleType, tmp_path: P
 def test_a_voter_that_the_others_need_is_not_dismissed(
     names: tuple[str, ...], away: tuple[str, ...], said: str, program: ModuleType, tmp_path: Path
 ) -> None:
-    voters = Voters(*names, away=away)
+    voters = Electorate(*names, away=away)
     with pytest.raises(program.Refused, match=said):
         dismissing(program, voters, tmp_path).dismiss("db3")
     assert voters.removed == []
 
 
 def test_a_voter_that_is_lost_is_dismissed(program: ModuleType, tmp_path: Path) -> None:
-    voters = Voters("db1", "db2", "db3", "lb1", away=("db3",))
+    voters = Electorate("db1", "db2", "db3", "lb1", away=("db3",))
     assert dismissing(program, voters, tmp_path).dismiss("db3")[0]
 
 

@@ -375,28 +375,30 @@ def test_what_a_failed_release_said_is_roots_alone(live: World) -> None:
 
 def test_whoever_goes_live_again_is_not_left_any_more(live: World) -> None:
     path = live.root / "state/releases/new.json"
-    path.write_text(json.dumps({"id": "new", "left_at": "2026-11-25T09:00:00Z", "left_by": "x"}))
+    path.write_text(
+        json.dumps({"id": "new", "excluded_at": "2026-11-25T09:00:00Z", "excluded_by": "x"})
+    )
     live.run("new")
-    assert not {"left_at", "left_by"} & live.record("new").keys()
+    assert not {"excluded_at", "excluded_by"} & live.record("new").keys()
 
 
 def test_what_a_rollback_goes_back_from_is_left_once_the_other_is_healthy(live: World) -> None:
     """No later rollback leads to it, and nobody has to take the mark back after a failure."""
     live.behaviour["third"] = lambda _age: "answered 503, not 200"
-    assert live.run("third", "one", leave=True).code == 1
-    assert "left_at" not in live.record("old")
-    assert live.run("old", "two", leave=True).changed is False
-    assert "left_at" not in live.record("old")
-    assert live.run("new", "three", leave=True).code == 0
+    assert live.run("third", "one", exclude=True).code == 1
+    assert "excluded_at" not in live.record("old")
+    assert live.run("old", "two", exclude=True).changed is False
+    assert "excluded_at" not in live.record("old")
+    assert live.run("new", "three", exclude=True).code == 0
     record = live.record("old")
-    assert (record["left_by"], record["left_reason"], record["left_kind"]) == (
+    assert (record["excluded_by"], record["excluded_reason"], record["excluded_kind"]) == (
         "somebody",
         "because",
         "decision",
     )
     # A deploy leaves nothing.
     assert live.run("old", "four").code == 0
-    assert "left_at" not in live.record("new")
+    assert "excluded_at" not in live.record("new")
 
 
 def test_a_release_whose_interpreter_is_gone_is_refused_by_that_name(live: World) -> None:
@@ -461,7 +463,7 @@ def test_wherever_it_is_killed_the_host_comes_to_a_known_state(
         wanted = begin(world, how)
         world.kill_at = at
         try:
-            world.run(wanted, leave=True)
+            world.run(wanted, exclude=True)
         except Killed as killed:
             where = f"killed at {at}, before: {killed}"
         else:
@@ -470,7 +472,7 @@ def test_wherever_it_is_killed_the_host_comes_to_a_known_state(
         if afterwards == "reboot":
             world.reboot()
         else:
-            world.run(wanted, leave=True)
+            world.run(wanted, exclude=True)
         current, running, loaded, on_disk = state(world)
         assert not (world.root / "state/handover.json").exists(), where
         assert world.stalls == 0 or afterwards == "reboot", where
@@ -484,7 +486,7 @@ def test_wherever_it_is_killed_the_host_comes_to_a_known_state(
         if how in ("bad release", "bad settings"):
             assert "new" not in world.served, where
         assert world.unit("shop-standby.service").active in ("inactive", "failed"), where
-        assert bool(world.record("old").get("left_at")) == (running == "new"), where
+        assert bool(world.record("old").get("excluded_at")) == (running == "new"), where
         at += 1
     world.kill_at = -1
     assert at > 15

@@ -198,7 +198,7 @@ def test_the_tree_counts_as_settled_once_it_was_judged(live: World) -> None:
 
     written = wrote("first")
     assert live.run().changed is False
-    assert trees.read(path) == trees.Record(written, settled=written)
+    assert trees.read(path) == trees.Record(written, applied=written)
     wrote("broken")
     assert live.run(request="gen1").code == 1
     # What was written is not there any more, also for a handover that has nothing to do then.

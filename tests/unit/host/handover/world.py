@@ -366,8 +366,8 @@ class World(Systemd):
         *,
         restart: bool = False,
         if_suits: bool = False,
-        leave: bool = False,
+        exclude: bool = False,
     ) -> Result:
         return forward.hand_over(
-            self.service(), release, request, "somebody", "because", restart, if_suits, leave
+            self.service(), release, request, "somebody", "because", restart, if_suits, exclude
         )

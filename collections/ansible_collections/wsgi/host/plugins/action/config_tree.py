@@ -22,7 +22,7 @@ FILE_KEYS = {
     "dest",
     "template",
     "content",
-    "random",
+    "random_bytes",
     "each",
     "as",
     "mode",
@@ -31,7 +31,7 @@ FILE_KEYS = {
     "secret",
 }
 SOURCE_KEYS = {"source", "dest", "mode", "owner", "group", "secret"}
-SOURCE_OF_CONTENT = ("template", "content", "random")
+SOURCE_OF_CONTENT = ("template", "content", "random_bytes")
 
 
 class ActionModule(KeptModules):
@@ -51,7 +51,7 @@ class ActionModule(KeptModules):
                 "state": {
                     "type": "str",
                     "default": "present",
-                    "choices": ["present", "settled", "reverted", "absent"],
+                    "choices": ["present", "applied", "reverted", "absent"],
                 },
                 "sources": {"type": "list", "elements": "dict", "default": []},
                 "files": {"type": "list", "elements": "dict", "default": []},
@@ -59,7 +59,7 @@ class ActionModule(KeptModules):
                 "inputs": {"type": "dict", "default": {}},
                 "stage": {"type": "list", "elements": "str", "default": []},
                 "checks": {"type": "list", "elements": "dict", "default": []},
-                "settle": {"type": "bool", "default": False},
+                "needs_apply": {"type": "bool", "default": False},
                 "units": {"type": "list", "elements": "str", "default": []},
                 "revertible": {"type": "bool", "default": False},
             }
@@ -83,7 +83,7 @@ class ActionModule(KeptModules):
                 "inputs": args["inputs"],
                 "stage": args["stage"],
                 "checks": args["checks"],
-                "settle": args["settle"],
+                "needs_apply": args["needs_apply"],
                 "units": args["units"],
                 "revertible": args["revertible"],
             },
@@ -142,8 +142,8 @@ class ActionModule(KeptModules):
     def _single(
         self, file: Mapping[str, Any], dest: str, variables: dict[str, Any]
     ) -> dict[str, Any]:
-        if file.get("random") is not None:
-            return _entry(file, dest=dest, random=int(file["random"]))
+        if file.get("random_bytes") is not None:
+            return _entry(file, dest=dest, random_bytes=int(file["random_bytes"]))
         if file.get("content") is not None:
             return _entry(file, dest=dest, content=str(file["content"]).encode())
         path = Path(self._find("templates", file["template"]))
@@ -177,7 +177,7 @@ def _entry(options: Mapping[str, Any], *, dest: str, **kind: Any) -> dict[str, A
         "mode": str(mode),
         "owner": str(options.get("owner", "root")),
         "group": str(options.get("group", "root")),
-        "secret": bool(options.get("secret", False)) or "random" in kind,
+        "secret": bool(options.get("secret", False)) or "random_bytes" in kind,
         **kind,
     }
 

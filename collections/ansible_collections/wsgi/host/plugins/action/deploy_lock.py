@@ -31,9 +31,11 @@ class ActionModule(KeptModules):
         arguments = dict(self._task.args)
         if "claim" in arguments:
             raise AnsibleActionFail("claim is set by wsgi.host.deploy_lock itself. Leave it out")
-        called = {"wait": "wait", "stale": "stale"} | dict(arguments.get("variables") or {})
-        wait = self._number(arguments, "wait", called, 0)
-        self._number(arguments, "stale", called, 1)
+        called = {"wait_seconds": "wait_seconds", "stale_seconds": "stale_seconds"} | dict(
+            arguments.get("variables") or {}
+        )
+        wait = self._number(arguments, "wait_seconds", called, 0)
+        self._number(arguments, "stale_seconds", called, 1)
         process = this_run()
         claim = {"token": process.token(), "owner": whoami(), "control": process.to_dict()}
         end = time.monotonic() + wait
@@ -57,7 +59,7 @@ class ActionModule(KeptModules):
         result["host"] = self._host(task_vars)
         place = f"{arguments['path']} on {self._host(task_vars)}"
         if outcome.get("busy"):
-            words = self._busy(outcome, place, called["wait"], wait)
+            words = self._busy(outcome, place, called["wait_seconds"], wait)
             if not self._task.check_mode:
                 raise AnsibleActionFail(words)
             result.setdefault("warnings", []).append(words)

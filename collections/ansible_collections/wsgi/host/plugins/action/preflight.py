@@ -39,7 +39,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.variables import (
 )
 
 # Templated here and not by Ansible, whose own error would come before the one that explains it.
-LATE = frozenset({"rules", "each", "free_disk", "executable", "modules", "ports"})
+LATE = frozenset({"rules", "each", "free_disk_mib", "executable", "modules", "ports"})
 # What stays as it is during a play, or is the host itself.
 FIXED = frozenset({FACT, "ansible_facts", "groups", "group_names", "play_hosts", "role_path"})
 
@@ -57,7 +57,7 @@ class ActionModule(KeptModules):
             "each",
             "values",
             "computed",
-            "free_disk",
+            "free_disk_mib",
             "executable",
             "modules",
             "ports",
@@ -286,8 +286,8 @@ class ActionModule(KeptModules):
             checker.add(prefix + variable, f"{named} {problem}: {remedy}")
 
     def _check_disk(self, checker: Checker, templar: Templar, host: Mapping[str, Any]) -> None:
-        raw = self._task.args.get("free_disk") or {}
-        needed = _templated(templar, "free_disk", raw, checker.faulty())
+        raw = self._task.args.get("free_disk_mib") or {}
+        needed = _templated(templar, "free_disk_mib", raw, checker.faulty())
         by_mount: dict[str, list[str]] = defaultdict(list)
         for path in needed or {}:
             mount = _mount(str(path), host["mounts"])

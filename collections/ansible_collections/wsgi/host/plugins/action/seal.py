@@ -82,7 +82,7 @@ class ActionModule(KeptModules):
                 "hours": {"type": "float", "default": 24.0},
                 "inputs": {"type": "str", "default": ""},
                 "applications": {"type": "list", "elements": "dict", "default": []},
-                "said": {"type": "list", "elements": "str", "default": []},
+                "notices": {"type": "list", "elements": "str", "default": []},
                 "seen": {"type": "dict", "default": {}},
             }
         )
@@ -134,7 +134,7 @@ class ActionModule(KeptModules):
             "why": why,
             "inputs": inputs,
             "at": _moment(seal.get("at", 0)),
-            "said": seal.get("said", []),
+            "notices": seal.get("notices", []),
             "ansible_facts": {FACT: host},
             "_ansible_verbose_override": True,
         }
@@ -152,9 +152,9 @@ class ActionModule(KeptModules):
                 "sources": sources,
                 "releases": {each["name"]: each["release"] for each in args["applications"]},
                 "questions": [each["question"] for each in args["applications"]],
-                "said": args["said"],
+                "notices": args["notices"],
             }
-            result = probed(self, task_vars, seal={"told": told})
+            result = probed(self, task_vars, seal={"record": told})
             if result.get("failed") or result.get("unreachable"):
                 return result
             why = result["seal"]["broken"]

@@ -11,7 +11,7 @@ short_description: List secrets that cannot be right
 version_added: "0.1.0"
 description:
   - Names the secrets of an application's description whose value is neither text in one line nor
-    a dictionary with a number of bytes, C(random). Their values are not in the result.
+    a dictionary with a number of bytes, C(random_bytes). Their values are not in the result.
 options:
   _input:
     description: The secrets by name.
@@ -37,8 +37,8 @@ BYTES = range(16, 1025)
 def is_right(value: Any) -> bool:
     """Whether it is text in one line, or says how many random bytes the host is to make."""
     if isinstance(value, Mapping):
-        count = value.get("random")
-        return set(value) == {"random"} and isinstance(count, int) and count in BYTES
+        count = value.get("random_bytes")
+        return set(value) == {"random_bytes"} and isinstance(count, int) and count in BYTES
     return isinstance(value, str) and value != "" and len(value.splitlines()) == 1
 
 

@@ -20,7 +20,7 @@ description:
   - A path that another user can change, since a directory on the way to it belongs to that user, is
     refused before anything is changed.
   - A tree whose handlers did not run, because the run was interrupted, reports C(changed) again
-    (see O(settle)).
+    (see O(needs_apply)).
 options:
   name:
     description: Identity of the tree; its record on the host is
@@ -30,12 +30,12 @@ options:
   state:
     description:
       - V(present) puts the tree in place.
-      - V(settled) records that the service runs with it; for the handlers of a tree with O(settle).
+      - V(applied) records that the service runs with it; for the handlers of a tree with O(needs_apply).
       - V(reverted) restores the files that the service ran with last, if O(revertible) kept
         them; it changes nothing if there is nothing to revert to.
       - V(absent) removes the files of the tree.
     type: str
-    choices: [present, settled, reverted, absent]
+    choices: [present, applied, reverted, absent]
     default: present
   sources:
     description:
@@ -49,8 +49,8 @@ options:
     default: []
   files:
     description:
-      - Single files, each with C(dest) and exactly one of C(template), C(content) or C(random).
-      - C(random) is a number of bytes; the file is created once with so many random bytes in
+      - Single files, each with C(dest) and exactly one of C(template), C(content) or C(random_bytes).
+      - C(random_bytes) is a number of bytes; the file is created once with so many random bytes in
         hexadecimal and is
         never replaced.
       - With C(each), a list, there is one file per element; C(as) names the element in the
@@ -91,19 +91,19 @@ options:
   units:
     description:
       - Units that run with these files and have nothing to wait for. They run, now and at every boot; with
-        V(present) they are started anew when a file changes, with V(settled) each time, with V(absent) when a
+        V(present) they are started anew when a file changes, with V(applied) each time, with V(absent) when a
         file was removed.
-      - The tree is settled when they run, without a handler. One that does not start fails the task, and
+      - The tree counts as applied when they run, without a handler. One that does not start fails the task, and
         the next run tries again.
     type: list
     elements: str
     default: []
-  settle:
-    description: Keep the tree marked as pending until it is called with O(state=settled).
+  needs_apply:
+    description: Keep the tree marked as pending until it is called with O(state=applied).
     type: bool
     default: false
   revertible:
-    description: Keep what is replaced until the tree is settled, for O(state=reverted). With O(settle).
+    description: Keep what is replaced until the tree is applied, for O(state=reverted). With O(needs_apply).
     type: bool
     default: false
   payload:
@@ -133,7 +133,7 @@ EXAMPLES = r"""
     stage: [/etc/nginx]
     checks:
       - argv: [/usr/sbin/nginx, -t, -q, -c, "{stage}/etc/nginx/nginx.conf"]
-    settle: true
+    needs_apply: true
   notify: Reload nginx
 """
 
@@ -186,13 +186,13 @@ from ansible_collections.wsgi.host.plugins.module_utils.paths import ForeignPath
 UNITS = "/etc/systemd/system/"
 
 
-def settle(module: AnsibleModule, name: str) -> dict[str, Any]:
+def mark_applied(module: AnsibleModule, name: str) -> dict[str, Any]:
     """The service runs with what is on disk. Bookkeeping, so a change only where a unit starts anew."""
     units: list[str] = module.params["units"]
     if not module.check_mode:
         if units:
             running.run(units, anew=True, read_again=True)
-        trees.settle(records.record_of(name))
+        trees.mark_applied(records.record_of(name))
         reverting.forget(name)
     return {"changed": bool(units), "pending": False}
 
@@ -237,7 +237,7 @@ def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
     name: str = module.params["name"]
     inputs: dict[str, Any] = module.params["inputs"]
     units: list[str] = module.params["units"]
-    settle_it: bool = module.params["settle"] or bool(units)
+    needs_apply: bool = module.params["needs_apply"] or bool(units)
     record = trees.read(records.record_of(name))
     comparing.require_own_places(record, wanted, module.params["directories"])
     directories = comparing.missing_directories(
@@ -256,16 +256,16 @@ def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
             os.chown(entry["path"], entry["uid"], entry["gid"])
             os.chmod(entry["path"], entry["mode"])
         digests = {file.dest: digest(file.content or b"") for file in wanted}
-        pending = (record.pending or differs) and settle_it
+        pending = (record.pending or differs) and needs_apply
         paths = [entry["path"] for entry in module.params["directories"]]
         if differs or digests != record.files or paths != record.directories:
             kept = records.keep_copies(name, changes)
             secret = sorted(file.dest for file in wanted if file.secret)
             either = sorted({*secret, *record.secret})
-            settled = record.settled
+            applied = record.applied
             trees.write(
                 records.record_of(name),
-                Record(record.files, digests, record.inputs, pending, either, settled, paths),
+                Record(record.files, digests, record.inputs, pending, either, applied, paths),
             )
             if module.params["revertible"]:
                 reverting.keep(name, record, changes)
@@ -273,17 +273,17 @@ def put_in_place(module: AnsibleModule, wanted: list[Wanted]) -> dict[str, Any]:
             swapping.swap(module, changes)
             trees.write(
                 records.record_of(name),
-                Record(digests, {}, inputs, pending, secret, settled, paths),
+                Record(digests, {}, inputs, pending, secret, applied, paths),
             )
     reporting.warn_of_edits(module, name, changes, kept)
-    unfinished = record.pending and settle_it
+    unfinished = record.pending and needs_apply
     anew = bool(differs or unfinished)
     idle = running.idle(units)
     if units and not module.check_mode:
         if anew or idle:
             running.run(units, anew=anew, read_again=not differs or bool(unit_files(changes)))
         if anew:
-            trees.settle(records.record_of(name))
+            trees.mark_applied(records.record_of(name))
     result: dict[str, Any] = {
         "changed": bool(anew or directories or idle),
         "units": units if anew else idle,
@@ -331,7 +331,7 @@ def main() -> None:
             "state": {
                 "type": "str",
                 "default": "present",
-                "choices": ["present", "settled", "reverted", "absent"],
+                "choices": ["present", "applied", "reverted", "absent"],
             },
             # Holds every file, secret ones too, so that none is written to the host's log.
             "payload": {"type": "str", "no_log": True},
@@ -339,7 +339,7 @@ def main() -> None:
             "inputs": {"type": "dict", "default": {}},
             "stage": {"type": "list", "elements": "str", "default": []},
             "checks": {"type": "list", "elements": "dict", "default": []},
-            "settle": {"type": "bool", "default": False},
+            "needs_apply": {"type": "bool", "default": False},
             "units": {"type": "list", "elements": "str", "default": []},
             "revertible": {"type": "bool", "default": False},
         },
@@ -348,8 +348,8 @@ def main() -> None:
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", module.params["name"]):
         module.fail_json(msg=f"name {module.params['name']!r}: letters, digits, _ . - are allowed")
     try:
-        if module.params["state"] == "settled":
-            result = settle(module, module.params["name"])
+        if module.params["state"] == "applied":
+            result = mark_applied(module, module.params["name"])
         elif module.params["state"] == "reverted":
             result = revert(module, module.params["name"])
         elif module.params["state"] == "absent":

@@ -13,7 +13,7 @@ description:
     holds the same, and nothing has to be registered to free it.
   - A run that was killed does not keep others away. Where the process that holds the lock was started
     on this control node and has ended, the lock is taken over at once; else when there was no sign of
-    life for O(stale) seconds. A warning reports both.
+    life for O(stale_seconds). A warning reports both.
   - Never reports a change, since nothing is left of a lock.
 options:
   path:
@@ -22,7 +22,7 @@ options:
     required: true
   state:
     description:
-      - V(held) takes the lock. If another run has it for longer than O(wait), the task fails.
+      - V(held) takes the lock. If another run has it for longer than O(wait_seconds), the task fails.
       - V(kept) gives a sign of life, and fails if the lock was lost to another run meanwhile.
       - V(seen) reports whether this run holds the lock, changes nothing, and never fails.
       - V(free) frees the lock if this run holds it, and leaves that of another run alone.
@@ -33,16 +33,16 @@ options:
     description: What the lock is for, in the words of the operator.
     type: str
     default: ""
-  wait:
+  wait_seconds:
     description: Seconds to wait for another run.
     type: int
     default: 0
-  stale:
+  stale_seconds:
     description: Seconds without a sign of life after which another run is taken to be dead.
     type: int
     default: 1800
   variables:
-    description: What messages call O(wait) and O(stale), by the names of these options.
+    description: What messages call O(wait_seconds) and O(stale_seconds), by the names of these options.
     type: dict
     default: {}
   releases:
@@ -74,7 +74,7 @@ EXAMPLES = r"""
   wsgi.host.deploy_lock:
     path: /opt/toll-app/state/deploy.json
     reason: release v1.4.0
-    wait: 120
+    wait_seconds: 120
   run_once: true
   delegate_to: "{{ groups['web'][0] }}"
 
@@ -263,8 +263,8 @@ def main() -> None:
                 "default": "held",
             },
             "reason": {"type": "str", "default": ""},
-            "wait": {"type": "int", "default": 0},
-            "stale": {"type": "int", "default": 1800},
+            "wait_seconds": {"type": "int", "default": 0},
+            "stale_seconds": {"type": "int", "default": 1800},
             "variables": {"type": "dict", "default": {}},
             "releases": {"type": "str", "default": ""},
             "claim": {"type": "dict", "required": True},
@@ -274,7 +274,13 @@ def main() -> None:
     options = module.params
     path = options["path"]
     directory = os.path.dirname(path)
-    arguments = (path, options["state"], options["claim"], options["stale"], options["reason"])
+    arguments = (
+        path,
+        options["state"],
+        options["claim"],
+        options["stale_seconds"],
+        options["reason"],
+    )
     try:
         require_own(directory, itself=True)
         if module.check_mode or (options["state"] != "held" and not os.path.isdir(directory)):

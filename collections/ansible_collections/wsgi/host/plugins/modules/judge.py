@@ -43,11 +43,11 @@ options:
     description: Required number of good answers in a row.
     type: int
     default: 1
-  interval:
+  interval_seconds:
     description: Seconds between two requests.
     type: float
     default: 0.2
-  time_limit:
+  time_limit_seconds:
     description: >-
       Seconds after which the service is judged to be bad, even in the middle of an answer. One answer may
       take 10 seconds of them.
@@ -117,7 +117,7 @@ def judge(params: dict[str, Any]) -> dict[str, Any]:
     good = asked = 0
     status, body, wrong = 0, "", ""
     while True:
-        left = params["time_limit"] - (time.monotonic() - start)
+        left = params["time_limit_seconds"] - (time.monotonic() - start)
         asked += 1
         try:
             answer = get(
@@ -137,9 +137,12 @@ def judge(params: dict[str, Any]) -> dict[str, Any]:
                 status, body, wrong = 0, "", error.words
         good = 0 if wrong else good + 1
         seconds = time.monotonic() - start
-        if good >= params["count"] or seconds + params["interval"] > params["time_limit"]:
+        if (
+            good >= params["count"]
+            or seconds + params["interval_seconds"] > params["time_limit_seconds"]
+        ):
             break
-        time.sleep(params["interval"])
+        time.sleep(params["interval_seconds"])
     result: dict[str, Any] = {
         "changed": False,
         "asked": asked,
@@ -161,8 +164,8 @@ def main() -> None:
             "status": {"type": "int", "default": 200},
             "json": {"type": "dict", "default": {}},
             "count": {"type": "int", "default": 1},
-            "interval": {"type": "float", "default": 0.2},
-            "time_limit": {"type": "float", "default": 30.0},
+            "interval_seconds": {"type": "float", "default": 0.2},
+            "time_limit_seconds": {"type": "float", "default": 30.0},
             "unit": {"type": "str"},
             "journal_lines": {"type": "int", "default": 30},
         },

@@ -76,7 +76,7 @@ options:
     type: list
     elements: str
     default: []
-  free_disk:
+  free_disk_mib:
     description: >-
       MiB that have to be free by path. What stands for paths on one file system is added up.
     type: dict
@@ -134,7 +134,7 @@ EXAMPLES = r"""
         variable: nginx_https_port
         problem: is also nginx_http_port
         remedy: use different ports for HTTP and HTTPS
-    free_disk: {/var: 200}
+    free_disk_mib: {/var: 200}
     ports:
       - {port: "{{ nginx_http_port }}", programs: [nginx]}
 """

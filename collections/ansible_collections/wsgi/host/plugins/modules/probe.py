@@ -28,7 +28,7 @@ options:
         description: The hash of the run's input.
         type: str
         default: ""
-      told:
+      record:
         description: Record the state of the host, with this.
         type: dict
 attributes:
@@ -247,7 +247,7 @@ def recorded(records: str = RECORDS) -> tuple[list[str], set[str]]:
     for path in sorted(glob.glob(f"{records}/*.json")):
         try:
             record = json.loads(read(path))
-            files.update(*(record.get(part, {}) for part in ("files", "written", "settled")))
+            files.update(*(record.get(part, {}) for part in ("files", "written", "applied")))
         except (ValueError, AttributeError, TypeError):
             # config_tree says so itself, with what to do.
             pass
@@ -615,7 +615,7 @@ def main() -> None:
     options = {
         "hours": {"type": "float"},
         "inputs": {"type": "str", "default": ""},
-        "told": {"type": "dict"},
+        "record": {"type": "dict"},
     }
     module = AnsibleModule(
         argument_spec={"seal": {"type": "dict", "default": {}, "options": options}},
@@ -624,13 +624,13 @@ def main() -> None:
     wanted = module.params["seal"]
     seen = probe()
     result: dict[str, Any] = {}
-    if wanted.get("told") is not None:
+    if wanted.get("record") is not None:
         if not module.check_mode:
-            result["seal"] = {"broken": seal.write(Path("/"), seen, wanted["told"], time.time())}
+            result["seal"] = {"broken": seal.write(Path("/"), seen, wanted["record"], time.time())}
     elif wanted.get("hours") is not None:
         found = seal.read(Path("/"))
         why = seal.broken(Path("/"), found, seen, wanted, time.time())
-        kept = {name: found[name] for name in ("at", "sources", "said") if found}
+        kept = {name: found[name] for name in ("at", "sources", "notices") if found}
         result["seal"] = {**kept, "broken": why}
         if why and not module.check_mode:
             # The run that begins may fail half way.

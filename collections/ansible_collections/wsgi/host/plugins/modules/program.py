@@ -134,7 +134,7 @@ def main() -> None:
         module.exit_json(changed=True, msg=words, diff={"prepared": words + "\n"})
     words = (out + err).strip()[-OUTPUT_LIMIT:]
     how = f"ended with exit code {code}" if code else "did not answer with a JSON object"
-    module.fail_json(msg=f"{name} {how}. It said:\n{words}", rc=code)
+    module.fail_json(msg=f"{name} {how}. Output:\n{words}", rc=code)
 
 
 if __name__ == "__main__":

@@ -54,10 +54,10 @@ options:
         verdict. That somebody has rolled back from it stays until it is live again.
     type: bool
     default: false
-  keep_left:
+  keep_excluded:
     description:
-      - Return as RV(left) that somebody has rolled back from the release, or has excluded it with
-        C(toll-app releases leave). One that a failed deploy excluded may be tried again, and does not
+      - Return as RV(excluded) that somebody has rolled back from the release, or has excluded it with
+        C(toll-app releases exclude). One that a failed deploy excluded may be tried again, and does not
         count.
     type: bool
     default: false
@@ -169,9 +169,9 @@ kept_interpreters:
   returned: success
   type: list
   elements: str
-left:
+excluded:
   description:
-    - With O(keep_left), the record of this release if somebody has excluded it on purpose, or of one of
+    - With O(keep_excluded), the record of this release if somebody has excluded it on purpose, or of one of
       the same content for another Python. Null if there is none, if this release is the current one,
       or if only one for another Python was excluded and the current one has its content.
   returned: success
@@ -274,8 +274,8 @@ def run(module: AnsibleModule) -> dict[str, Any]:
             record = wanted
     content = bundle.get("content") or bundle["id"]
     left = (
-        records.left_on_purpose(root, bundle["id"], content, before)
-        if module.params["keep_left"]
+        records.excluded_on_purpose(root, bundle["id"], content, before)
+        if module.params["keep_excluded"]
         else None
     )
     activate_it = module.params["activate"] and before != bundle["id"]
@@ -305,7 +305,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         "published": published,
         "current": before,
         "record": record,
-        "left": left,
+        "excluded": left,
         "kept_interpreters": keep or kept,
         "releases": manifests.installed(releases, bundle["id"]),
         "diff": {
@@ -327,7 +327,7 @@ def main() -> None:
             "verify": {"type": "bool", "default": False},
             "static": {"type": "str", "default": ""},
             "records": {"type": "bool", "default": False},
-            "keep_left": {"type": "bool", "default": False},
+            "keep_excluded": {"type": "bool", "default": False},
             "interpreter_package": {"type": "str", "default": ""},
             "archive": {"type": "path"},
             "partial": {"type": "bool", "default": False},

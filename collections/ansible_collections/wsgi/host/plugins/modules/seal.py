@@ -41,7 +41,7 @@ options:
     type: list
     elements: dict
     default: []
-  said:
+  notices:
     description: Lines that the next run repeats if it has nothing to do.
     type: list
     elements: str
@@ -84,7 +84,7 @@ at:
   description: When the seal was made.
   type: str
   returned: with O(state=kept)
-said:
+notices:
   description: The lines of then.
   type: list
   returned: with O(state=kept)

@@ -92,7 +92,7 @@ def _previous(hosts: Mapping[str, Answer]) -> dict[str, str]:
         ids = list(answer["candidates"])
         live = known.get(answer["live"] or "")
         # A host that serves it already is no obstacle: a deploy may have stopped halfway.
-        if live and live["verdict"] == "healthy" and not live.get("left_at"):
+        if live and live["verdict"] == "healthy" and not live.get("excluded_at"):
             ids.insert(0, live["id"])
         if live:
             serving.add(live["content"])
@@ -138,7 +138,7 @@ def _summary(answer: Answer) -> str:
         notes = [
             *(["live"] if each["id"] == answer["live"] else []),
             str(each["verdict"]),
-            *(["left"] if each.get("left_at") else []),
+            *(["excluded"] if each.get("excluded_at") else []),
             *(["cannot start"] if each.get("cannot_start") else []),
         ]
         words.append(f"{each['id']} (revision {_short(each.get('revision'))}, {', '.join(notes)})")

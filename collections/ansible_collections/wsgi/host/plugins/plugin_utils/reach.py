@@ -24,7 +24,7 @@ class _Fault(Exception):
     def __init__(self, cause: str, remedy: str, said: str, *, unreachable: bool = False) -> None:
         super().__init__(cause)
         quote = said.strip()[-QUOTED:]
-        self.text = f"{cause}. {remedy}." + (f" It said:\n{quote}" if quote else "")
+        self.text = f"{cause}. {remedy}." + (f" Output:\n{quote}" if quote else "")
         self.unreachable = unreachable
 
 

@@ -60,7 +60,7 @@ def run_checks(
             given = {argument.replace(str(root), "") for argument in argv}
             raise TreeError(
                 f"{os.path.basename(argv[0])} refused the configuration; nothing was changed. "
-                f"It said:\n{said}{foreign(said, wanted, given)}"
+                f"Output:\n{said}{foreign(said, wanted, given)}"
             )
 
 

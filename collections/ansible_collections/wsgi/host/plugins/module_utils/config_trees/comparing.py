@@ -28,7 +28,7 @@ def require_own_places(
 ) -> None:
     """Raises ForeignPathError where somebody else than root can change where a path leads."""
     # One look for each directory, of which files have many in common.
-    files = {*(file.dest for file in wanted), *record.files, *record.written, *record.settled}
+    files = {*(file.dest for file in wanted), *record.files, *record.written, *record.applied}
     for path in sorted({os.path.dirname(dest): dest for dest in sorted(files)}.values()):
         require_own(path)
     for entry in directories:
@@ -73,9 +73,11 @@ def compare(wanted: list[Wanted], record: Record, *, tolerant: bool) -> list[Cha
     changes = []
     for file in wanted:
         found = look(file.dest)
-        if file.random is not None:
+        if file.random_bytes is not None:
             file.content = (
-                found.content if found.kind == "file" else secrets.token_hex(file.random).encode()
+                found.content
+                if found.kind == "file"
+                else secrets.token_hex(file.random_bytes).encode()
             )
         assert file.content is not None
         uid = identity(pwd.getpwnam, "user", file.owner, file.dest, tolerant=tolerant)
@@ -90,7 +92,7 @@ def compare(wanted: list[Wanted], record: Record, *, tolerant: bool) -> list[Cha
         elif (found.mode, found.uid, found.gid) != (file.mode, uid, gid):
             changes.append(Change(file.dest, "permissions", found, file))
     ours = {file.dest for file in wanted}
-    for dest in sorted({*record.files, *record.written, *record.settled} - ours):
+    for dest in sorted({*record.files, *record.written, *record.applied} - ours):
         found = look(dest)
         if found.kind != "missing":
             edited = not record.knows(dest, digest(found.content))

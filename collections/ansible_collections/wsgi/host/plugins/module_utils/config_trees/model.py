@@ -19,7 +19,7 @@ class Wanted:
     group: str
     secret: bool
     content: bytes | None = None
-    random: int | None = None
+    random_bytes: int | None = None
     program: bool = False
 
 
@@ -64,7 +64,7 @@ def decode(payload: str | None) -> list[Wanted]:
             group=entry["group"],
             secret=entry["secret"],
             content=base64.b64decode(entry["content"]) if "content" in entry else None,
-            random=entry.get("random"),
+            random_bytes=entry.get("random_bytes"),
             program=entry.get("program", False),
         )
         for entry in entries

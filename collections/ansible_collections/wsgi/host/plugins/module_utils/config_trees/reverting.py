@@ -23,7 +23,7 @@ def keep(name: str, record: Record, changes: list[Change]) -> None:
     """Keep what the changes replace, if the service ran with that; what was kept already stays."""
     place = place_of(name)
     kept = _read(place)
-    if kept is None and (not record.settled or record.settled != record.files):
+    if kept is None and (not record.applied or record.applied != record.files):
         return
     kept = kept or {"files": {}, "record": vars(record)}
     for change in changes:

@@ -27,7 +27,7 @@ def write_record(root: str, record: dict[str, Any]) -> None:
     records.write(path, record)
 
 
-def left_on_purpose(
+def excluded_on_purpose(
     root: str, name: str, content: str, current: str | None
 ) -> dict[str, Any] | None:
     """Return the record of the release, or of one of its content, that somebody has left.
