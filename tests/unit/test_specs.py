@@ -23,7 +23,7 @@ DURATION = re.compile(r"(timeout|delay|interval|time_limit|max_age|lifetime|retr
 SIZE = re.compile(r"(_size|_memory|memory_|_bytes)")
 UNITS = {"seconds", "minutes", "hours", "days", "weeks", "months", "bytes", "kib", "mib", "percent"}
 # Words of nginx, HAProxy, gunicorn and systemd for something that is counted, and what has no unit.
-COUNTED = {"port", "status", "weight", "count", "depth", "max"}
+COUNTED = {"port", "status", "weight", "count", "depth", "max", "id"}
 COUNTED |= {"backlog", "burst", "once", "keepalive", "fall", "rise", "jitter"}
 MODULES = sorted(PROJECT.glob("collections/ansible_collections/wsgi/host/plugins/modules/*.py"))
 # Names of ansible.builtin.apt, which the module stands in for; a time that the action fills in.
