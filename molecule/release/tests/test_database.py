@@ -143,6 +143,9 @@ def test_what_was_deleted_comes_back(fleet: list[Member]) -> None:
         with member.under_load(steady=1.0) as load:
             pass
         lost_nothing(load)
+    shown = playbook(inventory(), "status").wait()
+    assert "The archive reaches from" in shown.output
+    assert "Last archived: " in shown.output
     server.root("systemctl start postgresql-archive")
     assert server.root("systemctl list-units --failed --plain --no-legend 'postgresql*'") == ""
     assert "replaced-" in server.root("ls /var/lib/postgresql/*/")
