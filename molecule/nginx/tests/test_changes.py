@@ -120,7 +120,7 @@ def test_a_reload_that_nginx_cannot_do_fails_and_says_why(
         assert played.returncode != 0
         assert "bind() to 0.0.0.0:8181 failed" in played.output
         # The cause is a file that is not the role's, which goes on being there.
-        assert "The files are again what nginx ran with before" in " ".join(played.output.split())
+        assert "The previous configuration is back" in " ".join(played.output.split())
         assert answers(web, name)
     finally:
         as_root("rm /etc/nginx/conf.d/foreign.conf; systemctl stop squatter.service")

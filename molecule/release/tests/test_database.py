@@ -130,7 +130,7 @@ def test_what_was_deleted_comes_back(fleet: list[Member]) -> None:
     looked = playbook(inventory(), "restore_database", "--check", application_restore_to=noted)
     done = looked.wait()
     assert done.returncode == 0, done.output
-    assert "What was written since" in done.output
+    assert "Everything written since" in done.output
     assert [m.state()["units"]["toll-app.service"]["MainPID"] for m in fleet] == masters
 
     done = playbook(inventory(), "restore_database", application_restore_to=noted).wait()

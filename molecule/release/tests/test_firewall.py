@@ -96,7 +96,10 @@ def test_rules_that_lock_the_run_out_are_taken_back(guarded: Balanced) -> None:
     assert done.returncode != 0, done.output
     said = " ".join(done.output.split())
     assert "firewall_ssh_sources or firewall_ssh_ports would lock this run out" in said
-    assert f"The host reverted them by itself after {SECONDS} s. They are out of force" in said
+    assert (
+        f"The host reverted them by itself after {SECONDS} s. The previous rules are back in force"
+        in said
+    )
     assert f"SSH is open to {NOBODY} on 22" in said
     assert balancer.root(f"cat {RULES}") == before
     assert NOBODY not in balancer.root(IN_FORCE)
