@@ -206,7 +206,7 @@ def test_a_host_that_cannot_be_reached(preflight: Preflight) -> None:
     preflight.answer = {"unreachable": True, "msg": "no route"}
     result = preflight.run({"web_port": "eighty"})
     assert result["unreachable"] is True
-    assert result["msg"].startswith("The host was not reached. See that it runs")
+    assert result["msg"].startswith("The host was not reached. Check that it is running")
     assert result["msg"].endswith("Output:\nno route")
 
 

@@ -388,8 +388,8 @@ HOSTS: dict[str, tuple[Case, str]] = {
     ),
     "two hosts of the group databases": (
         fleet_database(db1={"ansible_host": "192.0.2.31"}, db2={"ansible_host": "192.0.2.32"}),
-        "the group databases has db1 and db2, the voters that elect the primary database: where "
-        "one is lost the others are no majority of three: add a host to databases, or have a group "
+        "the group databases has db1 and db2, the voters that elect the primary database: if "
+        "one is lost, the others are no majority: add a host to databases, or create a group "
         "database_voters with db1 and db2 and one more host of the inventory, such as a balancer",
     ),
     "a database of which only a name is known": (
