@@ -381,10 +381,10 @@ def test_without_a_copy_there_is_no_migration(host: Host) -> None:
 def test_copy_that_is_none_stops_the_migration(host: Host) -> None:
     host.run("--release", "1")
     host.program("2", APPLICATION.replace('open(given[1], "w").write(json.dumps(base))', "pass"))
-    assert "The backup left no " in host.fail(2, "--release", "2")
+    assert "The backup did not write " in host.fail(2, "--release", "2")
     text = APPLICATION.replace("write(json.dumps(base))", "close()")
     host.program("2", text)
-    assert "The backup left an empty " in host.fail(2, "--release", "2")
+    assert "The backup wrote an empty " in host.fail(2, "--release", "2")
     assert host.database()["schema"] == "1"
 
 

@@ -161,9 +161,9 @@ WRITERS: dict[str, Writer] = {
         path=str(path / "deploy.json"),
         state="held",
         claim={},
-        stale=60,
+        stale_seconds=60,
         reason="",
-        wait=0,
+        wait_seconds=0,
         variables={},
     ),
     "certificate's links": lambda path, patch: through_main(

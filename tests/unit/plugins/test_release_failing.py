@@ -103,7 +103,7 @@ class TestRefusal:
     def test_archive_that_is_no_bundle(self, host):
         bundle = host.bundle()
         bundle["sha256"] = write_archive(host.archive, {"app/app.py": b""})
-        assert "does not start with a manifest" in self.refused(host, bundle)
+        assert "does not begin with a manifest" in self.refused(host, bundle)
 
     @pytest.mark.parametrize(
         ("manifest", "words"),

@@ -121,7 +121,7 @@ class Project:
         inputs = self.act()["inputs"]
         serves = self.name in self.groups["web"]
         made_of, said = ([self.made_of() | more], ["shop: served"]) if serves else ([], [])
-        return self.act(state="set", inputs=inputs, applications=made_of, said=said)
+        return self.act(state="set", inputs=inputs, applications=made_of, notices=said)
 
     def helps(self, name: str, group: str) -> None:
         """Look at a host that serves nothing, beside two that do and others of a fleet."""
@@ -476,7 +476,7 @@ def test_what_the_host_says_goes_first(project: Project) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("", "shop has hooks or steps"), ("another", "the source of shop has changed")],
+    [("", "shop has hooks or build steps"), ("another", "the source of shop has changed")],
 )
 def test_what_cannot_be_told_again_is_not_sealed(
     project: Project, content: str, words: str
@@ -491,7 +491,7 @@ def test_what_is_built_anew_each_time_is_not_sealed(
     project: Project, member: dict[str, Any]
 ) -> None:
     project.variables["applications"]["shop"]["source"] = {"directory": "../shop", **member}
-    assert project.whole_run()["msg"] == "shop is built anew each time"
+    assert project.whole_run()["msg"] == "shop is built again each time"
 
 
 def test_a_host_that_is_not_as_wanted_is_told(project: Project) -> None:

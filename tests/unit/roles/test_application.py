@@ -394,12 +394,12 @@ HOSTS: dict[str, tuple[Case, str]] = {
     ),
     "a database of which only a name is known": (
         fleet_database(db1={"ansible_host": "db1.example.com"}),
-        'application_peer_address ("") is not set for db1, whose ansible_host is no IP address',
+        'application_peer_address ("") is not set for db1, whose ansible_host is not an IP address',
     ),
     "a database without a secret": (
         fleet_database(secret="", db1={"ansible_host": "192.0.2.31"}),
-        "application_database_secret is not set, and the passwords of the group databases are made "
-        "of it: make one with `openssl rand -hex 32`",
+        "application_database_secret is not set, and the passwords for the group databases are "
+        "derived from it: generate one with `openssl rand -hex 32`",
     ),
     "a database for an application called postgres": (
         Case(

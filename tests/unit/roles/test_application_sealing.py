@@ -63,17 +63,17 @@ def test_that_a_release_is_not_deployed_is_said_by_each_run() -> None:
     outcome = trusted("{{ __application_outcome }}")
     told["__application_outcomes"] = {"shop": outcome}
     lines = evaluate("application", "__application_says_again", "Debian", **told)
-    assert any(line.startswith(f"NOT DEPLOYED: {NEW} of shop was left") for line in lines)
+    assert any(line.startswith(f"NOT DEPLOYED: {NEW} of shop was excluded") for line in lines)
     (record,) = tasks("sealed.yml")
-    assert record["wsgi.host.seal"]["said"] == "{{ __application_says_again }}"
+    assert record["wsgi.host.seal"]["notices"] == "{{ __application_says_again }}"
 
 
 def test_what_needs_attention_is_the_last_word_of_all_hosts() -> None:
     """Each host has lines of its own, and those of the second would hide it."""
-    left = f"NOT DEPLOYED: {NEW} of shop was left"
+    left = f"NOT DEPLOYED: {NEW} of shop was excluded"
     gone = "blog IS NOT DESCRIBED ANY MORE: its site is gone"
     said = {"web1": ["shop: a", left, gone], "web2": ["shop: a", "Log in on web2", left]}
-    hosts = {name: {"__application_seal": {"kept": True, "said": said[name]}} for name in said}
+    hosts = {name: {"__application_seal": {"kept": True, "notices": said[name]}} for name in said}
     told = {"hostvars": hosts, "groups": {"all": list(hosts), "web": list(hosts)}}
     lines = evaluate("application", "__application_notices", "Debian", **told)
     assert lines == ["shop: a", "Log in on web2", left, gone]

@@ -54,7 +54,7 @@ def wanted_record(found: dict[str, Any] | None, bundle: dict[str, Any], by: str)
     if found is not None and records.is_decision(found):
         return found
     if found is not None:
-        return {key: value for key, value in found.items() if not key.startswith("left_")}
+        return {key: value for key, value in found.items() if not key.startswith("excluded_")}
     return {
         "schema": records.SCHEMA,
         "id": bundle["id"],
