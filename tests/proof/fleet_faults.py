@@ -225,11 +225,55 @@ def boot(fleet: Fleet, name: str) -> str:
     return fleet.inside(name, "cut", "-d", " ", "-f", "22", "/proc/1/stat").strip()
 
 
+# By the group that needs them; what of a suite is older than the newest comes from the same mirror.
+UPGRADED = {
+    "balancers": ("haproxy",),
+    "web": ("nginx", "nginx-common"),
+    "databases": ("libxml2",),
+}
+OLDER = """
+set -e
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update
+for package; do
+    newest=$(apt-cache policy "$package" | sed -n 's/^  Candidate: //p')
+    older=$(apt-cache madison "$package" | awk '{print $3}' | grep -vxF "$newest" | head -n 1)
+    chosen="$chosen $package=$older"
+done
+apt-get -qq install --yes --allow-downgrades -o Dpkg::Options::=--force-confold $chosen >/dev/null
+"""
+NEWEST = """
+for package; do
+    apt-cache policy "$package" | awk '/Installed:/ {a = $2} /Candidate:/ {b = $2} END {print a, b}'
+done
+"""
+
+
 def upgraded(trial: Trial) -> None:
     """upgrade.yml over the fleet, with a package to upgrade on each host."""
-    with trial.fleet.switched_on(), trial.load():
-        done = trial.fleet.run("upgrade")
+    fleet = trial.fleet
+    packages = {
+        name: [each for group in UPGRADED if name in getattr(fleet, group) for each in UPGRADED[group]]
+        for name in fleet.names
+    }
+
+    def newest(name: str) -> bool:
+        told = fleet.inside(name, "sh", "-c", NEWEST, "sh", *packages[name])
+        return all(len(set(line.split())) == 1 for line in told.splitlines())
+
+    for name in fleet.names:
+        fleet.inside(name, "sh", "-c", OLDER, "sh", *packages[name])
+        trial.expect(not newest(name), f"{name} has nothing to upgrade")
+    fleet.healthy()
+    booted = {name: boot(fleet, name) for name in fleet.names}
+    with fleet.switched_on(), trial.load():
+        done = fleet.run("upgrade")
     trial.succeeded(done)
+    trial.notes["upgrade.yml"] = f"{done.seconds:.0f} s"
+    same = [name for name, before in booted.items() if boot(fleet, name) == before]
+    trial.notes["not rebooted"] = ", ".join(same) or "none"
+    for name in fleet.names:
+        trial.expect(newest(name), f"{name} was not upgraded")
 
 
 def switched_over(trial: Trial) -> None:
