@@ -61,30 +61,40 @@ def test_a_drained_host_serves_nobody_and_no_client_notices(balanced: Balanced) 
 
 def test_a_reboot_costs_no_client_anything(balanced: Balanced) -> None:
     """`systemctl reboot` ends a container; somebody has to switch it on again."""
-    member = balanced.members[1]
+    rebooted = [balanced.members[1], balanced.balancer]
     over = threading.Event()
 
     def switch_on() -> None:
         while not over.wait(0.5):
-            state = member.testhosts.engine.podman(
-                "inspect", "--format={{.State.Running}}", member.container
-            )
-            if "false" in str(state):
-                member.testhosts.start(member.container)
+            for host in rebooted:
+                state = host.testhosts.engine.podman(
+                    "inspect", "--format={{.State.Running}}", host.container
+                )
+                if "false" in str(state):
+                    host.testhosts.start(host.container)
+
+    def booted() -> list[str]:
+        return [host.root("cut -d ' ' -f 22 /proc/1/stat") for host in rebooted]
 
     thread = threading.Thread(target=switch_on)
     thread.start()
-    before = member.root("cut -d ' ' -f 22 /proc/1/stat")
+    before = booted()
+    since = balanced.balancer.root("date +%s").strip()
     try:
-        with balanced.under_load() as load:
-            rebooted = run("reboot", f"--limit={member.name}")
+        with balanced.under_load(others=(balanced.spare.address,)) as load:
+            done = run("reboot", f"--limit={balanced.members[1].name},balancer")
     finally:
         over.set()
         thread.join()
-    assert rebooted.returncode == 0, rebooted.output
-    assert member.root("cut -d ' ' -f 22 /proc/1/stat") != before
+    assert done.returncode == 0, done.output
+    assert all(now != then for now, then in zip(booted(), before, strict=True))
     lost_nothing(load)
     assert set(balanced.states().values()) == {"UP"}
+    # Clients use their connections all the time, so a stop that came before they had ended would
+    # have cut them after haproxy_stop_timeout_seconds.
+    told = balanced.balancer.root(f"journalctl -u haproxy.service -o cat --since=@{since}")
+    assert "Stopped" in told
+    assert "timed out" not in told
 
 
 def test_a_host_that_dies_costs_what_was_under_way_on_it(balanced: Balanced) -> None:

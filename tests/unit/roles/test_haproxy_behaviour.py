@@ -305,17 +305,28 @@ def test_prometheus_learns_how_the_hosts_are(fleet: Fleet) -> None:
 # haproxy-servers ----------------------------------------------------------------------------------
 
 
-def servers(fleet: Fleet, *arguments: str) -> tuple[int, str, dict[str, Any]]:
-    """The host's program: its exit status, what it says to people, and its answer for programs."""
+def asked(fleet: Fleet, name: str, *arguments: str) -> tuple[int, str, dict[str, Any]]:
+    """A program of the host: its exit status, what it says to people, and its answer for programs."""
+    code, words = said(fleet, name, *arguments)
+    again, told = said(fleet, name, *arguments, "--json")
+    assert code == again
+    return code, words, json.loads(told)
+
+
+def said(fleet: Fleet, name: str, *arguments: str) -> tuple[int, str]:
+    """What one of the host's programs prints."""
     folder = fleet.balancer.configuration.parent
-    text = render("haproxy", "sbin/haproxy-servers.j2", "Debian", haproxy_sites=[])
-    program = folder / "haproxy-servers"
+    ports = {"haproxy_https_port": fleet.https, "haproxy_http_port": fleet.http}
+    text = render("haproxy", f"sbin/{name}.j2", "Debian", haproxy_sites=[], **ports)
+    program = folder / name
     program.write_text(text.replace("/run/haproxy", str(folder)))
     argv = [sys.executable, str(program), *arguments]
-    read = subprocess.run(argv, check=False, capture_output=True, text=True)
-    told = subprocess.run([*argv, "--json"], check=False, capture_output=True, text=True)
-    assert read.returncode == told.returncode
-    return read.returncode, read.stdout + read.stderr, json.loads(told.stdout)
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def servers(fleet: Fleet, *arguments: str) -> tuple[int, str, dict[str, Any]]:
+    return asked(fleet, "haproxy-servers", *arguments)
 
 
 def test_who_serves_what_is_a_table(fleet: Fleet) -> None:
@@ -395,6 +406,51 @@ def test_whether_others_serve_as_well(fleet: Fleet) -> None:
 
 def test_a_name_that_is_no_servers_is_said(fleet: Fleet) -> None:
     assert servers(fleet, "--server", "web9", "--until", "up")[1] == "No site has a server web9.\n"
+
+
+# haproxy-clients ----------------------------------------------------------------------------------
+
+
+def test_clients_are_left_to_other_balancers_without_cutting_one(fleet: Fleet) -> None:
+    """Processes from before a reload have clients as well."""
+    busy = fleet.client()
+    busy.send("/wait", SHOP)
+    fleet.balancer.reload()
+    code, told, answer = asked(fleet, "haproxy-clients")
+    assert (code, told) == (0, "It takes new connections, and 1 connection is open.\n")
+    assert (answer["taking"], answer["open"], answer["changed"]) == (True, 1, False)
+    assert json.loads(said(fleet, "haproxy-clients", "leave", "--check", "--json")[1])["changed"]
+    assert fleet.hosts()
+    assert json.loads(said(fleet, "haproxy-clients", "leave", "--json")[1])["changed"]
+    for port in (fleet.https, fleet.http):
+        with pytest.raises(ConnectionRefusedError):
+            Client(port)
+    assert not asked(fleet, "haproxy-clients", "leave")[2]["changed"]
+    _, told, answer = asked(fleet, "haproxy-clients", "wait", "--seconds", "0.3")
+    assert told == "It takes no new connections, and after 0.3 s 1 connection is still open.\n"
+    assert (answer["taking"], answer["open"]) == (False, 1)
+    for host in (fleet.web1, fleet.web2):
+        host.let_go.set()
+    assert busy.answer().endswith(" 200")
+    busy.connection.close()
+    _, told, answer = asked(fleet, "haproxy-clients", "wait")
+    assert told == "It takes no new connections, and no connections are open.\n"
+    assert json.loads(said(fleet, "haproxy-clients", "join", "--json")[1])["changed"]
+    assert not asked(fleet, "haproxy-clients", "join")[2]["changed"]
+    assert fleet.hosts() == {fleet.web1.address, fleet.web2.address}
+
+
+def test_a_balancer_that_is_down_takes_no_clients(fleet: Fleet) -> None:
+    text = render("haproxy", "sbin/haproxy-clients.j2", "Debian", haproxy_sites=[])
+    program = fleet.balancer.configuration.with_name("haproxy-clients-elsewhere")
+    program.write_text(text.replace("/run/haproxy", "/nowhere"))
+    argv = [sys.executable, str(program), "leave"]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "HAProxy does not answer at /nowhere/admin.sock: No such file or directory. "
+        "Is it up? systemctl status haproxy\n"
+    )
 
 
 def numbers(fleet: Fleet, file: Path, address: str = "") -> dict[str, float]:

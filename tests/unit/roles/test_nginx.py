@@ -135,6 +135,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "nginx_gzip": False,
         "nginx_client_timeout_seconds": 5,
         "nginx_keepalive_timeout_seconds": 10,
+        "nginx_connection_life_seconds": 600,
         "nginx_proxy_connect_timeout_seconds": 1,
         "nginx_proxy_read_timeout_seconds": 120,
         "nginx_retry_after_seconds": 30,

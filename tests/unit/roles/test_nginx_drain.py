@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .serving import Serving, Upstream, serving
+from .serving import NAME, Serving, Upstream, serving
 from .test_nginx import certificate, installed_version, nginx_program
 
 __all__ = ["certificate", "installed_version", "nginx_program"]  # fixtures
@@ -34,6 +36,7 @@ def running(
         installed_version,
         {"maintenance_open": ["/healthz"]},
         nginx_trusted_proxies=[BALANCER],
+        nginx_connection_life_seconds=1,
     ) as made:
         yield made
     assert not made.complaints()
@@ -65,3 +68,21 @@ def test_all_else_is_answered(running: Serving, drained: None) -> None:
 
 def test_without_the_file_nobody_is_sent_away(running: Serving) -> None:
     assert running.ask("/healthz", source=BALANCER).body == "app"
+
+
+def test_a_busy_connection_ends_between_two_requests(running: Serving) -> None:
+    """Or a balancer, which knows of no requests, would cut it in the middle of one."""
+    connection = http.client.HTTPConnection("127.0.0.1", running.http, timeout=20)
+    ended, start = False, time.monotonic()
+    answers = 0
+    while not ended:
+        assert time.monotonic() < start + 20
+        connection.request("GET", "/", headers={"Host": NAME})
+        with connection.getresponse() as response:
+            assert response.read() == b"app"
+            ended = response.will_close
+        answers += 1
+        time.sleep(0.05)
+    connection.close()
+    # It lasts for that long, and thousands of requests would end it anyway.
+    assert 10 < answers < 500
