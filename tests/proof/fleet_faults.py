@@ -253,7 +253,12 @@ def upgraded(trial: Trial) -> None:
     """upgrade.yml over the fleet, with a package to upgrade on each host."""
     fleet = trial.fleet
     packages = {
-        name: [each for group in UPGRADED if name in getattr(fleet, group) for each in UPGRADED[group]]
+        name: [
+            each
+            for group, needed in UPGRADED.items()
+            if name in getattr(fleet, group)
+            for each in needed
+        ]
         for name in fleet.names
     }
 

@@ -306,7 +306,7 @@ def test_prometheus_learns_how_the_hosts_are(fleet: Fleet) -> None:
 
 
 def asked(fleet: Fleet, name: str, *arguments: str) -> tuple[int, str, dict[str, Any]]:
-    """A program of the host: its exit status, what it says to people, and its answer for programs."""
+    """A program of the host: its exit status, what it says to people and to programs."""
     code, words = said(fleet, name, *arguments)
     again, told = said(fleet, name, *arguments, "--json")
     assert code == again

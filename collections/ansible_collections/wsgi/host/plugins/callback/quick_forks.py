@@ -1,4 +1,4 @@
-"""Keeps Python's garbage collector away from what Ansible's forks share."""
+"""Makes forks cheaper: no garbage collector in what they share, no template compiled twice."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ description:
   - Ansible forks for each task and host. A fork shares memory with its parent until one of them writes to it, and Python's
     garbage collector writes to every object that it looks at, in each fork anew.
   - This puts everything that is there when a play begins out of the collector's reach, and has it look less often
-    at what comes later. What has no cycles is freed as always. Nothing is written anywhere.
+    at what comes later. What has no cycles is freed as always.
   - It takes a sixth of the processor time of a run that changes nothing, and 3 MB more memory.
+  - What Jinja has compiled of the templates of this collection is kept below C(wsgi-host) in Ansible's home, for forks and
+    later runs. Templates of inventories are not kept, because they may hold secrets. Nothing is kept where others could
+    write to that directory.
 author: toll-app maintainers (!UNKNOWN)
 """
 
@@ -26,6 +29,7 @@ import gc
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
+from ansible_collections.wsgi.host.plugins.plugin_utils import compiled_templates
 
 # Objects that are made before the collector looks at the youngest, in place of 700. A fork makes fewer.
 YOUNGEST = 100_000
@@ -41,6 +45,7 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Called in the parent, before the play's first fork."""
+        compiled_templates.keep()
         gc.collect()
         gc.freeze()
         gc.set_threshold(YOUNGEST, *gc.get_threshold()[1:])
