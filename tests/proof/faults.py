@@ -43,8 +43,11 @@ Made by `make proof` (tests/proof/faults.py; the faults are in tests/proof/fleet
 balancers, three hosts that serve and the database's hosts, containers with systemd, provisioned by
 `site.yml`, with certificates from an ACME server. An open-loop sender asks through both balancers:
 half `GET /api/v1/quote`, half `POST /api/v1/passages`, each with an idempotency key of its own. It
-tries the other balancer where one does not take its connection, and sends nothing twice. Times run
-from when a request was due. Failed is every answer that is not 2xx, a reset, and no answer within
+tries the other balancer where one does not take its connection. As HTTP clients do, it sends a
+request once more if a connection that was kept open ends without a byte of an answer: nginx closes
+idle connections when a host is drained, and a request may be on its way at that moment. The notes
+count them; in what is planned none of them may have been done before. Times run from when a request
+was due. Failed is every answer that is not 2xx, a reset, and no answer within
 30 s; late is every good answer that took more than 1 s. After each fault, what got no answer was
 sent again under its old key, and then the database was read: **missing** is what was acknowledged
 and is not there, **doubled** what is there twice.

@@ -79,6 +79,11 @@ class Trial(Checked):
             # From the first that was due and failed to the last.
             span = max(x.due for x in errors) - min(x.due for x in errors)
             self.notes["failures due within"] = f"{span:.1f} s"
+        again = [record for record in records if record.again]
+        if again:
+            self.notes["sent again on a new connection"] = str(len(again))
+        cut = [record for record in again if record.replayed]
+        self.expect(self.hard or not cut, f"{len(cut)} requests were cut after they were done")
         self.notes["longest without a write"] = f"{silence(records):.1f} s"
         return Faced(
             case=title,

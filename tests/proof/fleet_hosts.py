@@ -282,5 +282,6 @@ class Fleet:
         host = self.serving(through or self.web[-1])
         listed = [self.floating] if floating else [self.address(name) for name in self.balancers]
         first, *others = listed
-        with host.under_load(address=first, others=tuple(others), **given) as load:
+        given = {"others": tuple(others), "resend": True, **given}
+        with host.under_load(address=first, **given) as load:
             yield load

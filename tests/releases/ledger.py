@@ -27,6 +27,8 @@ class Record:
         error: empty, or why it counts as failed.
         plate: of the passage that it records; empty for a quote.
         release: who answered, as far as the answer says.
+        again: whether it was sent a second time (sender.py).
+        replayed: whether the answer is that of a passage which was recorded before.
     """
 
     number: int
@@ -37,6 +39,8 @@ class Record:
     error: str
     plate: str
     release: str = ""
+    again: bool = False
+    replayed: bool = False
 
     @property
     def seconds(self) -> float:

@@ -6,7 +6,7 @@
 Half of the requests ask for a quote, half record a passage under an idempotency key of their own.
 Each has a time at which it is due. It is sent then, also while earlier ones still wait, and its
 answer is timed from then: a service that stalls cannot hide it by keeping the sender waiting
-("coordinated omission"). No request is ever repeated behind the scenes.
+("coordinated omission"). No request is ever repeated behind the scenes, unless the plan says so.
 
 Most requests share connections that are kept open; every ninth brings a TLS handshake of its own.
 Each request is a line of the ledger (ledger.py) as soon as it is answered or given up. SIGTERM, or
@@ -61,6 +61,10 @@ class Plan:
         plaza: code of the plaza.
         vehicle_class: code of the class.
         again: numbers to send once more, under their old keys, in place of new ones.
+        resend: whether to send a request once more, at once, where a connection that was kept open
+            ends without a byte of an answer. A server that closes an idle connection may do so
+            while a request is on its way, so clients do that with what may be repeated: a GET, or
+            what has an idempotency key (https://pkg.go.dev/net/http#Transport). The ledger has it.
     """
 
     address: str
@@ -78,6 +82,7 @@ class Plan:
     vehicle_class: str = "car"
     again: tuple[int, ...] = ()
     others: tuple[str, ...] = ()
+    resend: bool = False
 
 
 def nonblocking() -> socket.socket:
@@ -141,10 +146,17 @@ class Answer:
     headers: dict[str, str]
     body: bytes
 
+    again: bool = False
+
     @property
     def last(self) -> bool:
         """Whether the server closes the connection after it."""
         return self.headers.get("connection", "").lower() == "close"
+
+    @property
+    def replayed(self) -> bool:
+        """Whether the service had done before what was asked for."""
+        return self.headers.get("idempotency-replayed") == "true"
 
 
 async def read_answer(reader: asyncio.StreamReader) -> Answer:
@@ -265,7 +277,22 @@ class Sender:
 
     async def _exchange(self, number: int) -> Answer:
         fresh = number % FRESH_EVERY == 0
-        connection = (None if fresh else self._kept()) or await self._open()
+        kept = None if fresh else self._kept()
+        try:
+            return await self._ask(kept or await self._open(), number, last=fresh)
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            if kept is None or not self.plan.resend or getattr(error, "partial", b""):
+                raise
+        answer = await self._ask(await self._open(), number, last=False)
+        answer.again = True
+        return answer
+
+    async def _ask(self, connection: Connection, number: int, last: bool) -> Answer:
+        """Send a request and read its answer.
+
+        Args:
+            last: whether the connection is not to be kept.
+        """
         try:
             connection.writer.write(render(self.plan, number))
             await connection.writer.drain()
@@ -273,7 +300,7 @@ class Sender:
         except BaseException:
             connection.close()
             raise
-        if fresh or answer.last:
+        if last or answer.last:
             connection.close()
         else:
             connection.since = time.monotonic()
@@ -282,11 +309,12 @@ class Sender:
 
     async def _one(self, number: int, due: float) -> None:
         sent = time.monotonic()
-        status, error, by = 0, "", ""
+        status, error, by, again, replayed = 0, "", "", False, False
         try:
             async with asyncio.timeout(self.plan.time_limit):
                 answer = await self._exchange(number)
             status, by = answer.status, answer.headers.get("x-release", "")
+            again, replayed = answer.again, answer.replayed
             if 200 <= status < 300:
                 error = problem(self.plan, number, answer)
             else:
@@ -297,7 +325,7 @@ class Sender:
             error = f"{type(failure).__name__}: {failure}"
         done = time.monotonic()
         own = plate(self.plan.run, number) if is_passage(number) else ""
-        record = Record(number, due, sent, done, status, error, own, by)
+        record = Record(number, due, sent, done, status, error, own, by, again, replayed)
         self._ledger.write(json.dumps(asdict(record)) + "\n")
         self._ledger.flush()
 

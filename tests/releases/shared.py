@@ -47,4 +47,6 @@ def lost_nothing(*loads: Load) -> None:
     """Each request of each load was answered, and what was acknowledged is there once."""
     for load in loads:
         assert [record.error for record in load.records if record.error] == []
+        cut = [record for record in load.records if record.again and record.replayed]
+        assert cut == [], "their connection ended after they were done"
         assert load.reconciliation.right, load.reconciliation

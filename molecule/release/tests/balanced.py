@@ -90,7 +90,8 @@ class Balanced:
     @contextlib.contextmanager
     def under_load(self, steady: float = 2.0, **given: Any) -> Iterator[Load]:
         """Requests to the balancer, whose answers any host may give."""
-        with self.members[0].under_load(steady, address=self.balancer.address, **given) as load:
+        given = {"address": self.balancer.address, "resend": True, **given}
+        with self.members[0].under_load(steady, **given) as load:
             yield load
 
     def answered(self) -> dict[str, int]:

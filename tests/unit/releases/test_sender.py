@@ -206,6 +206,61 @@ def test_a_connection_that_is_cut_is_a_failure(server, plan):
     assert {record.status for record in records} == {0}
 
 
+def test_a_kept_connection_that_has_ended_is_replaced_once(server, plan):
+    """As HTTP clients do with what may be repeated. A new one that is cut is a failure."""
+    seen: set[tuple[str, int]] = set()
+
+    def end_what_was_kept(handler: Handler) -> bool:
+        kept = handler.client_address in seen
+        seen.add(handler.client_address)
+        handler.close_connection = kept
+        return kept
+
+    server.behave = end_what_was_kept
+    records = send(plan(rate=50.0, resend=True))
+    assert errors(records) == []
+    assert any(record.again for record in records)
+    assert len(seen) > 1
+    strict = send(plan(rate=50.0, ledger=f"{plan().ledger}.strict"))
+    assert errors(strict)
+    assert not any(record.again for record in strict)
+
+    def cut(handler: Handler) -> bool:
+        handler.close_connection = True
+        return True
+
+    server.behave = cut
+    new = send(plan(seconds=0.05, resend=True, ledger=f"{plan().ledger}.new"))
+    assert ledger.summarize(new).failed == 10
+
+
+def test_what_was_done_before_the_cut_is_in_the_ledger(server, plan):
+    done: list[str] = []
+    seen: set[tuple[str, int]] = set()
+
+    def do_and_cut(handler: Handler) -> bool:
+        key, kept = handler.headers["Idempotency-Key"], handler.client_address in seen
+        seen.add(handler.client_address)
+        if key in done:
+            handler.send_response(201)
+            handler.send_header("Idempotency-Replayed", "true")
+            body = json.dumps({"id": 1, "plate": key}).encode()
+            handler.send_header("Content-Length", str(len(body)))
+            handler.end_headers()
+            handler.wfile.write(body)
+            return True
+        if key and kept and not done:
+            done.append(key)
+            handler.close_connection = True
+            return True
+        return False
+
+    server.behave = do_and_cut
+    records = send(plan(rate=20.0, seconds=0.4, resend=True))
+    assert errors(records) == []
+    assert [record.again for record in records if record.replayed] == [True]
+
+
 def test_an_answer_that_is_cut_short_is_a_failure(server, plan):
     def cut(handler: Handler) -> bool:
         handler.send_response(200)
