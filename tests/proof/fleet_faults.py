@@ -406,6 +406,62 @@ def slow_process(trial: Trial) -> None:
         time.sleep(max(AWAY_SECONDS - (time.monotonic() - begun), 0))
 
 
+# The log gets a file system of its own, since a full disk of a container is that of its machine.
+APART = """
+set -e
+unit=$(systemctl list-units --plain --no-legend 'postgresql@*' | cut -d ' ' -f 1)
+log=$(echo /var/lib/postgresql/*/main/pg_wal)
+systemctl stop "$unit"
+cp -a "$log" /var/lib/postgresql/kept
+mount -t tmpfs -o "size=1g,mode=0700,uid=$(id -u postgres),gid=$(id -g postgres)" tmpfs "$log"
+cp -a /var/lib/postgresql/kept/. "$log"
+rm -rf /var/lib/postgresql/kept
+systemctl start --no-block "$unit"
+"""
+TOGETHER = """
+set -e
+unit=$(systemctl list-units --all --plain --no-legend 'postgresql@*' | cut -d ' ' -f 1)
+log=$(echo /var/lib/postgresql/*/main/pg_wal)
+systemctl stop "$unit"
+cp -a "$log" /var/lib/postgresql/kept
+umount "$log"
+find "$log" -mindepth 1 -delete
+cp -a /var/lib/postgresql/kept/. "$log"
+rm -rf /var/lib/postgresql/kept
+systemctl start --no-block "$unit"
+"""
+FILL = "dd if=/dev/zero of=$(echo /var/lib/postgresql/*/main/pg_wal)/filler bs=1M 2>/dev/null"
+FREE = "rm -f /var/lib/postgresql/*/main/pg_wal/filler"
+# More than PostgreSQL has files of its log in advance.
+MUCH = (
+    "SELECT count(pg_logical_emit_message(false, 'fill', repeat('x', 1000000)))"
+    " FROM generate_series(1, 400)"
+)
+
+
+def log_disk_full(trial: Trial) -> None:
+    """The disk of the primary's write-ahead log is full, those of the others are not."""
+    fleet = trial.fleet
+    name = next(each for each in fleet.databases if each not in (fleet.primary(), replica(fleet)))
+    fleet.inside(name, "sh", "-c", APART)
+    try:
+        fleet.healthy()
+        fleet.inside(name, "postgresql-cluster", "switchover", name)
+        fleet.healthy()
+        with trial.load():
+            begun = time.monotonic()
+            fleet.inside(name, "sh", "-c", FILL, check=False)
+            words = ("runuser", "-u", "postgres", "--", "psql", "-qAtc", MUCH)
+            fleet.inside(name, "timeout", "30", *words, check=False)
+            others = [each for each in fleet.databases if each != name]
+            wait_for_primary(trial, others, begun)
+            time.sleep(max(AWAY_SECONDS - (time.monotonic() - begun), 0))
+            fleet.inside(name, "sh", "-c", FREE)
+    finally:
+        fleet.inside(name, "sh", "-c", FREE)
+        fleet.inside(name, "sh", "-c", TOGETHER)
+
+
 def voters_lost(count: int) -> Callable[[Trial], None]:
     """etcd stops on so many hosts, the primary's among them."""
 
@@ -496,6 +552,7 @@ FAULTS = (
     Fault("power cut: a replica", dies(replica), planned=False, needs=CLUSTER),
     Fault("the primary's host hangs, and comes back", stopped, planned=False, needs=CLUSTER),
     Fault("Patroni of the primary hangs", slow_process, planned=False, needs=CLUSTER),
+    Fault("the disk of the primary's log is full", log_disk_full, planned=False, needs=CLUSTER),
     Fault("one member of etcd lost", voters_lost(1), planned=False, needs=CLUSTER),
     Fault("the majority of etcd lost", voters_lost(2), planned=False, needs=CLUSTER),
     Fault(

@@ -104,6 +104,18 @@ def test_a_power_cut_of_the_primary_loses_nothing(cluster: Any) -> None:
     assert {each["timeline"] for each in state["members"]} == {state["members"][0]["timeline"]}
 
 
+def test_a_primary_that_crashes_hands_over(cluster: Any) -> None:
+    """What ended it, as a full disk, may do so each time that it starts."""
+    primary = cluster.well()["primary"]
+    with cluster.writing(others(cluster, primary)[0], 15) as written:
+        cluster.run(
+            primary, "sh", "-c", "kill -KILL $(head -n 1 /var/lib/postgresql/*/main/postmaster.pid)"
+        )
+    print(f"crash: {written.pause:.1f} s")
+    assert cluster.missing(written) == set()
+    assert cluster.well()["primary"] != primary
+
+
 def test_without_the_replica_that_acknowledges_another_one_does(cluster: Any) -> None:
     """Commits wait for it until it is taken for lost; none of them is."""
     state = cluster.well()
