@@ -98,7 +98,7 @@ def compilations(tmp_path: Path, callback: str = QUICK) -> int:
     write_plugin(tmp_path, "filter", COMPILATIONS)
     write_plugin(tmp_path, "callback", COUNTING)
     said = "{{ [__nginx_version, __nginx_tls_listen] | length }}={{ '' | compilations }}."
-    tasks = [
+    tasks: list[dict[str, Any]] = [
         {"ansible.builtin.include_vars": {"file": str(PROJECT / "roles/nginx/vars/main.yml")}},
         {
             "ansible.builtin.debug": {"msg": said},
