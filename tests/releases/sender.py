@@ -281,7 +281,8 @@ class Sender:
         try:
             return await self._ask(kept or await self._open(), number, last=fresh)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
-            if kept is None or not self.plan.resend or getattr(error, "partial", b""):
+            begun = isinstance(error, asyncio.IncompleteReadError) and error.partial
+            if kept is None or not self.plan.resend or begun:
                 raise
         answer = await self._ask(await self._open(), number, last=False)
         answer.again = True
