@@ -81,11 +81,39 @@ def plays() -> list[tuple[str, dict[str, Any]]]:
     ("book", "play"), plays(), ids=lambda each: getattr(each, "get", str)("name")
 )
 def test_play_says_what_it_relies_on(book: str, play: dict[str, Any]) -> None:
-    wanted = {**PINNED, **EXCEPTIONS.get(book, {})}
+    one_by_one = {"any_errors_fatal": False} if book in ONE_BY_ONE else {}
+    wanted = {**PINNED, **one_by_one, **EXCEPTIONS.get(book, {})}
     assert {key: play.get(key) for key in wanted} == wanted
     # Ansible's own batches cannot be taken back, and a share of failures is one too many.
     assert play.get("serial") == (1 if book in ONE_BY_ONE else None)
     assert not {"max_fail_percentage", "ignore_errors", "ignore_unreachable"} & set(play)
+
+
+@pytest.mark.parametrize("book", ONE_BY_ONE)
+def test_no_host_follows_one_that_cannot_be_reached(book: str, tmp_path: Path) -> None:
+    """With any_errors_fatal Ansible counts such a host twice, and goes on to the next one."""
+    away = {name: {"ansible_host": "127.0.0.1", "ansible_port": 1} for name in ("a1", "a2", "a3")}
+    group = "databases" if book == "remove_database.yml" else "web"
+    inventory = {group: {"hosts": away}, "balancers": {"hosts": {"b1": {"ansible_port": 1}}}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    done = subprocess.run(
+        [
+            *(Path(sys.executable).with_name("ansible-playbook"), "-i", tmp_path / "hosts.yml"),
+            *(PROJECT / "playbooks" / book, "--limit=a1,a2"),
+            *("-e", "application_drain_last=yes application_balancers_down=b1"),
+        ],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "ANSIBLE_HOME": str(tmp_path / "home")},
+    )
+    assert done.returncode
+    _, *told = done.stdout.split("PLAY RECAP")[1].splitlines()
+    tried = {line.split()[0]: "unreachable=1" in line.split() for line in told if line}
+    assert set(tried) == {"a1"}, done.stdout
+    # A database that leaves is asked about through those that stay.
+    assert tried["a1"] or book == "remove_database.yml"
 
 
 def test_no_setting_of_a_user_reaches_a_play() -> None:
