@@ -642,7 +642,7 @@ run_playbook() { # playbook, arguments...
   ANSIBLE_CONFIG=$project/ansible.cfg \
     ANSIBLE_HOME=$state/ansible \
     ANSIBLE_NOCOLOR=1 \
-    ANSIBLE_CALLBACKS_ENABLED=wsgi.host.quick_forks,wsgi.host.progress \
+    ANSIBLE_CALLBACKS_ENABLED=wsgi.host.quick_forks,wsgi.host.halt,wsgi.host.progress \
     WSGI_PROGRESS_FD=3 \
     WSGI_PROGRESS_STEPS=$state/steps.yml \
     WSGI_PROGRESS_FIRST=$((step + 1)) \

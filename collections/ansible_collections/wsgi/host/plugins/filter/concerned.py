@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.wsgi.host.plugins.plugin_utils import away
+
 DOCUMENTATION = r"""
 name: concerned
 short_description: Say which hosts a play of a whole run is for
@@ -14,6 +16,8 @@ description:
   - One of nobody, too, where M(wsgi.host.seal) has found that there is nothing to do. The role
     C(application) adds the group C(wsgi_host_sealed) to the inventory then, for the rest of the
     run.
+  - And one of nobody once a host could not be reached, if the callback P(wsgi.host.halt#callback)
+    is on.
 positional: names
 options:
   _input:
@@ -58,7 +62,7 @@ def concerned(groups: Mapping[str, Sequence[str]], *names: str, without: Sequenc
     """
     # Ansible warns of a group that is not there.
     found = [name for name in names if groups.get(name)]
-    if not found or SEALED in groups:
+    if not found or SEALED in groups or away.hosts:
         return NOBODY
     return ":".join([*found, *(f"!{name}" for name in without if groups.get(name))])
 
