@@ -244,7 +244,10 @@ def test_each_alert_has_a_test_and_a_section_in_the_guide() -> None:
 def test_one_database_alone_has_no_replicas_to_miss() -> None:
     """An alert about them would never end."""
     alone = {**WATCHES, "monitoring_watched": WATCHES["monitoring_watched"][:-1]}
-    about = {"DatabaseHasNoPrimary", "ReplicaMissing", "ReplicaBehind", "VoterDown"}
+    about = {
+        *("DatabaseHasNoPrimary", "ReplicaMissing", "ReplicaBehind", "VoterDown"),
+        "WritesOnOneHost",
+    }
     assert about <= {alert["alert"] for alert in alerts(**WATCHES)}
     assert not about & {alert["alert"] for alert in alerts(**alone)}
 

@@ -386,6 +386,17 @@ def test_what_alerts_rest_on_is_told(server: Server) -> None:
     assert float(during['postgresql_longest_transaction_seconds{database="shop"}']) > 0
 
 
+def name_who_confirms(server: Server, name: str) -> None:
+    """Have commits wait for a replica, or for nobody."""
+    server.ask(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
+    server.ask("SELECT pg_reload_conf()")
+    wanted = (
+        f"SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync' AND '{name}' <> ''"
+    )
+    while server.ask(wanted) != ("1" if name else "0"):
+        time.sleep(0.05)
+
+
 def test_who_is_the_primary_and_who_follows_it_is_told(server: Server) -> None:
     """By the primary and by a copy of it."""
     assert numbers(server)["postgresql_replicas"] == "0"
@@ -420,10 +431,15 @@ def test_who_is_the_primary_and_who_follows_it_is_told(server: Server) -> None:
                 time.sleep(0.05)
             found = numbers(server)
             followed = numbers(server, __postgresql_port=port)
+            name_who_confirms(server, "web2")
+            confirmed = numbers(server)
         finally:
+            name_who_confirms(server, "")
             follower.send_signal(signal.SIGINT)
     assert (found["postgresql_primary"], found["postgresql_replicas"]) == ("1", "1")
     assert int(found['postgresql_replica_behind_bytes{replica="web2"}']) >= 0
+    told = [each["postgresql_replicas_synchronous"] for each in (found, confirmed)]
+    assert told == ["0", "1"]
     assert followed["postgresql_primary"] == "0"
     assert "postgresql_replicas" not in followed
 
