@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import PROJECT
+from conftest import PROJECT, trusted
 
-from .render import ROLES
+from .render import ROLES, evaluate
 
 # Stands for the command of an application. A file says on which host a release is bad.
 PROGRAM = """#!{python}
@@ -534,3 +534,21 @@ def test_a_lock_of_one_application_does_not_keep_a_deploy_of_another_away(fleet:
     code, output = fleet.deploy(1, application_name="shop")
     assert code == 0, output
     assert json.loads((fleet.root / "blog-lock.json").read_text()) == told
+
+
+@pytest.mark.parametrize("file", ["deploy", "provision"])
+@pytest.mark.parametrize("registered", [{}, {"__application_release": {"failed": True}}])
+def test_a_release_that_was_never_unpacked_hides_no_reason(
+    file: str, registered: dict[str, Any]
+) -> None:
+    """A lock file that cannot be built, or a syntax error, ended with "has no attribute 'id'"."""
+    tasks = yaml.safe_load((ROLES / f"application/tasks/{file}.yml").read_text())
+    given = trusted(next(task["vars"] for task in tasks if "block" in task))
+    given |= {
+        "__application_name": "shop",
+        "__application_rolled_back": False,
+        "ansible_check_mode": False,
+    }
+    assert evaluate("application", "__application_switched", "Debian", **given, **registered) is (
+        False
+    )
