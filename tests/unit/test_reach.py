@@ -80,7 +80,7 @@ def test_each_host_that_gives_no_answer_fails_with_its_own_reason(status) -> Non
     assert GERMAN in said
     assert "NO ANSWER nopython: /usr/bin/python9 is not a working Python. Install" in said
     assert "NO ANSWER gone: The host was not reached" in said
-    assert "`ssh anna@HOST true`" in said
+    assert "`ssh -p 9 anna@127.0.0.1 true`" in said
     recap = {
         line.split()[0]: line
         for line in output.rpartition("PLAY RECAP")[2].splitlines()

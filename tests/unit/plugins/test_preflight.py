@@ -208,6 +208,9 @@ def test_a_host_that_cannot_be_reached(preflight: Preflight) -> None:
     assert result["unreachable"] is True
     assert result["msg"].startswith("The host was not reached. Check that it is running")
     assert result["msg"].endswith("Output:\nno route")
+    assert "docs/" not in result["msg"]
+    preflight.answer = {"unreachable": True, "msg": "Host key verification failed."}
+    assert "(docs/MAINTENANCE.md, The first connection)" in preflight.run({})["msg"]
 
 
 # Names --------------------------------------------------------------------------------------------
@@ -229,6 +232,14 @@ def test_a_typing_error_in_a_short_name(preflight: Preflight, name: str) -> None
     ]
     assert preflight.problems({"release": "0a1b2c"}, short_names=["release"]) == []
     assert preflight.problems({name: 1, "release": 2}, short_names=["release"]) == []
+
+
+def test_the_nearest_of_several_short_names(preflight: Preflight) -> None:
+    """`aplications` was taken for `application`, which a playbook wants with -e."""
+    (problem,) = preflight.problems(
+        {"aplications": {}}, short_names=["application", "applications"]
+    )
+    assert "did you mean applications? " in problem
 
 
 def test_the_prefix_alone_makes_no_two_names_alike(preflight: Preflight) -> None:

@@ -115,10 +115,18 @@ def _unreachable(action: ActionBase, said: str) -> _Fault:
     return _Fault(
         "The host was not reached",
         "Check that it is running, that its name and port in the inventory are right, and that "
-        f"SSH lets you in: `ssh {_user(action)}@HOST true` has to work without a prompt",
+        f"SSH lets you in: `{_login(action)} true` has to work without a prompt"
+        + (" (docs/MAINTENANCE.md, The first connection)" if "host key" in said.lower() else ""),
         said,
         unreachable=True,
     )
+
+
+def _login(action: ActionBase) -> str:
+    """What a person types for a shell on the host, with the address and port of the inventory."""
+    context = action._play_context
+    port = f"-p {context.port} " if context.port not in (None, 22) else ""
+    return f"ssh {port}{_user(action)}@{context.remote_addr or 'HOST'}"
 
 
 def _user(action: ActionBase) -> str:

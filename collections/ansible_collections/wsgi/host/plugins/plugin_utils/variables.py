@@ -442,7 +442,9 @@ class Checker:
                         f"Rename it, or remove it",
                     )
             else:
-                near = next(
+                # The first of the nearest: `aplications` is one letter from `applications` and two
+                # from `application`.
+                near = min(
                     (
                         one
                         for one in (*short_names, *known)
@@ -450,7 +452,8 @@ class Checker:
                         and (_alike(name, one) or name == self._shortened(one))
                         and not is_set(one)
                     ),
-                    "",
+                    key=lambda one: distance(name, one),
+                    default="",
                 )
                 if near and name not in short_names:
                     self.add(
