@@ -33,7 +33,7 @@ def test_a_run_says_where_the_site_is_and_how_the_first_user_is_made():
         "Log in: https://app.example.com/login. If there is no user yet, make the first on web1:"
     )
     assert f"{log_in} sudo toll-app flask toll user create NAME --role admin" in said
-    assert "Nobody is told when it breaks: set monitoring_enabled" in said
+    assert "Nobody is alerted when it breaks: set monitoring_enabled" in said
     assert "Copies of the data of toll-app are lost with the host: set backup.command" in said
     assert "\n\n" not in said
 
@@ -47,7 +47,7 @@ def test_with_an_admin_it_says_where_the_password_is_and_not_which():
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"monitoring_enabled": True}, "Nobody is told"),
+        ({"monitoring_enabled": True}, "Nobody is alerted"),
         ({"told": {"backup": {"command": ["/usr/bin/rsync"]}}}, "backup.command"),
         ({"told": {"backup": {"enabled": False}}}, "backup.command"),
     ],
@@ -62,6 +62,16 @@ def test_another_port_and_a_certificate_of_its_own_are_said():
     assert "https://app.example.com:8443/ " in said
     assert "self-signed" in said
     assert "self-signed" not in closing()
+
+
+def test_the_next_command_acts_on_the_same_inventory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Typed without -i, it acted on the demo that ansible.cfg names."""
+    monkeypatch.setenv("PWD", "/srv/project")
+    said = closing(
+        ansible_inventory_sources=["/srv/project/inventory/production", "/etc/more/hosts.yml"]
+    )
+    command = "ansible-playbook -i inventory/production -i /etc/more/hosts.yml playbooks/status.yml"
+    assert f"See what runs where: {command};" in said
 
 
 def test_notes_are_of_the_application_that_has_them():
