@@ -539,6 +539,11 @@ def test_preflight_names_what_is_wrong(guard: str, said: dict[str, str]) -> None
     assert "Nothing was changed on" in said[guard]
 
 
+def test_a_directory_that_is_not_there_lacks_no_lock_file(said: dict[str, str]) -> None:
+    """Whoever mistyped it was told to write one first."""
+    assert "lock file on the control node" not in said["a source that is not there"]
+
+
 @pytest.mark.parametrize(
     "guard",
     [guard for guard, (variables, _) in GUARDS.items() if "7f3a" in str(variables)],
