@@ -118,7 +118,7 @@ What to do next:
   see it          curl --cacert {ca_file} {SITE.url}
   in a browser    {SITE.url} (import {ca_file} first, or accept the warning)
   log in          {SITE.url}login {entry}
-  how it does     {page}
+  its state       {page}
   on the host     {ssh_command()}
                   sudo systemctl status toll-app; sudo journalctl -u toll-app -f
                   sudo toll-app flask toll key create lane-1 --role recorder

@@ -176,7 +176,7 @@ Up: {clock}. {state}.
 What to do next:
   watch it        make fleet-watch
   see it          curl --cacert {ca_file} {next(iter(sites(members).values())).url}
-  how it does     {page}
+  its state       {page}
   log in          as {ADMIN}, password {PASSWORD_FILE.read_text().strip()}
   who serves      make shell HOST={SCOPE}-{members["balancers"][0]}, and there: sudo haproxy-servers
   drain a host    {run}drain.yml --limit {last}; later undrain.yml

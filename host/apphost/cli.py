@@ -20,8 +20,8 @@ from .errors import DONE, USAGE, HostError
 # its words on `pass_on(application, words)`. The order is that of the help.
 VERBS = {
     "Look": {
-        "status": ("status", "how it does: release, service, site (`{name}` alone shows it too)"),
-        "releases": ("releases", "the releases of this host, and one to go back to"),
+        "status": ("status", "its state: release, service, site (`{name}` alone shows it too)"),
+        "releases": ("releases", "the releases of this host, and which one a rollback goes to"),
         "health": ("health", "what its health check sees, and has done lately"),
         "jobs": ("jobs", "background workers and timers: what runs, ran, and runs next"),
         "logs": ("logs", "the journal of all its processes"),
@@ -31,7 +31,7 @@ VERBS = {
     },
     "Releases": {
         "handover": ("handover.command", "make a release live, or load changed settings"),
-        "rollback": ("rollback", "go back to the release before, on this host alone"),
+        "rollback": ("rollback", "roll back to the previous release, on this host alone"),
     },
     "Data": {
         "migrate": ("data", "bring the data to what a release needs"),
@@ -59,7 +59,7 @@ def overview(name: str) -> str:
     lines = [f"usage: sudo {name} VERB [...]", ""]
     for title, verbs in VERBS.items():
         lines.append(f"{title}:")
-        lines += [f"  {verb:10} {text.format(name=name)}" for verb, (_, text) in verbs.items()]
+        lines += [f"  {verb:12} {text.format(name=name)}" for verb, (_, text) in verbs.items()]
         lines.append("")
     lines += [
         f"`{name} VERB --help` says more. `--json` prints one JSON object.",

@@ -87,6 +87,12 @@ def test_commands_that_are_named_are_there(capsys: pytest.CaptureFixture[str]) -
     assert known - {"exec"} <= verbs, "a verb that no document names is one that nobody finds"
 
 
+def test_the_help_has_its_explanations_in_one_column() -> None:
+    lines = [line for line in cli.overview("shop").splitlines() if line.startswith("  ")]
+    columns = {len(line) - len(line.lstrip().partition(" ")[2].lstrip()) for line in lines}
+    assert len(columns) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
