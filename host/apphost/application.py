@@ -11,6 +11,9 @@ from typing import Any
 from .errors import RefusedError
 from .files import known, read_json
 
+# How the name of a credential ends that leads to a database past the pooler in front of it.
+DIRECT = "_direct"
+
 
 @dataclass(frozen=True)
 class Health:
@@ -181,6 +184,11 @@ class Application:
     def credential(self, name: str) -> Path:
         """The file of a credential."""
         return self.etc / "credentials" / name
+
+    def direct_credential(self, name: str) -> Path:
+        """The file of the URL of a server itself, where another one leads to a pooler before it."""
+        direct = self.credential(name + DIRECT)
+        return direct if direct.exists() else self.credential(name)
 
     def words(self, verb: str, *arguments: str) -> list[str]:
         """The application's own command for something (`migrate`, `schema`, `backup`), as words.

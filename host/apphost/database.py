@@ -31,7 +31,8 @@ def identity(application: Application) -> str | None:
     """A name for the database that changes when it is another one; None if there is none yet."""
     try:
         if is_postgresql(application):
-            url = application.credential(application.database.credential)
+            # A pooler in front of it makes it no other one.
+            url = application.direct_credential(application.database.credential)
             return "url:" + files.digest(url)
         path = database_file(application)
         if path is None:

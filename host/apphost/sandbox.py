@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .application import Application
+from .application import DIRECT, Application
 from .errors import DONE, USAGE, RefusedError, UsageError
 
 # The exit code of timeout(1) for a command that was ended.
@@ -68,6 +68,26 @@ def properties(text: str) -> list[str]:
             value = " ".join(re.sub(r"^(-?)(\+?)", r"-\2", path) for path in value.split())
         kept.append(f"{name}={value}")
     return kept
+
+
+def past_the_pooler(entries: Sequence[str]) -> list[str]:
+    """The same for a command that has its session with the database to itself.
+
+    A migration waits for locks, and a copy is one long transaction: neither is to have a connection
+    that the processes of the application share. Where a credential has a second one for that, the
+    command finds it under the name of the first.
+    """
+    loaded = dict(
+        entry.removeprefix("LoadCredential=").split(":", 1)
+        for entry in entries
+        if re.match("LoadCredential=[^:]+:", entry)
+    )
+    direct = {
+        f"LoadCredential={name}:{path}": f"LoadCredential={name}:{loaded[name + DIRECT]}"
+        for name, path in loaded.items()
+        if name + DIRECT in loaded
+    }
+    return [direct.get(entry, entry) for entry in entries]
 
 
 def release_directory(application: Application, release: str | None) -> Path:
@@ -131,7 +151,7 @@ def command(
         time_limit_seconds: 0 for none.
         variables: of its environment, besides those of the unit, whose files go before.
     """
-    settings = [f"--property={entry}" for entry in properties(unit)]
+    settings = [f"--property={entry}" for entry in past_the_pooler(properties(unit))]
     settings.append(f"--property=WorkingDirectory={directory}/app")
     settings.append(f"--property=Description={os.path.basename(words[0])} of {application.name}")
     # systemd takes no percent sign for a specifier here, and no dollar for a variable.

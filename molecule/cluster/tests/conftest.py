@@ -73,21 +73,24 @@ class Cluster:
         words = ("runuser", "-u", "postgres", "--", "psql", "-XqAt", "-d", database)
         return self.run(name, *words, given=statement)
 
-    @property
-    def url(self) -> str:
+    def url(self, pooled: bool) -> str:
+        """Where a client finds the primary, or the pooler in front of it."""
         told = yaml.safe_load((Path(__file__).parents[1] / "molecule.yml").read_text())
         variables = told["provisioner"]["inventory"]["group_vars"]["all"]
         secret = variables["application_database_secret"]
         addresses = [self.control.variable("ansible_host", name) for name in self.names]
-        found = databases.url(secret, addresses, "shop")
+        port = databases.USUAL_POOLER_PORT if pooled else 0
+        found = databases.url(secret, addresses, "shop", port)
         trusted = databases.authority_file("shop")
         return found.replace(trusted, "/etc/postgresql-server/authority.pem")
 
     @contextmanager
-    def writing(self, name: str, seconds: float) -> Iterator[Written]:
+    def writing(self, name: str, seconds: float, pooled: bool = False) -> Iterator[Written]:
         """A client on a host, for so long; at the end, what it was told."""
         written = Written()
-        told = {"url": self.url, "seconds": seconds, "first": self.last}
+        told = {"url": self.url(pooled), "seconds": seconds, "first": self.last}
+        # Rows whose fate nobody knows have a number as well.
+        self.last += round(seconds * 1000)
         self.run(name, "sh", "-c", "cat >/run/writing.py", given=WRITING.read_text())
         command = self.testhosts.engine.command(
             *("exec", "-i", self.container(name), "python3", "/run/writing.py")
@@ -109,8 +112,6 @@ class Cluster:
             yield written
             lines = [first, *process.stdout]
         written.acknowledged += [tuple(json.loads(line)) for line in lines]
-        # Rows whose fate nobody knows have a number as well.
-        self.last += round(seconds * 1000)
 
     def missing(self, written: Written) -> set[int]:
         """Rows that were acknowledged and are not there."""

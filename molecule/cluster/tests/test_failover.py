@@ -21,6 +21,27 @@ def test_one_is_the_primary_and_another_has_all_that_was_acknowledged(cluster: A
     assert cluster.ask(state["primary"], "SHOW data_checksums") == "on"
 
 
+def pooler_hosts(cluster: Any) -> list[str]:
+    """The hosts on which somebody listens for clients that share connections."""
+    asks = ("ss", "--no-header", "--listening", "--numeric", "--tcp", "sport = :6432")
+    return [name for name in cluster.names if cluster.run(name, *asks)]
+
+
+def test_connections_are_shared_where_the_primary_is(cluster: Any) -> None:
+    """Elsewhere a client would be kept by a database that takes no writes."""
+    primary = cluster.well()["primary"]
+    assert pooler_hosts(cluster) == [primary]
+    # Its console is for root alone, by the socket, and it is nobody's user but its own.
+    console = "psql -XAt -h /run/pgbouncer -p 6432 -d pgbouncer -c 'SHOW DATABASES'"
+    assert "shop|/run/postgresql|5432|shop" in cluster.run(
+        primary, "sh", "-c", f"{console} -U root"
+    )
+    for user in ("postgres", "pgbouncer"):
+        asks = ("runuser", "-u", "postgres", "--", "sh", "-c", f"{console} -U {user}")
+        assert "shop" not in cluster.run(primary, *asks, check=False)
+    assert cluster.run(primary, "pgrep", "-u", "postgresql-pooler", "-x", "pgbouncer")
+
+
 def leads(cluster: Any, name: str) -> bool:
     """Whether the voter of a host leads the others."""
     ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:2381/metrics').read().decode())"
@@ -91,16 +112,20 @@ def test_a_second_server_is_not_started_on_the_same_data(cluster: Any) -> None:
 
 def test_a_power_cut_of_the_primary_loses_nothing(cluster: Any) -> None:
     primary = cluster.well()["primary"]
-    with cluster.writing(others(cluster, primary)[0], SECONDS) as written:
+    client = others(cluster, primary)[0]
+    with (
+        cluster.writing(client, SECONDS) as written,
+        cluster.writing(client, SECONDS, True) as pooled,
+    ):
         cluster.testhosts.cut_off(cluster.container(primary))
     after = cluster.state(others(cluster, primary)[0])["primary"]
     cluster.testhosts.start(cluster.container(primary))
-    print(f"power cut: {written.pause:.1f} s")
+    print(f"power cut: {written.pause:.1f} s, {pooled.pause:.1f} s through the pooler")
     assert after not in ("", primary)
-    assert written.pause < SECONDS
+    assert max(written.pause, pooled.pause) < SECONDS
     state = cluster.well()
     assert state["primary"] != primary
-    assert cluster.missing(written) == set()
+    assert cluster.missing(written) | cluster.missing(pooled) == set()
     assert {each["timeline"] for each in state["members"]} == {state["members"][0]["timeline"]}
 
 
@@ -143,11 +168,16 @@ def test_a_primary_that_hangs_is_ended_and_loses_nothing(cluster: Any) -> None:
     unit = f"postgresql@{version}-main.service"
     count = ("systemctl", "show", "--property=NRestarts", "--value", unit)
     before = int(cluster.run(primary, *count))
-    with cluster.writing(others(cluster, primary)[0], SECONDS) as written:
-        cluster.run(primary, "pkill", "-STOP", "--full", "postgresql-member|postgres")
-    print(f"stopped: {written.pause:.1f} s")
-    assert written.pause < SECONDS
-    assert cluster.missing(written) == set()
+    client = others(cluster, primary)[0]
+    with (
+        cluster.writing(client, SECONDS) as written,
+        cluster.writing(client, SECONDS, True) as pooled,
+    ):
+        # Not what follows the primary for the pooler, and not the pooler.
+        cluster.run(primary, "pkill", "-STOP", "--full", "postgresql-member|postgres(ql.*/bin|:)")
+    print(f"stopped: {written.pause:.1f} s, {pooled.pause:.1f} s through the pooler")
+    assert max(written.pause, pooled.pause) < SECONDS
+    assert cluster.missing(written) | cluster.missing(pooled) == set()
     state = cluster.well()
     assert int(cluster.run(primary, *count)) > before
     assert len({each["timeline"] for each in state["members"]}) == 1
@@ -170,14 +200,18 @@ def test_the_primary_is_moved_to_who_is_named(cluster: Any) -> None:
     primary = cluster.well()["primary"]
     state = cluster.state()
     last = next(each["name"] for each in state["members"] if each["role"] == "replica")
-    with cluster.writing(others(cluster, primary)[0], 12) as written:
+    client = others(cluster, primary)[0]
+    with cluster.writing(client, 12) as written, cluster.writing(client, 12, True) as pooled:
         done = cluster.control.run_playbook(
             "../../playbooks/switchover.yml", variables={"application_primary": last}
         )
     assert done.returncode == 0, done.output
     assert f"{last} is the primary now, and {primary} copies it." in done.output
-    assert cluster.missing(written) == set()
+    print(f"moved: {written.pause:.1f} s, {pooled.pause:.1f} s through the pooler")
+    assert cluster.missing(written) | cluster.missing(pooled) == set()
     assert cluster.well()["primary"] == last
+    # Nobody is kept by the pooler of one that takes no writes.
+    assert pooler_hosts(cluster) == [last]
     again = cluster.control.run_playbook(
         "../../playbooks/switchover.yml", variables={"application_primary": last}
     )

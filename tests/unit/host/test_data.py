@@ -215,6 +215,18 @@ def test_a_database_is_the_same_after_a_reboot(host: Host, monkeypatch: pytest.M
     assert database.identity(host.application) == before
 
 
+def test_a_pooler_in_front_of_a_database_makes_it_no_other_one(host: Host) -> None:
+    """Its seeds would run again."""
+    url = host.application.credential("database_url")
+    url.parent.mkdir(parents=True, exist_ok=True)
+    url.write_text("postgresql://db1/shop")
+    before = database.identity(host.application)
+    assert str(before).startswith("url:")
+    url.with_name("database_url_direct").write_text("postgresql://db1/shop")
+    url.write_text("postgresql://db1:6432/shop")
+    assert database.identity(host.application) == before
+
+
 def test_seed_runs_again_for_another_key(host: Host) -> None:
     """Another name for the admin is another admin; a seed that is no longer asked for stays."""
     host.run("--release", "1", seeds=[admin(), DEMO])

@@ -50,6 +50,28 @@ def shop(application: Application, programs: Programs, as_root: None) -> Applica
     return application
 
 
+def test_a_command_is_not_pooled() -> None:
+    """A migration waits for locks, and a copy is one long transaction."""
+    names = ("secret_key", "database_url", "database_url_direct")
+    given = [{"name": name, "value": "x"} for name in names]
+    loaded = [
+        each.removeprefix("LoadCredential=")
+        for each in sandbox.past_the_pooler(
+            sandbox.properties(unit(gunicorn_systemd_credentials=given))
+        )
+        if each.startswith("LoadCredential=")
+    ]
+    at = "/etc/shop/credentials/"
+    assert loaded == [
+        f"secret_key:{at}secret_key",
+        f"database_url:{at}database_url_direct",
+        f"database_url_direct:{at}database_url_direct",
+    ]
+    # Nothing else is changed by that, nor is one without a pooler.
+    alone = sandbox.properties(unit(gunicorn_systemd_credentials=given[:2]))
+    assert sandbox.past_the_pooler(alone) == alone
+
+
 def call(application: Application, *words: str) -> int:
     return cli.main(application.name, words, application.host)
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.wsgi.host.plugins.action import database as action_plugin
+from ansible_collections.wsgi.host.plugins.filter.former_poolers import USER, former_poolers
 from ansible_collections.wsgi.host.plugins.filter.sharing import sharing
 from ansible_collections.wsgi.host.plugins.modules import holdings
 from ansible_collections.wsgi.host.plugins.plugin_utils import authority, databases
@@ -18,6 +20,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.formats import postgresq
 from conftest import PROJECT, action_of
 from cryptography import x509
 from psycopg.conninfo import conninfo_to_dict
+from roles.render import evaluate
 from sqlalchemy import make_url
 
 SECRET = "s" * 64
@@ -69,6 +72,7 @@ def test_a_host_of_the_group_is_let_in() -> None:
         "addresses": {"db1": "192.0.2.31"},
         "voters": {},
         "applications": {"shop": ["192.0.2.11", "192.0.2.112", "192.0.2.13"]},
+        "pooler_port": 0,
         "problems": [],
     }
 
@@ -317,6 +321,54 @@ def test_data_need_not_move_to_the_databases_that_join_theirs() -> None:
     other = databases.url(SECRET, ["192.0.2.77"], "shop")
     assert holdings.place(other, ADDRESSES) != holdings.place(three, ADDRESSES)
     assert holdings.place(six, ["2001:db8::32"]) == "postgresql://2001:db8::32/shop"
+
+
+# A pooler in front of it --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("addresses", [["192.0.2.31"], ["2001:db8::31"], ["127.0.0.1"], ADDRESSES])
+def test_a_url_of_the_pooler_differs_by_its_port_alone(addresses: list[str]) -> None:
+    """By libpq, and by SQLAlchemy, which takes it apart."""
+    direct, pooled = (databases.url(SECRET, addresses, "shop", port) for port in (0, 7432))
+    read = conninfo_to_dict(pooled)
+    assert str(read.pop("port")) == "7432"
+    assert read == {k: v for k, v in conninfo_to_dict(direct).items() if k != "port"}
+    assert database_hosts(pooled) == addresses
+    assert postgresql_url(pooled) is None
+    parsed = make_url(pooled).set(drivername="postgresql+psycopg")
+    _, options = parsed.get_dialect()().create_connect_args(parsed)
+    assert str(conninfo_to_dict(**options)["port"]) == "7432"
+
+
+def test_where_connections_are_shared_is_the_same_everywhere() -> None:
+    role = yaml.safe_load((PROJECT / "roles/postgresql/defaults/main.yml").read_text())
+    on = {databases.POOLER: True}
+    hosts: dict[str, Any] = {"web1": web(11), "db1": {**DB1, **on}, "db2": {**DB2, **on}}
+    assert found(**hosts, db3={**db(33), **on})["pooler_port"] == role[databases.POOLER_PORT]
+    assert found(**THREE)["pooler_port"] == 0
+    text = {databases.POOLER: "yes", databases.POOLER_PORT: "7432"}
+    assert found(web1=web(11), db1={**DB1, **text})["pooler_port"] == 7432
+    said = run({**hosts, "db3": db(33)})["msg"]
+    assert (
+        "- postgresql_pooler differs between db1 and db3, and any of them may be the primary: "
+        "set it for all of them, in group_vars/databases"
+    ) in said
+    said = run({**hosts, "db3": {**db(33), **on, databases.POOLER_PORT: 7432}})["msg"]
+    assert "- postgresql_pooler_port differs between db1 and db3" in said
+
+
+def test_a_pooler_goes_after_those_who_use_it() -> None:
+    seen = {"ansible_facts": {"wsgi_host": {"packages": {"pgbouncer": "1.24"}}}}
+    seen["ansible_facts"]["wsgi_host"]["users"] = ["postgresql-pooler"]  # type: ignore[assignment]
+    others = {"ansible_facts": {"wsgi_host": {"packages": {"pgbouncer": "1.24"}, "users": []}}}
+    hosts: dict[str, Any] = {"web1": {**web(11), **others}, "db1": seen, "db2": others}
+    assert former_poolers(groups(hosts), hosts) == "db1"
+    # Still wanted, or perhaps still used.
+    wanted = {**hosts, "db1": {**seen, databases.POOLER: True}}
+    assert former_poolers(groups(hosts), wanted) == "all:!all"
+    assert former_poolers(groups(hosts), {**hosts, "web1": web(11)}) == "all:!all"
+    assert former_poolers({"all": []}, {}) == "all:!all"
+    assert evaluate("postgresql", "__postgresql_pooler_user", "Debian") == USER
 
 
 # The authority ------------------------------------------------------------------------------------

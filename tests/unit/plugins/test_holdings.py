@@ -51,6 +51,13 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
 
 
+def test_a_pooler_in_front_of_a_database_is_no_other_database(host: Host) -> None:
+    host.has(URL.replace("/toll", ":6432/toll"), stamp="url:abc")
+    (host.root / "url_direct").write_text(URL)
+    assert host.database(URL)["moves"] is False
+    assert host.database(URL.replace("db1", "db2"))["moves"] is True
+
+
 def test_a_bare_host_has_nothing_to_leave_behind(host: Host) -> None:
     for url in ("", URL):
         assert host.database(url) == {

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import json
-import os
-import shutil
 import signal
 import socket
 import ssl
@@ -29,6 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from . import unpacking
 from .render import ROLES, render
 
 TEMPLATES = ROLES / "haproxy" / "templates"
@@ -50,16 +48,8 @@ def until(what: Callable[[], Any], about: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Program:
+class Program(unpacking.Program):
     """HAProxy: where it is, and where its libraries are."""
-
-    path: Path
-    libraries: Path | None = None
-
-    @property
-    def environment(self) -> dict[str, str]:
-        found = {} if self.libraries is None else {"LD_LIBRARY_PATH": str(self.libraries)}
-        return {**os.environ, **found}
 
     def check(self, configuration: Path) -> tuple[int, str]:
         """What `haproxy -c` says: its exit status and its words."""
@@ -76,38 +66,10 @@ class Program:
 def find_program() -> Program:
     """This machine's HAProxy, else unpacked from the distribution's packages.
 
-    Unpacked and not installed, because an installed one would be started. Raises OSError or
-    CalledProcessError where neither is to be had.
+    Raises OSError or CalledProcessError where neither is to be had.
     """
-    found = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin")
-    if found:
-        return Program(Path(found))
-    cache = ROLES.parent / ".cache" / "haproxy"
-    packages, whole = cache / "packages", cache / "whole"
-    packages.mkdir(parents=True, exist_ok=True)
-    # Tests run side by side.
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not whole.exists():
-            unpack(packages, cache)
-            whole.touch()
-    return Program(cache / "usr/sbin/haproxy", next(cache.glob("usr/lib/*-linux-*"), None))
-
-
-def unpack(packages: Path, into: Path) -> None:
-    """Download HAProxy and what it needs that this machine lacks, and unpack all of it."""
-    simulated = subprocess.run(
-        ["apt-get", "--simulate", "--no-install-recommends", "install", "haproxy"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    needed = [line.split()[1] for line in simulated.stdout.splitlines() if line[:4] == "Inst"]
-    subprocess.run(
-        ["apt-get", "-qq", "download", *needed], cwd=packages, check=True, capture_output=True
-    )
-    for package in packages.glob("*.deb"):
-        subprocess.run(["dpkg", "-x", package, into], check=True, capture_output=True)
+    found = unpacking.find_program("haproxy")
+    return Program(found.path, found.libraries)
 
 
 def lay_out(

@@ -49,6 +49,23 @@ def test_one_of_several_databases_is_another_name_of_the_same() -> None:
     assert told["service"]["network"] == "any"
 
 
+def test_processes_share_connections_and_commands_do_not() -> None:
+    db1 = {**DB1, databases.POOLER: True}
+    hosts = trusted({"web1": {**toll_app(), "ansible_host": "192.0.2.11"}, "db1": db1})
+    told = described("web1", hosts)
+    direct, pooled = (databases.url(SECRET, ["192.0.2.31"], "toll-app", port) for port in (0, 6432))
+    assert told["credentials"][-2:] == [
+        {"name": "database_url", "value": pooled},
+        {"name": "database_url_direct", "value": direct},
+    ]
+    # Which database it is has not changed by that.
+    assert told["data"]["database_url"] == direct
+    # It may need a session of its own.
+    own = {**toll_app(data={"postgresql": True, "pooler": False}), "ansible_host": "192.0.2.11"}
+    told = described("web1", {"web1": trusted(own), "db1": db1})
+    assert told["credentials"][-1] == {"name": "database_url", "value": direct}
+
+
 def test_a_url_of_its_own_goes_before() -> None:
     url = "postgresql://u:p@db.example.com/toll"
     web1 = trusted({**toll_app(data={"database_url": url}), "ansible_host": "192.0.2.11"})
@@ -64,14 +81,19 @@ def test_an_application_may_stay_where_it_is() -> None:
 
 def test_a_host_of_both_groups_asks_itself() -> None:
     web1 = trusted({**toll_app(), "ansible_host": "192.0.2.11", databases.SECRET: SECRET})
-    told = describe(
-        {**web1, "inventory_hostname": "web1"},
-        FACTS["Debian"],
-        {"web1": web1},
-        {"web": ["web1"], "databases": ["web1"]},
-    )["applications"]["toll-app"]
+    told, shared = (
+        describe(
+            {**web1, "inventory_hostname": "web1"},
+            FACTS["Debian"],
+            {"web1": {**web1, databases.POOLER: pooler}},
+            {"web": ["web1"], "databases": ["web1"]},
+        )["applications"]["toll-app"]
+        for pooler in (False, True)
+    )
     assert told["data"]["database_url"] == databases.url(SECRET, ["127.0.0.1"], "toll-app")
     assert told["service"]["after"] == ["postgresql.service"]
+    assert shared["service"]["after"] == ["postgresql.service", "pgbouncer.service"]
+    assert ":6432/" in str(shared["credentials"])
     assert told["database_authority"] == ""
     assert told["database_names"] == ["127.0.0.1", "192.0.2.11"]
 

@@ -140,6 +140,9 @@ UNITS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     "firewall/host-firewall.service.j2": lambda: rendered("firewall", "host-firewall.service.j2"),
     "firewall/nftables.conf.j2": lambda: rendered("firewall", "nftables.conf.j2"),
     "postgresql/archive/job.service.j2": archives,
+    "postgresql/pooler/pgbouncer.service.j2": lambda: rendered(
+        "postgresql", "pooler/pgbouncer.service.j2"
+    ),
     "postgresql/drop-in.conf.j2": lambda: rendered("postgresql", "drop-in.conf.j2"),
     "postgresql/systemd/postgresql-applications.service.j2": lambda: rendered(
         "postgresql", "systemd/postgresql-applications.service.j2"

@@ -80,7 +80,7 @@ class ActionModule(KeptModules):
             if isinstance(whole, Mapping):
                 whole = self._filled(name, whole, options, variables)
                 whole, more = _with_database(name, whole, found)
-                result[name] = {**_with_what_follows(name, whole, service), **more}
+                result[name] = {**_with_what_follows(name, {**whole, **more}, service), **more}
             described[name] = whole
         right = {name: whole for name, whole in result.items() if "credentials" in whole}
         (links,) = self._settings(templar, task_vars, "certbot", "certbot_links_directory")
@@ -149,7 +149,7 @@ class ActionModule(KeptModules):
         """The database of the fleet, with its secret and its certificate, and what is wrong."""
         groups, hostvars = task_vars.get("groups") or {}, task_vars.get("hostvars") or {}
         if not groups.get(databases.DATABASES):
-            return {"addresses": {}, "problems": []}
+            return {"addresses": {}, "pooler_port": 0, "problems": []}
         base = said_by_roles(self._loader, task_vars, databases.read_of)
         found = databases.server(groups, hostvars, databases.users_of(groups, hostvars, base))
         secret, wrong = databases.secret_of(groups, hostvars)
@@ -218,16 +218,20 @@ def _with_database(
             "database_of_fleet": wanted,
             "database_names": [],
             "database_authority": "",
+            "database_url_pooled": "",
         }
     # Loaded where it is needed: most inventories have no such host.
     from ansible_collections.wsgi.host.plugins.plugin_utils.authority import authority
 
     url = databases.url(found["secret"], addresses, name)
     alone = addresses == [databases.LOOPBACK]
+    port = found["pooler_port"] if databases.is_pooled(description) else 0
+    pooled = databases.url(found["secret"], addresses, name, port) if port else ""
     return {**description, "data": {**description["data"], "database_url": url}}, {
         "database_of_fleet": wanted,
         "database_names": found["names"],
         "database_authority": "" if alone else authority(found["secret"]),
+        "database_url_pooled": pooled,
     }
 
 

@@ -142,7 +142,10 @@ def place(url: str, names: Sequence[str] = ()) -> str:
 def database(options: dict[str, Any]) -> dict[str, Any]:
     """Where the data are, and whether they are to be elsewhere."""
     stamp = str(read_json_if_possible(Path(options["stamp"])).get("database") or "")
-    current, wanted, files = read_text(options["credential"]), options["url"], options["files"]
+    # Where a pooler is in front of the server, the URL of the server itself has a file beside.
+    direct = read_text(options["credential"] + "_direct")
+    current = direct or read_text(options["credential"])
+    wanted, files = options["url"], options["files"]
     if current and stamp.startswith("url:"):
         where, names = place(current), options["names"]
         moves = not wanted or place(wanted, names) != place(current, names)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ansible.module_utils.parsing.convert_bool import boolean
+
 from .balancing import SERVING, described_by
 from .sharing import address_of
 
@@ -28,6 +30,11 @@ PRIMARY = (
 )
 # What a description says of it, in `data`.
 WANTED = "postgresql"
+# Whether its processes share connections there, where the databases have a pooler.
+POOLED = "pooler"
+# Variables of the role postgresql, on hosts with a database, and its port unless they say another.
+POOLER, POOLER_PORT = "postgresql_pooler", "postgresql_pooler_port"
+USUAL_POOLER_PORT = 6432
 # Names that PostgreSQL has for itself, as a role or as a database.
 RESERVED = frozenset({"none", "postgres", "public", "template0", "template1"})
 
@@ -106,12 +113,18 @@ def server(
         `addresses`, where others reach it, by the name of its host, or of each of several; the
         loopback if nobody else has to, nothing without a group. `voters`, those of the hosts that
         say which of several is the primary; none for one. `applications`, the addresses of the
-        hosts of each, by name; none on the loopback. `problems`, each with `variable`, `problem`
-        and `remedy`.
+        hosts of each, by name; none on the loopback. `pooler_port`, where applications share
+        connections; 0 for nowhere. `problems`, each with `variable`, `problem` and `remedy`.
     """
     names = list(groups.get(DATABASES) or ())
     if not names:
-        return {"addresses": {}, "voters": {}, "applications": {}, "problems": []}
+        return {
+            "addresses": {},
+            "voters": {},
+            "applications": {},
+            "pooler_port": 0,
+            "problems": [],
+        }
     users = {host: list(uses(host)) for host in groups.get(SERVING) or ()}
     users = {host: theirs for host, theirs in users.items() if theirs}
     alone = set(users) <= set(names[:1]) and len(names) == 1
@@ -119,7 +132,8 @@ def server(
         name: LOOPBACK if alone else address_of(hostvars[name], name)
         for name in dict.fromkeys((*names, *voters_of(groups)))
     }
-    problems = voting(groups)
+    pooler_port, problems = pooler(names, hostvars)
+    problems += voting(groups)
     applications: dict[str, list[str]] = {}
     nowhere = [name for name, address in addresses.items() if not address]
     for host, theirs in users.items():
@@ -159,8 +173,30 @@ def server(
         "addresses": {name: addresses[name] for name in names},
         "voters": {name: addresses[name] for name in voters_of(groups)},
         "applications": applications,
+        "pooler_port": pooler_port,
         "problems": problems,
     }
+
+
+def pooler(names: Iterable[str], hostvars: Mapping[str, Any]) -> tuple[int, list[dict[str, str]]]:
+    """The port at which databases share connections, 0 for none, and what is wrong with that."""
+    found: dict[int, str] = {}
+    for host in names:
+        told = hostvars[host]
+        wanted = boolean(told.get(POOLER, False), strict=False)
+        port = str(told.get(POOLER_PORT, USUAL_POOLER_PORT)) if wanted else "0"
+        # The role says what is wrong with one that is no number.
+        found.setdefault(int(port) if port.isdecimal() else USUAL_POOLER_PORT, host)
+    ports = list(found)
+    if len(ports) < 2:
+        return next(iter(ports), 0), []
+    first, second = list(found.values())[:2]
+    problem = {
+        "variable": POOLER if 0 in ports else POOLER_PORT,
+        "problem": f"differs between {first} and {second}, and any of them may be the primary",
+        "remedy": f"set it for all of them, in group_vars/{DATABASES}",
+    }
+    return ports[0], [problem]
 
 
 def voters_of(groups: Mapping[str, Iterable[str]]) -> list[str]:
@@ -246,18 +282,30 @@ def is_made(
     return bool(secret) and f":{password(secret, name)}@" in url
 
 
-def url(secret: str, addresses: Sequence[str], name: str) -> str:
-    """Where an application finds its database, or that of several which is the primary."""
+def is_pooled(description: Mapping[str, Any]) -> bool:
+    """Whether the processes of an application take part where connections are shared."""
+    return _data(description).get(POOLED, True) is not False
+
+
+def url(secret: str, addresses: Sequence[str], name: str, port: int = 0) -> str:
+    """Where an application finds its database, or that of several which is the primary.
+
+    Args:
+        port: another one than PostgreSQL's own.
+    """
     login = f"{quote(name)}:{password(secret, name)}"
+    at = f":{port}" if port else ""
     if list(addresses) == [LOOPBACK]:
         # What the kernel passes from one process to another needs no TLS.
-        return f"postgresql://{login}@{LOOPBACK}/{quote(name)}?sslmode=disable"
+        return f"postgresql://{login}@{LOOPBACK}{at}/{quote(name)}?sslmode=disable"
     trust = f"sslmode=verify-full&sslrootcert={authority_file(name)}"
     if len(addresses) == 1:
         (address,) = addresses
         place = f"[{address}]" if ":" in address else address
-        return f"postgresql://{login}@{place}/{quote(name)}?{trust}"
+        return f"postgresql://{login}@{place}{at}/{quote(name)}?{trust}"
     each = ",".join(addresses)
     # Several addresses of IPv6 in front of the path are read by libpq alone.
     place, hosts = ("", f"host={each}&") if ":" in each else (each, "")
+    # One port for all of them.
+    hosts += f"port={port}&" if port else ""
     return f"postgresql://{login}@{place}/{quote(name)}?{hosts}{PRIMARY}&{trust}"

@@ -233,7 +233,11 @@ def credentials(description: Mapping[str, Any]) -> list[dict[str, Any]]:
         {"name": name, **value} if isinstance(value, Mapping) else {"name": name, "value": value}
         for name, value in description["secrets"].items()
     ]
-    url = description["data"]["database_url"]
+    url, pooled = description["data"]["database_url"], description.get("database_url_pooled", "")
+    if pooled:
+        # The engine's own commands take the other one (apphost.sandbox).
+        direct = {"name": "database_url_direct", "value": url}
+        return [*found, {"name": "database_url", "value": pooled}, direct]
     return found + ([{"name": "database_url", "value": url}] if url else [])
 
 
@@ -285,6 +289,7 @@ def reach(description: Mapping[str, Any]) -> tuple[str, list[str]]:
     network = "any" if remote else "local" if hosts else "none"
     wanted = description["network"]
     after = ["postgresql.service"] if url and not remote else []
+    after += ["pgbouncer.service"] if after and description.get("database_url_pooled") else []
     return (network if wanted == "auto" else wanted), after
 
 
