@@ -67,6 +67,8 @@ REQUEST = "toll_request"
 SECONDS = "toll_seconds"
 # Of a connection: which file it has open.
 FILE = "toll_file"
+# Of a connection: each transaction of it needs its limits anew.
+LIMITS = "toll_limits"
 # Of a connection: who waits to write beside it.
 WRITERS = "toll_writers"
 
@@ -306,6 +308,7 @@ def prepare(engine: Engine, writers: Writers) -> None:
 
         sa.event.listen(engine, "do_connect", Connector(Limited.connect))
         sa.event.listen(engine, "connect", _postgresql_connect)
+        sa.event.listen(engine, "begin", _postgresql_begin)
         sa.event.listen(engine, "checkout", _postgresql_taken)
         sa.event.listen(engine, "checkin", _postgresql_given_back)
     reference = weakref.ref(engine)
@@ -317,17 +320,36 @@ def prepare(engine: Engine, writers: Writers) -> None:
     os.register_at_fork(after_in_child=forget_connections)
 
 
-def _postgresql_connect(connection: Any, _record: object) -> None:
-    # A process serves requests or carries out a command, so this is said once.
-    if not has_request_context():
-        return
+def _postgresql_connect(connection: Any, record: ConnectionPoolEntry) -> None:
     # Outside of a transaction, which might be undone.
     connection.autocommit = True
-    connection.execute(f"SET lock_timeout = {round(REQUEST_WAIT_SECONDS * 1000)}")
-    connection.execute(f"SET statement_timeout = {round(STATEMENT_SECONDS * 1000)}")
-    # Whoever reads much takes one processor, and leaves the others to those who record.
-    connection.execute("SET max_parallel_workers_per_gather = 0")
+    process = connection.execute("SELECT pg_backend_pid()").fetchone()[0]
+    # A process serves requests or carries out a command, so this is said once.
+    limited = has_request_context()
+    if process != connection.info.backend_pid:
+        # A pooler answers, which has another process for each transaction: what one of them has
+        # prepared or set, the next may not find, and somebody else may.
+        connection.prepare_threshold = None
+        record.info[LIMITS] = limited
+    elif limited:
+        connection.execute(_postgresql_limits("SET"))
     connection.autocommit = False
+
+
+def _postgresql_limits(words: str) -> str:
+    """Return statements that limit what a request may take: `SET`, or `SET LOCAL`."""
+    limits = {
+        "lock_timeout": round(REQUEST_WAIT_SECONDS * 1000),
+        "statement_timeout": round(STATEMENT_SECONDS * 1000),
+        # Whoever reads much takes one processor, and leaves the others to those who record.
+        "max_parallel_workers_per_gather": 0,
+    }
+    return "; ".join(f"{words} {name} = {value}" for name, value in limits.items())
+
+
+def _postgresql_begin(connection: Connection) -> None:
+    if connection.info.get(LIMITS):
+        connection.exec_driver_sql(_postgresql_limits("SET LOCAL"))
 
 
 def _postgresql_taken(connection: Any, _record: object, _proxy: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import importlib
 import json
 import re
 import shutil
@@ -20,12 +21,15 @@ from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from ansible_collections.wsgi.host.plugins.plugin_utils import databases
 from ansible_collections.wsgi.host.plugins.plugin_utils.authority import (
     MEMBERS,
     authority,
     member_certificate,
 )
+from conftest import PROJECT
+from flask import Flask
 
 from .ports import free_port
 from .preflight import Case, preflight
@@ -261,6 +265,47 @@ def test_nothing_that_a_session_has_is_left_to_the_next(pooler: Pooler) -> None:
         row = connection.execute("SELECT pg_backend_pid()").fetchone()
         assert row is not None
         assert row[0] != connection.info.backend_pid
+
+
+@pytest.fixture
+def toll(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The application's module for its database."""
+    monkeypatch.syspath_prepend(PROJECT / "app")
+    return importlib.import_module("toll.database")
+
+
+def test_toll_app_keeps_nothing_in_a_session(toll: Any, pooler: Pooler) -> None:
+    """Its limits hold for each of its requests, and for nobody else who gets the same process."""
+    asked = sa.text("SELECT current_setting('statement_timeout'), current_setting('lock_timeout')")
+    clients = [toll.make_engine(pooler.url()) for _ in range(3)]
+    try:
+        with Flask(__name__).test_request_context(), contextlib.ExitStack() as crowd:
+            for engine in clients[:2]:
+                connection = crowd.enter_context(engine.connect())
+                for _ in range(8):
+                    assert connection.execute(asked).one() == ("10s", "4s")
+                    connection.rollback()
+                assert connection.connection.dbapi_connection is not None
+                assert connection.connection.dbapi_connection.prepare_threshold is None
+        # A command, which may take its time.
+        with clients[2].connect() as connection:
+            for _ in range(8):
+                assert connection.execute(asked).one() == ("0", "0")
+                connection.rollback()
+    finally:
+        for engine in clients:
+            engine.dispose()
+
+
+def test_toll_app_says_its_limits_once_where_it_has_a_session(toll: Any, server: Server) -> None:
+    """Otherwise each transaction would pay for the pooler that others have."""
+    engine = toll.make_engine(server.url())
+    said: list[str] = []
+    sa.event.listen(engine, "before_cursor_execute", lambda *told: said.append(told[2]))
+    with Flask(__name__).test_request_context(), engine.connect() as connection:
+        assert connection.execute(sa.text("SHOW statement_timeout")).scalar() == "10s"
+    engine.dispose()
+    assert said == ["SHOW statement_timeout"]
 
 
 def test_prepared_statements_where_the_version_has_them(pooler: Pooler) -> None:
