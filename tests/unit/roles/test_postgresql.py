@@ -199,6 +199,11 @@ class Server:
             *("--auth", "trust", "--no-sync", *initdb.split()),
         )
         settings = self.lay_out()
+        self.launch(settings)
+        self.apply(settings["applications.sql"])
+
+    def launch(self, settings: dict[str, str]) -> None:
+        """Run it with the files that are there."""
         drop_in = settings["drop-in.conf"]
         (command,) = re.findall(r"^ExecStart=\S+/postgres (.+)$", drop_in, re.MULTILINE)
         with (self.folder / "log").open("ab") as log:
@@ -212,11 +217,17 @@ class Server:
         while self.process.poll() is None:
             try:
                 self.run(self.bin / "pg_isready", "-q", "-h", self.folder, "-p", str(self.port))
-                self.apply(settings["applications.sql"])
                 return
             except AssertionError:
                 time.sleep(0.05)
         raise AssertionError((self.folder / "log").read_text())
+
+    def restart(self) -> None:
+        """As systemd does it."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait()
+        self.launch(self.lay_out())
 
     def apply(self, text: str) -> None:
         unit = configuration("Debian", "other-hosts")["systemd/postgresql-applications.service"]
