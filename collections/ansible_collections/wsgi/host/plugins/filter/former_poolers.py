@@ -50,7 +50,8 @@ USER = "postgresql-pooler"
 
 def former_poolers(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Any]) -> str:
     """Return a pattern of hosts."""
-    if not all(_seen(hostvars[host]) for host in groups.get(SERVING) or ()):
+    # Nothing is known of hosts while a play is only read.
+    if not hostvars or not all(_seen(hostvars[host]) for host in groups.get(SERVING) or ()):
         return NOBODY
     found = [
         host
