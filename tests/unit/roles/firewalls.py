@@ -20,11 +20,11 @@ def opened(
     hostvars = {each: {"inventory_hostname": each, **told} for each, told in hosts.items()}
     task_vars = trusted(
         {
+            "ansible_facts": {},
             **hostvars[name],
             "hostvars": hostvars,
             "groups": {"all": list(hosts), **groups},
             "role_path": str(ROLES / "firewall"),
-            "ansible_facts": {},
         }
     )
     loader = Loader()

@@ -130,6 +130,19 @@ def test_databases_and_those_who_vote_reach_one_another() -> None:
     assert {each["role"] for each in one["openings"]} == {"SSH"}
 
 
+def test_a_pooler_that_is_not_wanted_any_more_is_reached_by_those_who_have_not_left() -> None:
+    there = {"packages": {"pgbouncer": "1.24.1"}, "users": ["postgresql-pooler"]}
+    groups = {"databases": ["db1"], "web": ["web1"]}
+
+    def let(**variables: Any) -> bool:
+        db1 = {"ansible_host": "192.0.2.31", **variables}
+        return "dport { 6432 }" in rules("db1", {"db1": db1, "web1": HOSTS["web1"]}, groups)
+
+    facts = {"ansible_facts": {"wsgi_host": there}}
+    assert (let(), let(postgresql_pooler=True), let(**facts)) == (False, True, True)
+    assert not let(**facts, __application_pooler_goes=True)
+
+
 def test_what_nobody_comes_for_is_not_open() -> None:
     """A single host has no balancers, nobody who watches it, and no neighbours."""
     found = opened("web1", {"web1": HOSTS["web1"]}, {"web": ["web1"]})

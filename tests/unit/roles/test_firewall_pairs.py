@@ -17,7 +17,7 @@ from .netlab import CONNECTED, REFUSED, Host
 # On each host something listens at all of them; 5000 and 9090 are nobody's business.
 PORTS = (
     *("tcp/22", "tcp/80", "tcp/443", "udp/443", "tcp/2379", "tcp/2380", "tcp/5000", "tcp/5432"),
-    *("tcp/8008", "tcp/9090", "tcp/9443", "tcp/10080", "tcp/10443"),
+    *("tcp/6432", "tcp/8008", "tcp/9090", "tcp/9443", "tcp/10080", "tcp/10443"),
     *("udp/6000", "udp/6005", "udp/6010"),
 )
 GROUPS = {
@@ -37,7 +37,11 @@ VARIABLES: dict[str, dict[str, Any]] = {
     "web1": SERVES,
     # Reached through the balancers alone, and by nobody else than the watcher to log in.
     "web2": {**SERVES, "firewall_clients": [], "firewall_ssh_sources": ["mon1"]},
-    "db1": {**WATCHED, "firewall_open": [{**MORE, "sources": ["balancers", "192.0.2.64/26"]}]},
+    "db1": {
+        **WATCHED,
+        "postgresql_pooler": True,
+        "firewall_open": [{**MORE, "sources": ["balancers", "192.0.2.64/26"]}],
+    },
     "db2": {},
     "vote1": {},
     "mon1": {},
@@ -57,6 +61,7 @@ BUSINESS = {
     **{(web, port): BALANCERS for web in SERVING for port in ("tcp/10080", "tcp/10443")},
     **{(watched, "tcp/9443"): ("mon1",) for watched in (*SERVING, "lb1", "db1")},
     **{(db, "tcp/5432"): (*SERVING, *KEEPING) for db in KEEPING},
+    ("db1", "tcp/6432"): SERVING,
     **{(db, "tcp/8008"): KEEPING for db in KEEPING},
     **{(each, port): VOTING for each in VOTING for port in ("tcp/2379", "tcp/2380")},
     **{(each, "tcp/22"): EVERYBODY for each in (*VOTING, "mon1")},

@@ -23,6 +23,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+import yaml
 from ansible_collections.wsgi.host.plugins.plugin_utils import databases
 from ansible_collections.wsgi.host.plugins.plugin_utils.authority import (
     MEMBERS,
@@ -34,7 +35,7 @@ from flask import Flask
 
 from .ports import free_port
 from .preflight import Case, preflight
-from .render import render
+from .render import ROLES, evaluate, render
 from .test_postgresql import (
     CLIENT,
     KEY,
@@ -574,6 +575,46 @@ def test_the_unit_of_a_member_runs_what_follows_the_primary() -> None:
     assert command == "/usr/local/libexec/postgresql-pooler"
     assert "Watchdog" not in alone
     assert "\nWatchdogSec=" in member
+
+
+THERE = {"packages": {"pgbouncer": "1.24.1"}, "users": ["root", "postgresql-pooler"]}
+RUNS = {"pgbouncer.service": {"active": True, "enabled": True, "state": "active"}}
+# Of a host whose archive is well.
+TIMERS = {
+    timer: {"active": True, "enabled": True, "state": "active"}
+    for timer in evaluate("postgresql", "__postgresql_archive_timers", "Debian")
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "host", "extra"),
+    [
+        (False, {}, []),
+        (True, {}, ["pooler_user", "pooler_amiss"]),
+        (True, {**THERE, "units": {**TIMERS, **RUNS}}, []),
+        (True, {**THERE, "units": TIMERS}, ["pooler_amiss"]),
+        (False, {**THERE, "units": {**TIMERS, **RUNS}}, ["pooler_gone"]),
+    ],
+)
+def test_a_host_pays_only_for_what_it_needs(
+    wanted: bool, host: dict[str, Any], extra: list[str]
+) -> None:
+    """Each of these is a task, or several."""
+    found = []
+    for name in ("configure", "service"):
+        tasks = yaml.safe_load((ROLES / "postgresql/tasks" / f"{name}.yml").read_text())
+        (task,) = (task for task in tasks if "loop" in task)
+        expression = task["loop"].strip().removeprefix("{{").removesuffix("}}")
+        told = {"wsgi_host": {"units": TIMERS, **host}, "postgresql_pooler": wanted}
+        shown = "ansible_facts['wsgi_host'].units[__postgresql_pooler_unit]"
+        shown += " | default(__postgresql_no_unit)"
+        found += evaluate(
+            "postgresql",
+            expression.replace("__postgresql_shown", f"({shown})"),
+            "Debian",
+            **{**VARIANTS["other-hosts"], **told},
+        )
+    assert found == extra
 
 
 @pytest.mark.parametrize("variant", ["other-hosts", "member"])
