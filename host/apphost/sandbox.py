@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .application import DIRECT, Application
+from .application import DIRECT, Application, Database
 from .errors import DONE, USAGE, RefusedError, UsageError
 
 # The exit code of timeout(1) for a command that was ended.
@@ -74,20 +74,16 @@ def past_the_pooler(entries: Sequence[str]) -> list[str]:
     """The same for a command that has its session with the database to itself.
 
     A migration waits for locks, and a copy is one long transaction: neither is to have a connection
-    that the processes of the application share. Where a credential has a second one for that, the
+    that the processes of the application share. Where there is a second credential for that, the
     command finds it under the name of the first.
     """
-    loaded = dict(
-        entry.removeprefix("LoadCredential=").split(":", 1)
-        for entry in entries
-        if re.match("LoadCredential=[^:]+:", entry)
+    pooled, direct = (
+        f"LoadCredential={name}:" for name in (Database.credential, Database.credential + DIRECT)
     )
-    direct = {
-        f"LoadCredential={name}:{path}": f"LoadCredential={name}:{loaded[name + DIRECT]}"
-        for name, path in loaded.items()
-        if name + DIRECT in loaded
-    }
-    return [direct.get(entry, entry) for entry in entries]
+    found = [entry.removeprefix(direct) for entry in entries if entry.startswith(direct)]
+    return [
+        pooled + found[0] if found and entry.startswith(pooled) else entry for entry in entries
+    ]
 
 
 def release_directory(application: Application, release: str | None) -> Path:

@@ -52,7 +52,8 @@ def shop(application: Application, programs: Programs, as_root: None) -> Applica
 
 def test_a_command_is_not_pooled() -> None:
     """A migration waits for locks, and a copy is one long transaction."""
-    names = ("secret_key", "database_url", "database_url_direct")
+    # Two of them are the application's own.
+    names = ("secret_key", "secret_key_direct", "database_url", "database_url_direct")
     given = [{"name": name, "value": "x"} for name in names]
     loaded = [
         each.removeprefix("LoadCredential=")
@@ -64,11 +65,12 @@ def test_a_command_is_not_pooled() -> None:
     at = "/etc/shop/credentials/"
     assert loaded == [
         f"secret_key:{at}secret_key",
+        f"secret_key_direct:{at}secret_key_direct",
         f"database_url:{at}database_url_direct",
         f"database_url_direct:{at}database_url_direct",
     ]
     # Nothing else is changed by that, nor is one without a pooler.
-    alone = sandbox.properties(unit(gunicorn_systemd_credentials=given[:2]))
+    alone = sandbox.properties(unit(gunicorn_systemd_credentials=given[:3]))
     assert sandbox.past_the_pooler(alone) == alone
 
 

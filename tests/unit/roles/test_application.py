@@ -419,6 +419,26 @@ HOSTS: dict[str, tuple[Case, str]] = {
         ),
         "applications.postgres.name is a name that PostgreSQL keeps for itself",
     ),
+    "the credential past the pooler": (
+        Case(
+            {
+                "applications": {
+                    "shop": {
+                        "source": "app",
+                        "domains": ["app.example.com"],
+                        "data": {"postgresql": True},
+                        "secrets": {"database_url_direct": "x"},
+                    }
+                },
+                "ansible_host": "192.0.2.1",
+                "application_database_secret": "s" * 64,
+            },
+            beside={"db1": {"ansible_host": "192.0.2.31"}},
+            groups={"web": ["web1"], "databases": ["db1"]},
+        ),
+        "applications.shop.secrets has database_url_direct, which is the credential of PostgreSQL "
+        "itself where connections are shared: give it another name",
+    ),
     "a balancer on the ports of nginx": (
         Case({**shop(), "ansible_host": "192.0.2.1"}, groups={"balancers": ["web1"]}),
         "the ports of nginx (80 and 443) are those of HAProxy on web1, a host of both web and",
