@@ -362,12 +362,14 @@ def test_a_pooler_goes_after_those_who_use_it() -> None:
     seen["ansible_facts"]["wsgi_host"]["users"] = ["postgresql-pooler"]  # type: ignore[assignment]
     others = {"ansible_facts": {"wsgi_host": {"packages": {"pgbouncer": "1.24"}, "users": []}}}
     hosts: dict[str, Any] = {"web1": {**web(11), **others}, "db1": seen, "db2": others}
-    assert former_poolers(groups(hosts), hosts) == "db1"
+    assert former_poolers("databases", groups(hosts), hosts) == "db1"
     # Still wanted, or perhaps still used.
     wanted = {**hosts, "db1": {**seen, databases.POOLER: True}}
-    assert former_poolers(groups(hosts), wanted) == "all:!all"
-    assert former_poolers(groups(hosts), {**hosts, "web1": web(11)}) == "all:!all"
-    assert former_poolers({"all": []}, {}) == "all:!all"
+    assert former_poolers("databases", groups(hosts), wanted) == "all:!all"
+    assert former_poolers("databases", groups(hosts), {**hosts, "web1": web(11)}) == "all:!all"
+    assert former_poolers("databases", {"all": []}, {}) == "all:!all"
+    # Somebody was not reached, or there is nothing to do.
+    assert former_poolers("all:!all", groups(hosts), hosts) == "all:!all"
     assert evaluate("postgresql", "__postgresql_pooler_user", "Debian") == USER
 
 

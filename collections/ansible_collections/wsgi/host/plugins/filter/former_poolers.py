@@ -19,9 +19,13 @@ description:
     C(postgresql), and should not have it any more.
   - One of nobody where a host of the group C(web) took no part in the run, because its applications
     may still connect there.
-positional: hostvars
+positional: groups, hostvars
 options:
   _input:
+    description: What P(wsgi.host.concerned#filter) says of the group C(databases).
+    type: str
+    required: true
+  groups:
     description: Ansible's C(groups).
     type: dict
     required: true
@@ -34,7 +38,7 @@ author: [toll-app maintainers]
 
 EXAMPLES = r"""
 - name: Remove poolers that nobody uses any more
-  hosts: "{{ groups | wsgi.host.former_poolers(hostvars) }}"
+  hosts: "{{ groups | wsgi.host.concerned('databases') | wsgi.host.former_poolers(groups, hostvars) }}"
   tasks: []
 """
 
@@ -48,8 +52,12 @@ _value:
 USER = "postgresql-pooler"
 
 
-def former_poolers(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Any]) -> str:
+def former_poolers(
+    concerned: str, groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Any]
+) -> str:
     """Return a pattern of hosts."""
+    if concerned == NOBODY:
+        return NOBODY
     # Nothing is known of hosts while a play is only read.
     if not hostvars or not all(_seen(hostvars[host]) for host in groups.get(SERVING) or ()):
         return NOBODY
