@@ -38,7 +38,8 @@ author: [toll-app maintainers]
 
 EXAMPLES = r"""
 - name: Remove poolers that nobody uses any more
-  hosts: "{{ groups | wsgi.host.concerned('databases') | wsgi.host.former_poolers(groups, hostvars) }}"
+  hosts: >-
+    {{ groups | wsgi.host.concerned('databases') | wsgi.host.former_poolers(groups, hostvars) }}
   tasks: []
 """
 
