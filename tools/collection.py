@@ -42,8 +42,8 @@ ACCEPTED = {
     r"nonexistent-parameter-documented|(apt|deploy_lock)\.py:.*doc-required-mismatch": (
         "the options are those of the action plugin, which hands the module what it needs"
     ),
-    r"plugins/(plugin_utils|action)/.*No module named 'packaging'": (
-        "ansible-core brings packaging; ansible-test takes it away"
+    r"plugins/(plugin_utils|action)/.*No module named '(packaging|cryptography)'": (
+        "ansible-core brings packaging and cryptography; ansible-test takes them away"
     ),
     "ansible-bad-function|unexpected non-module shebang": (
         "a program of its own, which prints and exits"

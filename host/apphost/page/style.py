@@ -26,7 +26,8 @@ small, .small { color: var(--quiet); font-size: .875rem; }
 section, article { margin-top: 1rem; padding: 1rem 1.25rem; border: 1px solid var(--line); border-radius: .5rem; background: var(--card); }
 .attention { border-color: var(--fault); background: var(--fault-tint); }
 .attention ul { margin: 0; padding-left: 1.25rem; overflow-wrap: anywhere; }
-.state { display: inline-block; margin-left: .5rem; padding: .05rem .6rem; border-radius: 1rem; background: var(--tint); color: var(--accent); font-size: .875rem; font-weight: 600; vertical-align: middle; }
+.state { display: inline-block; margin-left: .5rem; padding: .05rem .6rem; border-radius: 1rem; background: var(--tint); }
+.state { color: var(--accent); font-size: .875rem; font-weight: 600; vertical-align: middle; }
 .state.down, .bad { color: var(--fault); }
 .state.down { background: var(--fault-tint); }
 .state.out { background: var(--wait-tint); color: var(--wait); }
