@@ -81,9 +81,7 @@ def past_the_pooler(entries: Sequence[str]) -> list[str]:
         f"LoadCredential={name}:" for name in (Database.credential, Database.credential + DIRECT)
     )
     found = [entry.removeprefix(direct) for entry in entries if entry.startswith(direct)]
-    return [
-        pooled + found[0] if found and entry.startswith(pooled) else entry for entry in entries
-    ]
+    return [pooled + found[0] if found and entry.startswith(pooled) else entry for entry in entries]
 
 
 def release_directory(application: Application, release: str | None) -> Path:
