@@ -1,4 +1,4 @@
-"""`wsgi.host.halt`: a host that goes away ends the whole run."""
+"""`wsgi.host.halt`: a host that goes away ends the whole run. Who has it: test_quick_forks.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from conftest import PROJECT
 
@@ -60,13 +59,3 @@ def test_where_a_task_says_so_the_run_goes_on(tmp_path: Path) -> None:
     done = run(tmp_path, ignore_unreachable=True)
     assert "changed: [b1]" in done.stdout
     assert "do nothing" not in done.stderr
-
-
-@pytest.mark.parametrize("settings", ["ansible.cfg", "setup/lib.sh"])
-def test_everybody_who_runs_the_playbooks_has_it(settings: str) -> None:
-    [line] = [
-        line
-        for line in (PROJECT / settings).read_text().splitlines()
-        if "callbacks_enabled" in line.lower()
-    ]
-    assert "wsgi.host.halt" in line

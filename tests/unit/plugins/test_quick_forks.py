@@ -44,15 +44,16 @@ class FilterModule:
 QUICK = "wsgi.host.quick_forks"
 
 
+@pytest.mark.parametrize("callback", [QUICK, "wsgi.host.halt"])
 @pytest.mark.parametrize("settings", ["ansible.cfg", "setup/lib.sh"])
-def test_everybody_who_runs_the_playbooks_has_it(settings: str) -> None:
+def test_everybody_who_runs_the_playbooks_has_it(settings: str, callback: str) -> None:
     """A variable of the environment replaces what ansible.cfg says."""
     [line] = [
         line
         for line in (PROJECT / settings).read_text().splitlines()
         if "callbacks_enabled" in line.lower()
     ]
-    assert "wsgi.host.quick_forks" in line
+    assert callback in line
 
 
 def play(tmp_path: Path, tasks: list[dict[str, Any]], **environment: str) -> str:
