@@ -17,7 +17,8 @@ BAKE_FAULTS = 2  # bad answers while baking that end it; one may be an accident
 # Workers that may end while baking before it is a crash loop, or one of each if there are more.
 BAKE_DEATHS = 3
 BODY_CHARACTERS = 500  # of an answer that are shown
-POLL_SECONDS = 0.1  # between two looks at a unit
+POLL_SECONDS = 0.05  # between two looks at a unit
+BAKE_INTERVAL_SECONDS = 0.2  # between two questions while baking, or longer if the settings say so
 # systemd kills what does not stop in time; that may take a moment longer.
 KILL_SECONDS = 10
 
@@ -155,7 +156,7 @@ def bake(service: Service, release: str | None) -> None:
     alive = systemd.workers(main)
     most, ended = len(alive), 0
     while time.monotonic() < end:
-        time.sleep(max(POLL_SECONDS, config.check.interval))
+        time.sleep(max(BAKE_INTERVAL_SECONDS, config.check.interval))
         workers = systemd.workers(main)
         if workers:
             ended += len(alive - workers)

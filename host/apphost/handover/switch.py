@@ -53,7 +53,7 @@ def _accept_clients(service: Service, release: str | None) -> None:
     while judged & systemd.workers(standby.pid):
         if time.monotonic() > end:
             raise judged_bad(service, config.standby, "did not accept clients in time")
-        time.sleep(POLL_SECONDS / 2)
+        time.sleep(POLL_SECONDS)
     # Who answers now also has the shared sockets.
     judge(service, config.standby, config.application.standby_socket, release, "", count=1)
 

@@ -18,10 +18,11 @@ from ..errors import FAILED, REFUSED, RefusedError
 from ..systemd import Systemd, SystemdError
 from .config import Config
 from .forward import hand_over
-from .judge import POLL_SECONDS, JudgedBadError
+from .judge import JudgedBadError
 from .service import Service
 from .state import Result
 
+FOLLOW_SECONDS = 0.1  # between two looks at the unit, for as long as it takes
 START_SECONDS = 2.0  # for which systemd may refuse to start the unit
 # Until the unit is there, and until its result is, once it was there and is gone.
 APPEAR_SECONDS, RESULT_SECONDS = 60.0, 1.0
@@ -68,7 +69,7 @@ def start(config: Config, systemd: Systemd, request: str, options: argparse.Name
         # One that has just ended keeps the name for a moment.
         if time.monotonic() > end:
             raise RefusedError(f"systemd did not start the handover: {result.stderr.strip()}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(FOLLOW_SECONDS)
 
 
 def follow(config: Config, systemd: Systemd, request: str, report: Callable[[str], None]) -> Result:
@@ -87,7 +88,7 @@ def follow(config: Config, systemd: Systemd, request: str, report: Callable[[str
             result.unlink(missing_ok=True)
             return Result(**files.known(Result, data))
         if systemd.show(config.unit).stopped:
-            gone_seconds += POLL_SECONDS
+            gone_seconds += FOLLOW_SECONDS
         else:
             # It has begun, so when it is gone it has ended.
             gone_seconds, patience_seconds = 0.0, RESULT_SECONDS
@@ -95,7 +96,7 @@ def follow(config: Config, systemd: Systemd, request: str, report: Callable[[str
             raise RefusedError(
                 "The handover was stopped before its end: run this again to recover from it"
             )
-        time.sleep(POLL_SECONDS)
+        time.sleep(FOLLOW_SECONDS)
 
 
 def work(config: Config, systemd: Systemd, options: argparse.Namespace) -> Result:

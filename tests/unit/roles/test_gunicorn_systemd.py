@@ -480,7 +480,7 @@ def test_the_handover_is_told_what_the_variables_say() -> None:
     assert (told["stop_time_limit"], told["bake_time"], told["start_time_limit"]) == (25, 7, 60)
     assert told["check"] == {
         **{"path": "/", "host": "localhost", "status": 200, "release_member": "release"},
-        **{"count": 3, "interval": 0.2, "time_limit": 30},
+        **{"count": 3, "interval": 0.1, "time_limit": 30},
     }
 
 

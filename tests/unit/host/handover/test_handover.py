@@ -243,6 +243,14 @@ def test_a_broken_release_is_rolled_back(live: World, kind: str) -> None:
     assert live.run("old").changed is False
 
 
+def test_an_accident_in_the_bake_is_asked_about_once(live: World) -> None:
+    """However soon one good answer is to follow another before it."""
+    check = {"path": "/", "count": 2, "interval": 0.05, "time_limit": 10}
+    live.prepare("first", check=check)
+    live.behaviour["new"] = lambda age: "answered 502, not 200" if 2 < age < 2.15 else ""
+    assert (live.run("new").code, live.current) == (0, "new")
+
+
 def test_another_release_that_answers_is_not_taken_for_this_one(live: World) -> None:
     live.behaviour["new"] = lambda age: "answered as release 'third', not 'new'"
     result = live.run("new")
