@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
@@ -98,6 +99,19 @@ def timed(action: Callable[[], None]) -> float:
     start = time.monotonic()
     action()
     return time.monotonic() - start
+
+
+def processor_seconds() -> float:
+    """What programs that have ended took of the control node's processors, since it began."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def weighed(action: Callable[[], None]) -> tuple[float, float]:
+    """Seconds that something takes, and those of the control node's processors in it."""
+    before = processor_seconds()
+    seconds = timed(action)
+    return seconds, processor_seconds() - before
 
 
 def ansible(program: str, inventory: Path, *arguments: str) -> Callable[[], None]:
@@ -250,6 +264,8 @@ def main() -> None:
     needed: dict[int, int] = {}
     grown: dict[int, list[float]] = {}
     by_ssh: dict[int, list[float]] = {}
+    here: dict[int, list[float]] = {}
+    here_by_ssh: dict[int, list[float]] = {}
     released: dict[int, list[float]] = {}
     added: dict[int, list[float]] = {}
     deployed: list[tuple[float, float]] = []
@@ -298,10 +314,14 @@ def main() -> None:
             inventory = write_inventory(f"fleet-of-{size}", members, folder)
             ansible("ansible-playbook", inventory, "site.yml")()
             for _ in range(rounds):
-                grown.setdefault(size, []).append(
-                    timed(ansible("ansible-playbook", inventory, "site.yml"))
-                )
-                by_ssh.setdefault(size, []).append(timed(each_by_ssh(members)))
+                run = ansible("ansible-playbook", inventory, "site.yml")
+                for action, whole, part in (
+                    (run, grown, here),
+                    (each_by_ssh(members), by_ssh, here_by_ssh),
+                ):
+                    seconds, processors = weighed(action)
+                    whole.setdefault(size, []).append(seconds)
+                    part.setdefault(size, []).append(processors)
             with memory.watching() as seen:
                 ansible("ansible-playbook", inventory, "site.yml")()
             needed[size] = seen.peak
@@ -343,7 +363,10 @@ def main() -> None:
         )
         + f"\nEach host more takes {fit(grown):.2f} s in a run that changes nothing, and "
         f"{fit(by_ssh):.2f} s by SSH, by the line through the medians. By\n"
-        f"these lines {far(grown)}. The control node needs {memory_in_words(needed)}."
+        f"these lines {far(grown)}. The control node needs {memory_in_words(needed)}.\n\n"
+        f"The hosts share the control node's processors here, and look at themselves on them. Of the control node alone\n"
+        f"each host more takes {fit(here):.2f} s of a processor, and {fit(here_by_ssh):.2f} s by SSH, which "
+        f"exchanges keys each time."
         + "\n\n| hosts | site.yml with one host more, which is bare, s | deploy.yml of a changed "
         "application, s |\n| ---: | ---: | ---: |\n"
         + "".join(

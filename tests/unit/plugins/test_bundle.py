@@ -284,6 +284,20 @@ class TestInputs:
         with pytest.raises(BundleError, match="app/link is a symbolic link"):
             bundle(project)
 
+    @pytest.mark.parametrize(
+        ("needs", "words"),
+        [
+            ("gunicorn", "requirements.txt has no gunicorn, without which a host cannot run it."),
+            ("alpha>=2", "requirements.txt has alpha 1.0, and it takes alpha>=2 to run it."),
+        ],
+    )
+    def test_what_a_host_runs_it_with_is_locked(self, project, needs, words):
+        """Otherwise the service is the first to miss it, on the host."""
+        with pytest.raises(BundleError) as refusal:
+            bundle(project, needs=["beta", needs])
+        assert words in str(refusal.value)
+        bundle(project, needs=["alpha", "Beta>=1"])
+
     def test_empty_application_is_refused(self, project):
         with pytest.raises(BundleError, match="holds no file to ship"):
             bundle(project, source=str(project / "app" / "tests"), exclude=["*"])
@@ -767,6 +781,8 @@ class TestOtherSources(Action):
         built = self.at(run, repository)
         taken = self.at(run, repository, archive=built["archive"])
         assert {**taken, "archive": built["archive"]} == built
+        words = self.refusal(run, repository, archive=built["archive"], needs=["gunicorn"])
+        assert words.startswith(f"shop_bundle: {built['archive']} has no gunicorn, without which")
 
     def test_archive_without_its_record_needs_a_hash(self, run, repository):
         built = self.at(run, repository)

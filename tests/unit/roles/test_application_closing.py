@@ -12,6 +12,7 @@ from .describing import shop, toll_app
 from .render import ROLES, evaluate
 
 RELEASE = {"id": "0c742c8387b4", "current": None}
+SITE, NAMES = "toll-app: https://app.example.com/", ("shop", "cafe")
 GIVEN: dict[str, Any] = {
     "__application_rolled_back": False,
     "__application_release": RELEASE,
@@ -188,3 +189,56 @@ def test_an_application_that_left_the_inventory_is_named() -> None:
     [line] = evaluate("application", "__application_forgotten", "Debian", **given)
     assert line.startswith("blog IS NOT DESCRIBED ANY MORE: its site is gone, its processes, ")
     assert "playbooks/remove.yml -e application=blog --limit web1." in line
+
+
+@pytest.mark.parametrize(
+    ("before", "more", "said"),
+    [
+        (
+            "46cdea2abfb0",
+            {},
+            [
+                f"{SITE} (release 0c742c8387b4 in place of 46cdea2abfb0)",
+                "To go back: ansible-playbook -i inventory/shops playbooks/rollback.yml",
+            ],
+        ),
+        (None, {}, [f"{SITE} (release 0c742c8387b4)"]),
+        (
+            "0c742c8387b4",
+            {},
+            [f"{SITE} (release 0c742c8387b4, live already)"],
+        ),
+        (
+            "46cdea2abfb0",
+            {"ansible_check_mode": True},
+            [f"{SITE} (would go to release 0c742c8387b4)"],
+        ),
+    ],
+    ids=["changed", "first", "the-same", "check-mode"],
+)
+def test_a_deploy_ends_with_what_serves_and_the_way_back(before, more, said):
+    given = {
+        **trusted(toll_app()),
+        **{"__application_before": before, "__application_target": RELEASE["id"]},
+        "ansible_inventory_sources": ["inventory/shops"],
+        "ansible_check_mode": False,
+        **more,
+    }
+    lines = evaluate("application", "__application_deployed | select", "Debian", **given)
+    assert list(lines) == said
+
+
+def test_one_of_several_applications_is_named_to_go_back() -> None:
+    told = {
+        name: {"source": "app", "domains": [f"{name}.example.com"]} for name in ("shop", "cafe")
+    }
+    given = {
+        "applications": trusted(told),
+        **{"__application_before": "46cdea2abfb0", "__application_target": RELEASE["id"]},
+        "ansible_inventory_sources": ["inventory/shops"],
+        "ansible_check_mode": False,
+        "application": "cafe",
+    }
+    lines = evaluate("application", "__application_deployed | select", "Debian", **given)
+    assert lines[0].startswith("cafe: https://cafe.example.com/ (release ")
+    assert lines[1].endswith("playbooks/rollback.yml -e application=cafe")

@@ -22,7 +22,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import (
     default_cache,
     prebuilt,
 )
-from ansible_collections.wsgi.host.plugins.plugin_utils.locks import LOCKED, BundleError, normalise
+from ansible_collections.wsgi.host.plugins.plugin_utils.locks import BundleError, pins
 from ansible_collections.wsgi.host.plugins.plugin_utils.wheels import PLATFORMS
 
 display = Display()
@@ -57,6 +57,7 @@ class ActionModule(ActionBase):
                 "archive_sha256": {"type": "str", "default": ""},
                 "variables": {"type": "dict", "default": {}},
                 "build": {"type": "list", "elements": "list", "default": []},
+                "needs": {"type": "list", "elements": "str", "default": []},
                 "sdists": {"type": "list", "elements": "str", "default": []},
                 "build_time_limit_seconds": {"type": "int", "default": 600},
             }
@@ -191,8 +192,5 @@ class ActionModule(ActionBase):
                 f"app/{name}": hashlib.sha256(path.read_bytes()).hexdigest()
                 for name, path in bundle.files.items()
             },
-            "packages": {
-                normalise(match["name"]): match["version"]
-                for match in LOCKED.finditer(bundle.lock.read_text(encoding="utf-8"))
-            },
+            "packages": pins(bundle.lock),
         }

@@ -94,6 +94,12 @@ options:
     type: list
     elements: str
     default: []
+  needs:
+    description:
+      - Requirements (PEP 508) that the lock file, or the archive, has to meet, because a host runs the bundle with them.
+    type: list
+    elements: str
+    default: []
   variables:
     description:
       - What messages call O(revision), O(archive) and O(archive_sha256), by the names of these

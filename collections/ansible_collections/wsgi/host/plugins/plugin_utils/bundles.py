@@ -28,8 +28,10 @@ from .locks import (
     BundleError,
     as_requirements,
     check_lock_is_current,
+    check_needs,
     lock_in,
     normalise,
+    pins,
     read_lock,
 )
 from .wheels import check_sdists, find_uv, install, package_files
@@ -195,6 +197,12 @@ class Bundle:
         # What was committed once can be deployed again as it is.
         if commit is None:
             check_lock_is_current(self.lock)
+        check_needs(
+            options.get("needs") or [],
+            pins(self.lock),
+            str(self.written_lock),
+            "Add it to what that file is made of, and write it anew",
+        )
         self.files = application_files(self.source, options["exclude"]) if self.source else {}
         self.steps_missing = False
         if self.source and options.get("build"):
@@ -401,6 +409,9 @@ def prebuilt(options: dict[str, Any], called: dict[str, str]) -> dict[str, Any]:
             f"{called['archive']} is {options['archive']!r}, of the format "
             f"{built.manifest['format']}, and this project knows {FORMAT}. Build it anew"
         )
+    packages = packages_of(built.manifest["files"])
+    where = f"{called['archive']}: {built.archive}"
+    check_needs(options.get("needs") or [], packages, where, "Build it anew from a lock with it")
     return {
         "name": built.manifest["name"],
         "id": built.manifest["id"],
@@ -416,7 +427,7 @@ def prebuilt(options: dict[str, Any], called: dict[str, str]) -> dict[str, Any]:
         "built_by": built.manifest.get("built_by"),
         "contents": {
             "files": {k: v for k, v in built.manifest["files"].items() if k.startswith("app/")},
-            "packages": packages_of(built.manifest["files"]),
+            "packages": packages,
         },
     }
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-LOCKED = re.compile(r"^(?P<name>[\w.-]+)(\[[^]]*\])?==(?P<version>[^\s;\\]+)", re.MULTILINE)
+LOCKED = re.compile(r"^(?P<name>[\w.-]+)(\[[^]]*\])?\s*==\s*(?P<version>[^\s;\\]+)", re.MULTILINE)
 REQUIREMENT = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^\]]*\])?\s*==\s*(?P<version>[^\s;=]+)"
     r"(\s*;\s*(?P<marker>.+))?"
@@ -86,14 +86,7 @@ def check_lock_is_current(lock: Path) -> None:
     source = lock.with_suffix(".in")
     if not source.is_file():
         return
-    pins = {
-        normalise(match["name"]): match["version"]
-        for match in re.finditer(
-            r"^(?P<name>[\w.-]+)(\[[^\]]*\])?\s*==\s*(?P<version>[^\s;]+)",
-            read_text(lock, "lock"),
-            re.M,
-        )
-    }
+    locked = pins(lock)
     for number, raw in enumerate(read_text(source, "lock").splitlines(), 1):
         text = re.sub(r"(^|\s)#.*$", "", raw).strip()
         if not text or text.startswith("-"):
@@ -104,7 +97,7 @@ def check_lock_is_current(lock: Path) -> None:
             raise BundleError(
                 f"{source}, line {number}: {text!r} is no requirement: {error}"
             ) from error
-        pin = pins.get(normalise(wanted.name))
+        pin = locked.get(normalise(wanted.name))
         if pin is None and wanted.marker is not None and not wanted.marker.evaluate():
             continue
         if pin is None or not wanted.specifier.contains(pin, prereleases=True):
@@ -113,6 +106,35 @@ def check_lock_is_current(lock: Path) -> None:
                 f"{source}, line {number}: {text} is wanted, and {lock.name} {has}. Write the "
                 f"lock file anew with `make lock`, or in its folder with "
                 f"{COMPILE.format(lock=lock.name)}; then run this again"
+            )
+
+
+def pins(lock: Path) -> dict[str, str]:
+    """Return the version of each package in a lock file, by its normalised name."""
+    found = LOCKED.finditer(read_text(lock, "lock"))
+    return {normalise(match["name"]): match["version"] for match in found}
+
+
+def check_needs(needs: Iterable[str], packages: Mapping[str, str], where: str, remedy: str) -> None:
+    """Raise BundleError where a package is missing, or too old, that a release is run with.
+
+    Otherwise it would be missed first when the release is started, on the host.
+
+    Args:
+        needs: requirements (PEP 508).
+        packages: version by normalised name.
+        where: what holds them, for the message.
+    """
+    for text in needs:
+        wanted = Requirement(text)
+        version = packages.get(normalise(wanted.name))
+        if version is None:
+            raise BundleError(
+                f"{where} has no {wanted.name}, without which a host cannot run it. {remedy}"
+            )
+        if not wanted.specifier.contains(version, prereleases=True):
+            raise BundleError(
+                f"{where} has {wanted.name} {version}, and it takes {text} to run it. {remedy}"
             )
 
 
