@@ -86,7 +86,8 @@ def render(plan: Plan, number: int) -> bytes:
         ]
     else:
         body = b""
-        lines = [f"GET {plan.path} HTTP/1.1", "Host: bench.test"]
+        # Who has a cookie gets no answer that was kept for others.
+        lines = [f"GET {plan.path} HTTP/1.1", "Host: bench.test", "Cookie: bench=1"]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 

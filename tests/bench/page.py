@@ -214,7 +214,7 @@ def throughput(kept: Kept) -> str:
     ]
     return f"""## Requests a second and how long they take
 
-Quotes (`/api/v1/quote`, a read of the database). A closed loop: each connection asks again as soon as it was answered, so
+Quotes (`/api/v1/quote`, a read of the database), asked for with a cookie, so that no answer is one that was kept for others. A closed loop: each connection asks again as soon as it was answered, so
 at 500 connections 500 clients wait at any moment. Ratios are medians over rounds, least and most in parentheses.
 
 ![Quotes a second by connections](comparison/throughput.svg)
@@ -290,7 +290,8 @@ def workloads(kept: Kept) -> str:
 
 At 50 connections. CPU is what the server's processes took for an answer, from the control groups of their units (nginx and
 the application together); the load's own share is not in it. A passage is a write that is on the disk when it is answered,
-with a key that makes it safe to repeat.
+with a key that makes it safe to repeat. Strangers have no cookie: nginx keeps the answer for them that toll-app allows to be
+kept, for seconds.
 
 ![Answers a second by what is asked for](comparison/workloads.svg)
 
@@ -299,10 +300,11 @@ Memory after all that, with what processes share divided among them: {memory}.
 """
 
 
-ORDER = ["health", "quote", "passage", "page", "static", "mixed", "constant"]
+ORDER = ["health", "quote", "kept", "passage", "page", "static", "mixed", "constant"]
 WHAT = {
     "health": "health",
     "quote": "quote (read)",
+    "kept": "quote, by strangers",
     "passage": "passage (write)",
     "page": "page",
     "static": "static file",

@@ -18,7 +18,7 @@ from settings import variants
 
 Rows = list[dict[str, Any]]
 CONNECTIONS = (1, 5, 50, 100, 500)
-WORKLOADS = ("health", "quote", "passage", "page", "static")
+WORKLOADS = ("health", "quote", "kept", "passage", "page", "static")
 # Of each run of wrk: short, and two in each round, since the machine's speed drifts.
 SECONDS = 2.0
 # How often a turn is taken again that was disturbed. The page leaves out what still was.

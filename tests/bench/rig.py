@@ -265,8 +265,7 @@ class Rig:
         """What a workload asks for."""
         return {
             "health": "/healthz",
-            "quote": QUOTE,
-            "mixed": QUOTE,
+            **dict.fromkeys(("quote", "kept", "mixed"), QUOTE),
             "passage": "/api/v1/passages",
             "page": "/",
             "static": self.static,

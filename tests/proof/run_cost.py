@@ -364,9 +364,10 @@ def main() -> None:
         + f"\nEach host more takes {fit(grown):.2f} s in a run that changes nothing, and "
         f"{fit(by_ssh):.2f} s by SSH, by the line through the medians. By\n"
         f"these lines {far(grown)}. The control node needs {memory_in_words(needed)}.\n\n"
-        f"The hosts share the control node's processors here, and look at themselves on them. Of the control node alone\n"
-        f"each host more takes {fit(here):.2f} s of a processor, and {fit(here_by_ssh):.2f} s by SSH, which "
-        f"exchanges keys each time."
+        "The hosts share the control node's processors here, and look at themselves on them. "
+        "Of the control node alone each\n"
+        f"host more takes {fit(here):.2f} s of a processor, and {fit(here_by_ssh):.2f} s by SSH, "
+        "which exchanges keys each time."
         + "\n\n| hosts | site.yml with one host more, which is bare, s | deploy.yml of a changed "
         "application, s |\n| ---: | ---: | ---: |\n"
         + "".join(
