@@ -66,6 +66,15 @@ def test_failure_says_what_the_program_said(
     assert expected in done.output
 
 
+def test_a_failure_shows_its_words_no_more_often_than_ansible(play: Play, tmp_path: Path) -> None:
+    """Ansible does so in its error and in the result. They may end with a page of a journal."""
+    body = """echo '{"changed": true, "msg": "the disk is full", "stage": "bake"}'; exit 1"""
+    done = play(task(program(tmp_path / "fail", body)))
+    assert done.code == 2
+    assert "bake" in done.output
+    assert done.output.count("the disk is full") == 2
+
+
 def test_check_mode_asks_the_program(play: Play, tmp_path: Path) -> None:
     done_it = tmp_path / "done"
     body = (

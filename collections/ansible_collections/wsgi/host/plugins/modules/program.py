@@ -56,7 +56,7 @@ rc:
   type: int
   returned: when it was run
 answer:
-  description: The object that the program printed.
+  description: The object that the program printed; of a failure without its C(msg), which is the task's.
   type: dict
   returned: when it printed one
 program:
@@ -127,7 +127,9 @@ def main() -> None:
             changed=answer["changed"], msg=told, answer=answer, rc=0, program=argv[0], **shown
         )
     if answer is not None and answer.get("msg"):
-        module.fail_json(msg=str(answer["msg"]), answer=answer, rc=code)
+        # Ansible shows all of a failure. The message may be a page, and is enough once.
+        said = str(answer.pop("msg"))
+        module.fail_json(msg=said, answer=answer, rc=code)
     if module.check_mode and code in USAGE and answer is None:
         # The run itself would replace it first.
         words = f"{name} on this host is of another version and cannot say what it would do."
