@@ -363,13 +363,13 @@ class Rig:
                 "/etc/toll-app/gunicorn.conf.py",
                 "/etc/systemd/system/toll-app.socket",
                 "/etc/systemd/system/toll-app.service",
-                "/etc/nginx/snippets/proxy.conf",
+                "/etc/nginx/snippets/proxy-requests.conf",
             )
         }
-        configuration, socket_unit, service_unit, proxy = read.values()
+        configuration, socket_unit, service_unit, requests = read.values()
         files = {
             f"/etc/nginx/{path}": content
-            for path, content in settings.nginx(tried, f"/etc/ssl/sites/{DOMAIN}", proxy).items()
+            for path, content in settings.nginx(tried, f"/etc/ssl/sites/{DOMAIN}", requests).items()
         }
         systems = []
         for number, variant in enumerate(tried):

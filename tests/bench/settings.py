@@ -129,13 +129,13 @@ def service_unit(provisioned: str, number: int, variant: Variant, folder: str) -
     return text.replace("/run/toll-app", f"/run/{own}")
 
 
-def nginx(tried: list[Variant], certificate: str, proxy_snippet: str) -> dict[str, str]:
+def nginx(tried: list[Variant], certificate: str, requests_snippet: str) -> dict[str, str]:
     """nginx's configuration for all of them: a port for each.
 
     Args:
         tried: the variants.
         certificate: folder of the site's certificate.
-        proxy_snippet: content of the project's snippets/proxy.conf.
+        requests_snippet: content of the project's snippets/proxy-requests.conf.
 
     Returns:
         Content by path below /etc/nginx.
@@ -144,8 +144,8 @@ def nginx(tried: list[Variant], certificate: str, proxy_snippet: str) -> dict[st
         ValueError: the snippet no longer says what keepalive has to change.
     """
     closing = "proxy_set_header Connection close;"
-    if closing not in proxy_snippet:
-        raise ValueError(f"snippets/proxy.conf has no {closing!r}")
+    if closing not in requests_snippet:
+        raise ValueError(f"snippets/proxy-requests.conf has no {closing!r}")
     blocks = []
     for number, variant in enumerate(tried):
         where = address(number, variant)
@@ -163,13 +163,14 @@ server {{
 
     location / {{
         proxy_pass http://{name(number)};
-        include snippets/{"bench-keepalive" if variant.keepalive else "proxy"}.conf;
+        include snippets/proxy.conf;
+        include snippets/{"bench-keepalive" if variant.keepalive else "proxy-requests"}.conf;
     }}
 }}
 """)
     return {
         "conf.d/bench-variants.conf": "".join(blocks),
-        "snippets/bench-keepalive.conf": proxy_snippet.replace(
+        "snippets/bench-keepalive.conf": requests_snippet.replace(
             closing, 'proxy_set_header Connection "";'
         ),
     }

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import settings
+from conftest import PROJECT
 from settings import Variant
+
+SNIPPETS = PROJECT / "roles" / "nginx" / "templates" / "nginx" / "snippets"
 
 SOCKET = """[Unit]
 Description=x
@@ -67,10 +72,15 @@ def test_a_variant_has_the_last_word_in_gunicorns_configuration(variant: Variant
 
 def test_keepalive_is_for_the_variant_that_has_it() -> None:
     tried = [Variant("a", 2, 2), Variant("b", 2, 2, keepalive=True)]
-    files = settings.nginx(tried, "/etc/ssl/x", "proxy_set_header Connection close;\n")
+    # The project's own, without a variable in it.
+    snippet = SNIPPETS / "proxy-requests.conf.j2"
+    files = settings.nginx(tried, "/etc/ssl/x", snippet.read_text())
     first, second = files["conf.d/bench-variants.conf"].split("upstream bench-1 ")
     assert "keepalive" not in first
     assert "keepalive 16;" in second
-    assert files["snippets/bench-keepalive.conf"] == 'proxy_set_header Connection "";\n'
+    assert 'proxy_set_header Connection "";\n' in files["snippets/bench-keepalive.conf"]
+    included = re.findall(r"include snippets/(proxy\S*)[.]conf;", first + second)
+    assert included == ["proxy", "proxy-requests", "proxy"]
+    assert all((SNIPPETS / f"{name}.conf.j2").is_file() for name in included)
     with pytest.raises(ValueError, match="Connection close"):
         settings.nginx(tried, "/etc/ssl/x", "nothing of the kind")
