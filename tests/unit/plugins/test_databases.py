@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.wsgi.host.plugins.action import database as action_plugin
-from ansible_collections.wsgi.host.plugins.filter.former_poolers import USER, former_poolers
+from ansible_collections.wsgi.host.plugins.filter.former_poolers import former_poolers
+from ansible_collections.wsgi.host.plugins.filter.has_pooler import USER
 from ansible_collections.wsgi.host.plugins.filter.sharing import sharing
 from ansible_collections.wsgi.host.plugins.modules import holdings
 from ansible_collections.wsgi.host.plugins.plugin_utils import authority, databases

@@ -7,6 +7,7 @@ from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.wsgi.host.plugins.filter.concerned import NOBODY
+from ansible_collections.wsgi.host.plugins.filter.has_pooler import has_pooler
 from ansible_collections.wsgi.host.plugins.plugin_utils.balancing import SERVING
 from ansible_collections.wsgi.host.plugins.plugin_utils.databases import DATABASES, POOLER
 
@@ -49,9 +50,6 @@ _value:
   type: str
 """
 
-# As the role postgresql calls it.
-USER = "postgresql-pooler"
-
 
 def former_poolers(
     concerned: str, groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Any]
@@ -69,11 +67,6 @@ def former_poolers(
         and not boolean(hostvars[host].get(POOLER, False), strict=False)
     ]
     return ":".join(found) or NOBODY
-
-
-def has_pooler(host: Mapping[str, Any]) -> bool:
-    """Whether a host has PgBouncer of the role, by its facts."""
-    return "pgbouncer" in host.get("packages", ()) and USER in host.get("users", ())
 
 
 def _seen(variables: Mapping[str, Any]) -> Mapping[str, Any]:
