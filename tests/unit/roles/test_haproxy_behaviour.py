@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import socket
 import ssl
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -362,33 +360,11 @@ def test_a_check_that_is_under_way_is_no_check_that_has_ended() -> None:
     row = "shop:https,web1,UP,{},,0\n"
     heads = "# pxname,svname,status,check_status,last_chk,scur\n"
 
-    class Runtime:
-        said = b""
-
-        def __enter__(self) -> Runtime:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def connect(self, address: str) -> None:
-            assert address == "/run/haproxy/admin.sock"
-
-        def sendall(self, data: bytes) -> None:
-            assert data == b"show stat\n"
-
-        def recv(self, _: int) -> bytes:
-            said, self.said = self.said, b""
-            return said
-
-    runtime = Runtime()
     program: dict[str, Any] = {"__name__": "haproxy_servers"}
     text = render("haproxy", "sbin/haproxy-servers.j2", "Debian", haproxy_sites=[])
     exec(text.removesuffix("sys.exit(main())\n"), program)
-    # Its own: the module is that of all threads, which accept connections meanwhile.
-    program["socket"] = SimpleNamespace(socket=lambda _: runtime, AF_UNIX=socket.AF_UNIX)
     for status, well in (("* INI", False), ("INI", False), ("* L7OK", True), ("L7OK", True)):
-        runtime.said = (heads + row.format(status)).encode()
+        program["command"] = {"show stat": heads + row.format(status)}.__getitem__
         web1 = program["look"]()["shop"]["web1"]
         assert (web1["check"], program["is_well"](web1)) == (status.removeprefix("* "), well)
 
