@@ -44,13 +44,14 @@ LONGEST = (
     "molecule:release",
     "molecule:monitoring",
     "molecule:default",
-    "unit",
-    "molecule:setup",
-    "molecule:certbot",
-    "molecule:application",
-    "molecule:gunicorn_systemd",
-    "app",
+    # It waits more than it computes, and would be alone at the end.
     "molecule:cluster",
+    "molecule:setup",
+    "unit",
+    "molecule:certbot",
+    "molecule:gunicorn_systemd",
+    "molecule:application",
+    "app",
     "molecule:nginx",
 )
 

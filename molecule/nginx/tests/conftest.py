@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,20 @@ class Web:
             return Answer(response.status, pairs, response.read())
         finally:
             connection.close()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"did not happen within {seconds} s"
+        time.sleep(0.2)
+
+
+def answers(web: Web, name: str) -> bool:
+    try:
+        return web.ask(name).status == 200
+    except OSError:
+        return False
 
 
 def anybody() -> ssl.SSLContext:

@@ -6,31 +6,16 @@ import contextlib
 import datetime
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import Web
+from conftest import Web, answers, wait_for
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from testinfra.host import Host
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"did not happen within {seconds} s"
-        time.sleep(0.2)
-
-
-def answers(web: Web, name: str) -> bool:
-    try:
-        return web.ask(name).status == 200
-    except OSError:
-        return False
 
 
 def self_signed(name: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import http2
 import pytest
-from conftest import TIMEOUT, Answer, Web, anybody
+from conftest import TIMEOUT, Answer, Web, answers, anybody, wait_for
 
 # https://ssl-config.mozilla.org/guidelines/6.0.json, those for a certificate with ECDSA
 SUITES = {
@@ -405,6 +405,8 @@ def test_a_dead_application_is_a_calm_page(
         answer = web.ask(name, "/", method="POST", body=b"x")
     finally:
         as_root("systemctl start echo.service")
+        # It has begun to start. Those who come next want it to answer.
+        wait_for(lambda: answers(web, name))
     assert answer.status == 502
     assert b"<h1>Back in a moment</h1>" in answer.body
     assert answer.header("X-Frame-Options")
