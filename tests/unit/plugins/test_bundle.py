@@ -287,8 +287,11 @@ class TestInputs:
     @pytest.mark.parametrize(
         ("needs", "words"),
         [
-            ("gunicorn", "requirements.txt has no gunicorn, without which a host cannot run it."),
-            ("alpha>=2", "requirements.txt has alpha 1.0, and it takes alpha>=2 to run it."),
+            ("gunicorn", "requirements.txt has no gunicorn, without which a host cannot run "),
+            (
+                "alpha>=2",
+                "requirements.txt has alpha 1.0, and a host needs alpha>=2 to run ",
+            ),
         ],
     )
     def test_what_a_host_runs_it_with_is_locked(self, project, needs, words):

@@ -201,7 +201,7 @@ class Bundle:
             options.get("needs") or [],
             pins(self.lock),
             str(self.written_lock),
-            "Add it to what that file is made of, and write it anew",
+            "Add it to the requirements, and write the lock file again",
         )
         self.files = application_files(self.source, options["exclude"]) if self.source else {}
         self.steps_missing = False
@@ -411,7 +411,9 @@ def prebuilt(options: dict[str, Any], called: dict[str, str]) -> dict[str, Any]:
         )
     packages = packages_of(built.manifest["files"])
     where = f"{called['archive']}: {built.archive}"
-    check_needs(options.get("needs") or [], packages, where, "Build it anew from a lock with it")
+    check_needs(
+        options.get("needs") or [], packages, where, "Build it again from a lock file that has it"
+    )
     return {
         "name": built.manifest["name"],
         "id": built.manifest["id"],

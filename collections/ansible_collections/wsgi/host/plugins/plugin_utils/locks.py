@@ -130,11 +130,13 @@ def check_needs(needs: Iterable[str], packages: Mapping[str, str], where: str, r
         version = packages.get(normalise(wanted.name))
         if version is None:
             raise BundleError(
-                f"{where} has no {wanted.name}, without which a host cannot run it. {remedy}"
+                f"{where} has no {wanted.name}, without which a host cannot run the release. "
+                f"{remedy}"
             )
         if not wanted.specifier.contains(version, prereleases=True):
             raise BundleError(
-                f"{where} has {wanted.name} {version}, and it takes {text} to run it. {remedy}"
+                f"{where} has {wanted.name} {version}, and a host needs {text} to run the release. "
+                f"{remedy}"
             )
 
 
