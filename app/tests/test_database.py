@@ -32,6 +32,19 @@ def test_sqlite_is_durable_and_checks_references(session):
         assert session.execute(sa.text(f"PRAGMA {pragma}")).scalar() == value
 
 
+def test_who_comes_while_another_makes_the_database_waits(tmp_path):
+    """SQLite by itself refuses at once to write ahead where somebody writes and does not yet."""
+    path = tmp_path / "new.db"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("CREATE TABLE made (at TEXT)")
+        other.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.3, other.execute, ("COMMIT",)).start()
+        engine = make_engine(f"sqlite:///{path}")
+        with engine.connect() as connection:
+            assert connection.execute(sa.text("PRAGMA journal_mode")).scalar() == "wal"
+        engine.dispose()
+
+
 @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
 def test_postgresql_is_left_to_commit_as_its_server_says(session):
     """The tests' own server is told not to wait for the disk: no connection may ask for that."""

@@ -363,15 +363,33 @@ def _postgresql_given_back(connection: Any, _record: object) -> None:
         connection.silence_seconds = PING_SECONDS
 
 
+def _sqlite_write_ahead(cursor: sqlite3.Cursor, seconds: float) -> None:
+    """Have readers and the one writer not wait for each other.
+
+    Where somebody writes to a file that does not write ahead yet, such as who makes the database
+    at the same moment, SQLite does not wait by itself.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+        time.sleep(random.uniform(*LOOK_SECONDS))
+
+
 def _sqlite_connect(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
     # The driver would begin transactions on its own, and late; `_sqlite_begin` does it.
     connection.isolation_level = None
     cursor = connection.cursor()
     record.info[REQUEST] = has_request_context()
+    seconds: float = SQLITE_BUSY_SECONDS
     if record.info[REQUEST]:
-        cursor.execute(f"PRAGMA busy_timeout = {round(REQUEST_WAIT_SECONDS * 1000)}")
-    # Readers and the one writer do not wait for each other.
-    cursor.execute("PRAGMA journal_mode = WAL")
+        seconds = REQUEST_WAIT_SECONDS
+        cursor.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+    _sqlite_write_ahead(cursor, seconds)
     # In WAL mode less than FULL may lose commits with the machine's power.
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
