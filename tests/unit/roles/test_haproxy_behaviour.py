@@ -363,6 +363,7 @@ def test_a_check_that_is_under_way_is_no_check_that_has_ended() -> None:
     program: dict[str, Any] = {"__name__": "haproxy_servers"}
     text = render("haproxy", "sbin/haproxy-servers.j2", "Debian", haproxy_sites=[])
     exec(text.removesuffix("sys.exit(main())\n"), program)
+    assert program["SOCKET"] == "/run/haproxy/admin.sock"
     for status, well in (("* INI", False), ("INI", False), ("* L7OK", True), ("L7OK", True)):
         program["command"] = {"show stat": heads + row.format(status)}.__getitem__
         web1 = program["look"]()["shop"]["web1"]
