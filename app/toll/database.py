@@ -363,6 +363,10 @@ def _postgresql_given_back(connection: Any, _record: object) -> None:
         connection.silence_seconds = PING_SECONDS
 
 
+def _is_busy(error: sqlite3.Error) -> bool:
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+
+
 def _sqlite_write_ahead(cursor: sqlite3.Cursor, seconds: float) -> None:
     """Have readers and the one writer not wait for each other.
 
@@ -375,7 +379,7 @@ def _sqlite_write_ahead(cursor: sqlite3.Cursor, seconds: float) -> None:
             cursor.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+            if not _is_busy(error) or time.monotonic() > end:
                 raise
         time.sleep(random.uniform(*LOOK_SECONDS))
 
@@ -470,7 +474,7 @@ def _sqlite_begin_to_write(connection: Connection, seconds: float) -> None:
                     cursor.execute("BEGIN IMMEDIATE")
                     return
                 except sqlite3.OperationalError as error:
-                    if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    if not _is_busy(error):
                         break
                 wait(end - time.monotonic())
         # The last time, through SQLAlchemy: what it raises is one of its own errors.
