@@ -18,8 +18,10 @@ from playwright.sync_api import Page, Route, expect, sync_playwright
 testinfra_hosts = ["ansible://watched", "ansible://watcher"]
 
 FIGURES = 9
-# Milliseconds until what Prometheus learns is on the page, which asks again every 15 s.
-PATIENCE = 60000
+# Milliseconds until what Prometheus learns is on the page, which asks again every 15 s, on a
+# machine that does other things too.
+PATIENCE = 120_000
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +81,9 @@ def test_every_figure_and_number_is_known(page: Page, faults: list[str], watched
     watched.host.run("systemctl start toll-app-backup.service")
     expect(page.locator("figure")).to_have_count(FIGURES)
     # It asks again by itself.
-    expect(page.get_by_text("nothing is known")).to_have_count(0, timeout=PATIENCE)
+    expect(page.get_by_text("nothing is known")).to_have_count(0)
     expect(page.locator("#numbers div")).to_have_count(6)
-    expect(page.locator("figure svg polyline")).not_to_have_count(0, timeout=PATIENCE)
+    expect(page.locator("figure svg polyline")).not_to_have_count(0)
     expect(page.locator("#state")).to_contain_text("As of")
     assert not faults
 
@@ -113,7 +115,7 @@ def test_the_fleet_is_a_picture(page: Page, watched: Watched) -> None:
     expect(fleet.locator("h2")).to_have_text(["Balancers", "Hosts that serve", "Database"])
     cards = {"balancer": "keeper up", "web": "member up", "database": "keeper primary"}
     for kind, words in cards.items():
-        expect(fleet.locator(f"li[data-kind={kind}]")).to_contain_text(words, timeout=PATIENCE)
+        expect(fleet.locator(f"li[data-kind={kind}]")).to_contain_text(words)
     # One line, since it knows the host that watches itself too, which is not in the picture.
     expect(fleet.locator("svg line.led")).to_have_count(1)
 
@@ -133,23 +135,23 @@ def test_the_fleet_is_a_picture(page: Page, watched: Watched) -> None:
 
     page.route("**/api/v1/query?**", drained)
     try:
-        expect(fleet.locator("li[data-kind=web]")).to_contain_text("drained", timeout=PATIENCE)
+        expect(fleet.locator("li[data-kind=web]")).to_contain_text("drained")
         expect(fleet.locator("li[data-kind=web]")).to_contain_text("for 2 h")
         expect(fleet.locator("svg line.left")).to_have_count(1)
     finally:
         page.unroute("**/api/v1/query?**")
-    expect(fleet.locator("li[data-kind=web]")).to_contain_text("member up", timeout=PATIENCE)
+    expect(fleet.locator("li[data-kind=web]")).to_contain_text("member up")
 
 
 def test_an_alert_is_on_the_page_and_goes(page: Page, watched: Watched) -> None:
     watched.run("systemctl stop prometheus-blackbox-exporter")
     try:
         told = page.locator("#alerts p", has_text="TargetDown").first
-        expect(told).to_contain_text("Nothing can be learned from", timeout=PATIENCE)
+        expect(told).to_contain_text("Nothing can be learned from")
         expect(told).to_have_class("warning")
     finally:
         watched.run("systemctl start prometheus-blackbox-exporter")
-    expect(page.locator("#alerts p", has_text="TargetDown")).to_have_count(0, timeout=PATIENCE)
+    expect(page.locator("#alerts p", has_text="TargetDown")).to_have_count(0)
 
 
 def test_another_time_is_shown_and_kept_in_the_address(page: Page) -> None:
@@ -163,13 +165,14 @@ def test_another_time_is_shown_and_kept_in_the_address(page: Page) -> None:
 
 def test_it_says_when_what_it_shows_is_old(page: Page, faults: list[str]) -> None:
     """A page that stands still and looks well is worse than none."""
+    assert not faults
     page.route("**/api/v1/**", lambda route: route.abort())
     page.get_by_role("button", name="6 h").click()
-    expect(page.locator("#state")).to_contain_text("what is shown is old", timeout=PATIENCE)
+    expect(page.locator("#state")).to_contain_text("what is shown is old")
     page.unroute("**/api/v1/**")
     faults.clear()
     page.get_by_role("button", name="1 h").click()
-    expect(page.locator("#state")).to_contain_text("As of", timeout=PATIENCE)
+    expect(page.locator("#state")).to_contain_text("As of")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
