@@ -38,7 +38,8 @@ def test_it_loads_nothing_from_elsewhere(built: Path) -> None:
 def test_every_plugin_and_every_role_has_a_page(built: Path) -> None:
     """Whoever looks something up finds it under its name."""
     plugins = PROJECT / "collections/ansible_collections/wsgi/host/plugins"
-    for kind, folder in {"module": "modules", "callback": "callback", "lookup": "lookup"}.items():
+    folders = {"module": "modules", "callback": "callback", "lookup": "lookup", "vars": "vars"}
+    for kind, folder in folders.items():
         for path in plugins.joinpath(folder).glob("*.py"):
             assert (built / "plugins" / f"{path.stem}_{kind}.html").is_file()
     for path in PROJECT.glob("roles/*/meta/argument_specs.yml"):
