@@ -240,7 +240,7 @@ class Control:
         variables: Mapping[str, Any] | None = None,
         limit: str | None = None,
         arguments: tuple[str, ...] = (),
-        timeout: float = 600,
+        timeout: float = 1800,
     ) -> Run:
         """Run `ansible-playbook --diff` as an operator would.
 
@@ -250,7 +250,7 @@ class Control:
             variables: extra variables.
             limit: hosts to limit the run to.
             arguments: further arguments of ansible-playbook.
-            timeout: seconds that the run may take.
+            timeout: seconds after which it counts as hanging.
 
         Raises:
             subprocess.TimeoutExpired: it took longer.

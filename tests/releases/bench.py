@@ -121,7 +121,7 @@ class Running:
             self._ended = True
             self._news.notify_all()
 
-    def wait_for(self, pattern: str, seconds: float = 120.0) -> bool:
+    def wait_for(self, pattern: str, seconds: float = 600.0) -> bool:
         """Until a line of output matches, or the program has ended. Says whether one did."""
         end = time.monotonic() + seconds
         with self._news:
@@ -135,7 +135,7 @@ class Running:
         """SIGKILL, to it and to everything that it started here."""
         os.killpg(self._process.pid, signal.SIGKILL)
 
-    def wait(self, seconds: float = 600.0) -> Done:
+    def wait(self, seconds: float = 1800.0) -> Done:
         """Until it has ended.
 
         Raises:
@@ -487,7 +487,7 @@ def start_sender(plan: Plan) -> subprocess.Popen[str]:
     return process
 
 
-def until_sent(sender: subprocess.Popen[str], path: Path, seconds: float = 120.0) -> None:
+def until_sent(sender: subprocess.Popen[str], path: Path, seconds: float = 600.0) -> None:
     """Until the first request is in the ledger, answered or given up.
 
     Raises:
