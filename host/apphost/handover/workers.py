@@ -73,7 +73,8 @@ def new_generation(service: Service, request: str) -> str:
     healthy = Healthy.read(service.config.healthy)
     used = {slot.name.rpartition("-")[0] for slot in _slots(service.config)}
     used.add(healthy.generation if healthy else "")
-    return uuid.uuid4().hex[:12] if request in used else request
+    # Who takes settings back by himself has no request, and "" would be no workers at all.
+    return uuid.uuid4().hex[:12] if not request or request in used else request
 
 
 def start(service: Service, state: State) -> float:

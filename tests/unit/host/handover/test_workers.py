@@ -352,3 +352,18 @@ def test_wherever_it_is_killed_one_generation_runs(
         at += 1
     world.kill_at = -1
     assert at > 20
+
+
+def test_settings_that_go_back_keep_the_workers(live: World) -> None:
+    """A run failed before its handover, and somebody had restarted the service meanwhile."""
+    live.prepare_jobs(TWO, NIGHTLY, "second")
+    live.config.tree.parent.mkdir(parents=True, exist_ok=True)
+    live.config.tree.write_text('{"pending": true}')
+    live.clock += 10
+    live._end("shop.service", "inactive")
+    live._start("shop.service")
+    live.show("shop.service")
+    live.clock += 10
+    live.boot()
+    assert set(live.running().values()) == {"old"}
+    assert len(live.running()) == 3
