@@ -177,7 +177,7 @@ def run(application: Application, options: argparse.Namespace) -> Answer:
         raise RefusedError("Only root can act as the application: use sudo.")
     if options.restore:
         by = os.environ.get("SUDO_USER", "root")
-        return unmigrate.restore_copy(application, options.restore, options.keep, by)
+        return unmigrate.restore_copy(application, options.restore, by)
     if options.reach:
         return reach.look(application, options.release, sys.stdin.read(), options.ignore_table)
     return prepare(application, options, seeds.read(sys.stdin.read()) if options.seeds else [])

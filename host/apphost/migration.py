@@ -58,8 +58,10 @@ def new_name(revision: str, kind: str, there: Sequence[str]) -> str:
     return next(name for name in names if name not in there)
 
 
-def back_up(application: Application, release: str, revision: str, keep: int) -> str:
+def back_up(application: Application, release: str, revision: str, keep: int | None) -> str:
     """Copy the database, remove the oldest copies beyond `keep`; return the path of the copy.
+
+    Without a number all of them stay.
 
     Raises RefusedError where there is no copy: nothing was migrated then.
     """
@@ -77,6 +79,7 @@ def back_up(application: Application, release: str, revision: str, keep: int) ->
             input="",
             capture_output=True,
             text=True,
+            errors="replace",
         )
         if result.returncode:
             raise RefusedError(
@@ -92,9 +95,10 @@ def back_up(application: Application, release: str, revision: str, keep: int) ->
         # In the order in which they were made. A name has only the time that the clock showed.
         earlier = [each for each in read_order(application) if each in there and each != name]
         copies = [*sorted(there - {*earlier, name}), *earlier, name]
-        for old in copies[:-keep]:
+        surplus = 0 if keep is None else max(0, len(copies) - keep)
+        for old in copies[:surplus]:
             os.unlink(old, dir_fd=directory)
-        files.write_json(application.state / "order.json", copies[-keep:], 0o600)
+        files.write_json(application.state / "order.json", copies[surplus:], 0o600)
     return path
 
 
@@ -127,6 +131,7 @@ def migrate(
         input="",
         capture_output=True,
         text=True,
+        errors="replace",
     )
     if result.returncode == 0 and before.numbered:
         return Schema(True, "", before.head, before.head, numbered=True), copy

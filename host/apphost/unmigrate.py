@@ -17,7 +17,7 @@ from .systemd import Systemd
 READING = "Reading the copy"
 
 
-def restore_copy(application: Application, name: str, keep: int, by: str) -> Answer:
+def restore_copy(application: Application, name: str, by: str) -> Answer:
     """Make such a copy the database; what is there becomes one as well.
 
     Raises RefusedError before anything was stopped, and HostError that says what became of it.
@@ -45,9 +45,10 @@ def restore_copy(application: Application, name: str, keep: int, by: str) -> Ans
         try:
             with stop.no_handover(application):
                 stop.stop(application, Systemd(application.host))
-                before = migration.back_up(application, live, f"before_{live}", keep + 1)
+                # All stay, or the wanted one might go. The next migration removes the surplus.
+                before = migration.back_up(application, live, f"before_{live}", None)
                 replace(application, on_server, told)
-        except HostError as error:
+        except (HostError, OSError) as error:
             restore.start(application, f"after a failed restore of {name}", by)
             raise HostError(
                 f"{name} was not restored: {error}\nThe data are as they were before, and the "
@@ -71,7 +72,7 @@ def replace(application: Application, on_server: bool, told: dict[str, Any]) -> 
         engine.call(application, "Unpacking the copy", "stage-saved", **told)
         with same_seeds(application):
             engine.call(application, "Replacing the data", "swap", **told)
-    except HostError:
+    except (HostError, OSError):
         engine.call(application, "Tidying up", "undo", **told)
         raise
     engine.call(application, "Tidying up", "finish", keep=False, **told)

@@ -8,7 +8,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from apphost import migration
+from apphost import database, files, migration
+from apphost.errors import HostError
 from apphost.schema import Schema
 
 from .whole_host import WholeHost
@@ -113,3 +114,47 @@ def test_a_copy_that_cannot_be_put_back_leaves_the_data(host: WholeHost) -> None
     assert "no luck\nThe data are as they were before, and the service runs." in answer["msg"]
     assert host.customers() == ["A", "B", "C", "D"]
     assert not list(host.data.rglob(".*"))
+
+
+def test_the_copy_that_is_wanted_outlasts_the_one_that_is_made(host: WholeHost) -> None:
+    """The command of a message names no number of copies, and the description may keep more."""
+    host.describe(database={"kind": "sqlite", "files": ["shop.db"]})
+    oldest = migrate(host, 30)
+    for _ in range(11):
+        migrate(host, 30)
+    host.change()
+    code, answer = host.run("migrate", "--restore", oldest.name)
+    assert code == 0, answer
+    assert host.customers() == ["A", "B", "C"]
+    assert len(list(oldest.parent.iterdir())) == 13
+
+
+@pytest.mark.parametrize("name", ["order.json", "data.json"])
+def test_a_full_disk_leaves_the_data_and_the_service(
+    host: WholeHost, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = migrate(host)
+    database.write_stamp(host.store().application, {"admin": "anna"})
+    host.change()
+    write = files.write
+
+    def full(path: Path, text: str, mode: int = 0o644) -> None:
+        if path.name == name:
+            raise OSError(28, "No space left on device")
+        write(path, text, mode)
+
+    monkeypatch.setattr(files, "write", full)
+    code, answer = host.run("migrate", "--restore", copy.name)
+    assert code == 1
+    assert "No space left on device" in answer["msg"]
+    assert answer["msg"].endswith("The data are as they were before, and the service runs.")
+    assert host.customers() == ["A", "B", "C", "D"]
+    assert not list(host.data.rglob(".*"))
+    assert host.calls()[-1].startswith("shop handover")
+
+
+def test_what_a_migration_writes_need_not_be_utf_8(host: WholeHost) -> None:
+    host.shopctl.write_text("#!/bin/sh\nprintf 'f\\374r x'; exit 1\n")
+    application = host.store().application
+    with pytest.raises(HostError, match="f\N{REPLACEMENT CHARACTER}r x"):
+        migration.migrate(application, "r1", Schema(False, "unapplied: 0002"), 10)
