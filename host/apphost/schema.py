@@ -93,6 +93,7 @@ def ask(application: Application, release: str) -> Schema:
         input="",
         capture_output=True,
         text=True,
+        errors="replace",
     )
     try:
         answer = json.loads(result.stdout)

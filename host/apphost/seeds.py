@@ -73,6 +73,7 @@ def run(application: Application, release: str, seed: Seed) -> bool:
         input=seed.stdin,
         capture_output=True,
         text=True,
+        errors="replace",
     )
     if result.returncode:
         words = output(result)

@@ -10,7 +10,7 @@ import threading
 
 from .. import releases
 from ..application import Application
-from ..errors import HostError, RefusedError
+from ..errors import RefusedError
 
 
 class UnsuitedError(RefusedError):
@@ -29,8 +29,9 @@ class Question:
     def _ask(self) -> None:
         try:
             releases.suits(self._application, self._release)
-        except (HostError, OSError) as error:
-            self._fault = str(error)
+        except Exception as error:
+            # Whatever it is: a thread that ended without an answer has not said yes.
+            self._fault = str(error) or type(error).__name__
 
     def check(self, *, wait: bool = False) -> None:
         """Raise UnsuitedError once the answer is no.

@@ -111,3 +111,13 @@ def test_without_a_standby_it_is_known_before_anything_stops(
         live.run("new", if_suits=True)
     assert [step for step in live.steps if step.startswith(("start", "stop"))] == []
     assert State.read(live.config) is None
+
+
+def test_a_question_that_dies_is_no_yes(live: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def suits(application: Application, name: str) -> Answer:
+        raise UnicodeDecodeError("utf-8", b"f\xfcr", 1, 2, "invalid start byte")
+
+    monkeypatch.setattr(releases, "suits", suits)
+    result = live.run("new", if_suits=True)
+    assert "invalid start byte" in result.msg
+    assert live.current == "old"
