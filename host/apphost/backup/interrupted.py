@@ -21,7 +21,11 @@ def begin(application: Application, name: str, by: str, before: str = "") -> Non
     Args:
         before: the copy of what was there, as soon as there is one.
     """
-    facts = {"name": name, "by": by, "before": before, "at": times.written(times.now())}
+    note(application, {"name": name, "by": by, "before": before, "at": times.written(times.now())})
+
+
+def note(application: Application, facts: dict[str, Any]) -> None:
+    """Write down what `read` has read before, where it still holds."""
     files.write_json(path(application), facts, 0o600)
 
 

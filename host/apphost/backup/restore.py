@@ -21,6 +21,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from .. import stop
 from ..answer import Answer
@@ -145,6 +146,8 @@ def replace(store: Store, record: Record, new: Replacement, by: str) -> Record |
     HostError that says what became of the data.
     """
     application = store.application
+    # If this one fails, the data are again those of one that was interrupted before.
+    earlier = interrupted.read(application)
     reason = f"restore of {record['name']}"
     before: Record | None = None
     begun = False
@@ -176,7 +179,7 @@ def replace(store: Store, record: Record, new: Replacement, by: str) -> Record |
         start(application, reason, by)
     except (HostError, OSError) as error:
         alone.close()
-        fate = undo(store, before, new, begun, reason, by)
+        fate = undo(store, before, new, begun, reason, by, earlier)
         raise HostError(f"{record['name']} was not restored: {error}\n{fate}") from None
     interrupted.end(application)
     tidy_up(new, keep=before is None)
@@ -194,7 +197,13 @@ def tidy_up(new: Replacement, keep: bool) -> None:
 
 
 def undo(
-    store: Store, before: Record | None, new: Replacement, begun: bool, reason: str, by: str
+    store: Store,
+    before: Record | None,
+    new: Replacement,
+    begun: bool,
+    reason: str,
+    by: str,
+    earlier: dict[str, Any],
 ) -> str:
     """Restore the data that were there, and start the service; return what became of both.
 
@@ -202,8 +211,10 @@ def undo(
         before: the copy of them, if there is one.
         new: what was to be in their place.
         begun: whether the restore may have touched them.
+        earlier: what was noted of a restore that was interrupted before this one; empty for none.
     """
     application = store.application
+    half = ""
     try:
         if begun:
             with stop.no_handover(application):
@@ -214,7 +225,11 @@ def undo(
                         new.load(whole, keep=False)
         else:
             new.undo()
-        interrupted.end(application)
+        if earlier:
+            interrupted.note(application, earlier)
+            half = f" But {interrupted.words(application)}."
+        else:
+            interrupted.end(application)
         start(application, f"after a failed {reason}", by)
     except (HostError, OSError) as error:
         where = store.path(before) if before else application.data
@@ -222,13 +237,13 @@ def undo(
     if before is not None:
         store.remove(before)
     if not begun:
-        return "The data were not touched, and the service runs."
+        return f"The data were not touched, and the service runs.{half}"
     if new.loads and before is None:
         return (
             f"The data from before could not be copied; what the restore put aside is in "
-            f"{application.data}. The service runs: look at what data it has."
+            f"{application.data}. The service runs: look at what data it has.{half}"
         )
-    return "The data are as they were before, and the service runs."
+    return f"The data are as they were before, and the service runs.{half}"
 
 
 @contextlib.contextmanager

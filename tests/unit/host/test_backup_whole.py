@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from apphost import database
-from apphost.backup import engine, make
+from apphost.backup import engine, interrupted, make
 from apphost.errors import HostError
 
 from .test_backup_examine import identity as identity
@@ -532,3 +532,22 @@ def test_the_engine_says_what_failed_inside(host: WholeHost) -> None:
     with pytest.raises(HostError, match=r"Unpacking shop.db failed: There is no"):
         engine.call(host.application, "Unpacking shop.db", "saved", **told)
     assert DESCRIPTION["commands"] == {}
+
+
+def test_a_restore_that_fails_does_not_hide_one_that_was_cut_off(host: WholeHost) -> None:
+    """The data are half of a copy, and go on being that."""
+    name = host.back_up()
+    host.change()
+    application = host.store().application
+    interrupted.begin(application, name, "anna", "BEFORE-1")
+    noted = interrupted.read(application)
+    host.break_("stop", "no luck")
+    code, answer = host.run("restore", name)
+    assert code == 1
+    assert f"But the restore of {name}, begun at " in answer["msg"]
+    assert interrupted.read(application) == noted
+    host.mend("stop")
+    assert host.run("backup")[0] == 2
+    # One that succeeds ends it.
+    assert host.run("restore", name)[0] == 0
+    assert host.run("backup")[0] == 0
