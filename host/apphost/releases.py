@@ -21,13 +21,12 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
-from . import files, interpreter, jobs, readiness, records, schema
+from . import files, interpreter, jobs, readiness, records, removal, schema
 from .answer import Answer, short_revision, short_time, table
 from .application import Application
 from .errors import HostError, RefusedError, UsageError
@@ -36,8 +35,6 @@ from .handover.waiting import wait_for_others
 from .systemd import Systemd
 
 ID = re.compile(r"[0-9A-Za-z_][\w.-]*")
-# A release that is being removed; the module that installs releases removes what a killed run left.
-TEMPORARY = ".new-"
 LOCK_SECONDS = 60
 # What is asked about one release.
 NAMED = ("show", "suits", "verify", "exclude")
@@ -127,7 +124,7 @@ def named(releases: list[Release], name: str) -> Release:
 
 def to_prune(application: Application, releases: list[Release], keep: int) -> list[str]:
     """Ids that may go: not the live, the next back, one in a handover or a job, nor `keep` more."""
-    handover = json.dumps(files.read_json_if_possible(application.state / "handover.json"))
+    handover = removal.in_handover(application)
     back = candidates(releases)[:1]
     needed = jobs.releases_in_use(application)
     rest = [
@@ -170,20 +167,11 @@ def prune(application: Application, keep: int, *, check: bool, live: str = "") -
         if check and live:
             releases = foreseen(releases, live)
         names = to_prune(application, releases, keep)
-        for name in names if not check else []:
-            _remove(application, name)
+        if not check:
+            names = [name for name in names if removal.remove(application, name)]
     verb = "Would remove" if check else "Removed"
     msg = f"{verb} {', '.join(names)}." if names else "There is nothing to remove."
     return Answer(msg, changed=bool(names), facts={"removed": names})
-
-
-def _remove(application: Application, name: str) -> None:
-    temporary = application.releases / f"{TEMPORARY}removed-{name}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    # In one step, so that no half of a release is ever taken for a whole one.
-    os.rename(application.releases / name, temporary)
-    records.forget(application.state, name)
-    shutil.rmtree(temporary)
 
 
 def mark_left(application: Application, name: str, by: str, reason: str, kind: str) -> None:

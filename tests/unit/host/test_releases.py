@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from typing import Any
 
@@ -303,3 +304,32 @@ def test_a_decision_outlasts_the_release(host: Host, capsys: Any) -> None:
     assert host.releases() == {"c", "d"}
     assert host.record("a")["excluded_reason"] == "slow"
     assert not (host.application.state / "releases" / "b.json").exists()
+
+
+def test_what_a_release_says_need_not_be_utf_8(host: Host, capsys: Any, programs: Programs) -> None:
+    describe(host.application, commands={"schema": ["shopctl", "schema"]})
+    programs.put("shopctl", "#!/bin/sh\nprintf 'Tabelle f\\374r x fehlt\\n'; exit 1\n")
+    code, answer = host.run(capsys, "releases", "suits", "c")
+    assert code == 2
+    assert "Tabelle f\N{REPLACEMENT CHARACTER}r x fehlt" in answer["msg"]
+
+
+def test_a_release_that_somebody_goes_back_to_meanwhile_stays(
+    host: Host, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removing one takes seconds, in which a rollback on the host may begin to another."""
+    rmtree = shutil.rmtree
+    begun: list[str] = []
+
+    def slow(path: Any, *more: Any, **options: Any) -> None:
+        rmtree(path, *more, **options)
+        if begun:
+            state = host.application.state / "handover.json"
+            state.write_text(json.dumps({"release": "a", "previous": "d"}))
+        begun.append(str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", slow)
+    _, answer = host.run(capsys, "releases", "prune", "--keep", "0")
+    assert "b" in answer["removed"]
+    assert "a" not in answer["removed"]
+    assert {"a", "c", "d"} <= host.releases()
