@@ -89,6 +89,8 @@ def hand_over(
     argv = [
         # Meanwhile it is asked whether the database suits it.
         *(str(application.command), "handover", target, "--if-suits", "--exclude", "--json"),
+        # Another one may go live while this waits: then it is that one that somebody wants away.
+        *("--instead-of", live),
         *("--reason", reason, "--by", by, "--wait", str(WAIT_SECONDS)),
     ]
     try:
@@ -107,12 +109,12 @@ def hand_over(
     if result.returncode == 0:
         return answer
     words = str(answer.get("msg") or result.stdout.strip() or f"exit code {result.returncode}")
+    failure = RefusedError if result.returncode == REFUSED else HostError
     if application.live() != live:
-        raise HostError(
+        raise failure(
             f"The handover to {target} failed. {application.live() or 'No release'} is live in "
             f"place of {live}:\n{words}"
         )
-    failure = RefusedError if result.returncode == REFUSED else HostError
     raise failure(f"The handover to {target} failed. {live} is live, as before:\n{words}")
 
 

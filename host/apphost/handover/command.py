@@ -50,6 +50,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="once it is healthy, exclude the release that was live from future rollbacks",
     )
+    parser.add_argument(
+        "--instead-of", type=_release, metavar="RELEASE", help="only if this release is live"
+    )
     parser.add_argument("--reason", default="", help="why, for the records")
     parser.add_argument(
         "--by", default=os.environ.get("SUDO_USER", ""), help="who, for the records"
@@ -116,6 +119,8 @@ def request(config: Config, systemd: Systemd, options: argparse.Namespace) -> Re
     end = time.monotonic() + options.wait_seconds
     while True:
         wait_for_others(config, systemd, end)
+        if options.instead_of:
+            _require_live(Service(config, systemd), options.instead_of)
         if options.check or options.preview or not _moves(Service(config, systemd), options):
             result = preview(config, systemd, options)
             if not result.changed and not (options.check or options.preview):
@@ -126,6 +131,16 @@ def request(config: Config, systemd: Systemd, options: argparse.Namespace) -> Re
         name = uuid.uuid4().hex[:12]
         if unit.start(config, systemd, name, options):
             return unit.follow(config, systemd, name, report)
+
+
+def _require_live(service: Service, release: str) -> None:
+    """Raise RefusedError where another release is live than the one that was decided about."""
+    live = service.current()
+    if live != release:
+        raise RefusedError(
+            f"{live or 'No release'} is live by now, and no longer {release}: look at `sudo "
+            f"{service.config.name} releases`, and decide again"
+        )
 
 
 def _moves(service: Service, options: argparse.Namespace) -> bool:

@@ -62,7 +62,7 @@ def test_it_leads_to_the_next_back_and_has_what_was_live_left(
     assert answer["msg"].startswith("Rolled back from d to c.")
     assert handover.calls() == [
         [
-            *("handover", "c", "--if-suits", "--exclude", "--json"),
+            *("handover", "c", "--if-suits", "--exclude", "--json", "--instead-of", "d"),
             *("--reason", "slow", "--by", "anna@desk", "--wait", "60"),
         ]
     ]
@@ -226,3 +226,15 @@ def test_name_that_is_none_is_refused(
     assert host.run(capsys, "rollback", name)[0] == code
     assert handover.calls() == []
     assert releases.candidates(releases.all_of(host.application)) == ["c", "b", "a"]
+
+
+def test_what_went_live_meanwhile_is_not_taken_for_what_was_looked_at(
+    host: Host, capsys: Any, handover: Handover
+) -> None:
+    """It waits for a deploy to end, which may be the one that somebody wants away."""
+    handover.plan(2, '{"changed": false, "msg": "c is live by now."}', moves=True)
+    code, answer = host.run(capsys, "rollback")
+    assert code == 2
+    assert answer["msg"].endswith("c is live in place of d:\nc is live by now.")
+    [call] = handover.calls()
+    assert call[call.index("--instead-of") + 1] == "d"
