@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from ..files import read_json
 from . import cache, workers
 from .back import go_back_to_workers, recover, revert
@@ -32,7 +34,9 @@ def revert_unjudged(service: Service) -> bool:
         return True
     revert(service, state)
     cache.renew_anyway(service.config.root, state.previous)
-    service.add_history("undone", state, None, stage=state.stage)
+    # The way back needs no room on the disk.
+    with contextlib.suppress(OSError):
+        service.add_history("undone", state, None, stage=state.stage)
     service.forget()
     service.report(f"Went back from a handover that was interrupted in stage {state.stage}")
     service.systemd.reload()

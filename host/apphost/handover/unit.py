@@ -53,7 +53,8 @@ def start(config: Config, systemd: Systemd, request: str, options: argparse.Name
         *("--property=Restart=on-abnormal", f"--property=SyslogIdentifier={config.name}-handover"),
         *(f"--property={directive}" for directive in config.sandbox),
         *(str(config.application.command), "handover", f"--run={request}"),
-        *(f"--by={options.by}", f"--reason={options.reason}"),
+        # systemd would put in a variable for what follows a dollar.
+        *(f"--by={options.by}".replace("$", "$$"), f"--reason={options.reason}".replace("$", "$$")),
         *(["--restart"] if options.restart else []),
         *(["--if-suits"] if options.if_suits else []),
         *(["--exclude"] if options.exclude else []),
@@ -120,7 +121,8 @@ def work(config: Config, systemd: Systemd, options: argparse.Namespace) -> Resul
             )
     except RefusedError as error:
         result = Result(False, f"{error}.", options.release, code=REFUSED)
-    except (JudgedBadError, SystemdError) as error:
+    except (JudgedBadError, SystemdError, OSError) as error:
+        # A full disk, where no stage has gone back from it by itself.
         msg = f"{error}. Put that right, then run this again to recover from it."
         result = Result(True, msg, options.release, code=FAILED)
     files.write_json(config.run / f"{options.run}.json", asdict(result), 0o600)

@@ -79,13 +79,14 @@ def test_the_unit_is_this_command_in_the_sandbox_of_its_settings(
 ) -> None:
     programs.put("systemd-run", """#!/bin/sh\necho "$*" >> "$0.calls"\n""")
     shop.prepare("first", sandbox=["NoNewPrivileges=yes", "PrivateNetwork=yes"])
-    asked = options("new", "--restart", "--exclude", "--by=anna", "--reason=two words")
+    asked = options("new", "--restart", "--exclude", "--by=anna", "--reason=two $HOME")
     assert unit.start(shop.config, shop, "id", asked)
     [line] = programs.calls("systemd-run")
     assert "--unit=shop-handover.service" in line
     assert "--property=NoNewPrivileges=yes --property=PrivateNetwork=yes" in line
     program = shop.application.command
-    words = "--run=id --by=anna --reason=two words --restart --exclude new"
+    # systemd puts in a variable for what follows one dollar, and not for what follows two.
+    words = "--run=id --by=anna --reason=two $$HOME --restart --exclude new"
     assert line.endswith(f" {program} handover {words}")
 
 

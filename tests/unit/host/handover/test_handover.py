@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apphost import files
+from apphost import files, records
 from apphost.application import Application
 from apphost.cli import parser_of
 from apphost.errors import RefusedError
 from apphost.handover import command, judge
+from apphost.handover import unit as handover_unit
 from apphost.handover.config import Config
 from apphost.handover.state import State
 
@@ -622,3 +623,49 @@ def test_a_release_that_is_still_to_be_shipped_can_be_previewed(live: World) -> 
         command.request(live.config, live, parse("newer", "--check"))
     assert state(live) == before
     assert live.steps == []
+
+
+def test_what_is_live_no_more_is_not_replaced(live: World) -> None:
+    """Whoever decided about one release has said nothing of another."""
+    before = state(live)
+    with pytest.raises(RefusedError, match="old is live by now, and no longer third: look at"):
+        command.request(live.config, live, parse("new", "--instead-of", "third"))
+    assert command.request(live.config, live, parse("old", "--instead-of", "old")).code == 0
+    assert state(live) == before
+
+
+@pytest.mark.parametrize("name", ["candidate.json", "handover.json"])
+def test_a_full_disk_before_the_first_stage_is_named(
+    live: World, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The unit leaves a result, or whoever follows it would be told that nothing was tried."""
+    write = files.write
+
+    def full(path: Path, text: str, mode: int = 0o644) -> None:
+        if path.name == name:
+            raise OSError(28, "No space left on device")
+        write(path, text, mode)
+
+    monkeypatch.setattr(files, "write", full)
+    handover_unit.work(live.config, live, parse("new", "--run", "id"))
+    result = handover_unit.follow(live.config, live, "id", print)
+    assert result.code == 1
+    assert "No space left on device. Put that right, then run this again" in result.msg
+    assert state(live) == OLD
+
+
+def test_a_host_without_room_goes_back_at_boot(
+    live: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live.kill_at = 12
+    with pytest.raises(Killed):
+        live.run("new")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records, "append", full)
+    live.kill_at = -1
+    live.reboot()
+    assert not live.config.begun.exists()
+    assert live.current == "old"
