@@ -1,0 +1,95 @@
+"""`shared_variables`, which the callback `wsgi.host.quick_forks` turns on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import PROJECT
+
+# Says how often it was called in this process, which is that of one task and one loop.
+FILTER = """
+calls = []
+def counted(value):
+    calls.append(value)
+    return value
+class FilterModule:
+    def filters(self):
+        return {"counted": counted, "calls": lambda _: len(calls)}
+"""
+# As many as roles have, and a chain of three.
+VARIABLES = {
+    **{f"filling_{number}": number for number in range(60)},
+    "deep": "{{ 'x' | counted }}",
+    "middle": "{{ deep }}{{ deep }}",
+    "top": "{{ middle }}{{ deep }}{{ middle }}",
+    "of_the_item": "{{ item }}{{ top }}",
+    "chance": "{{ 10 ** 9 | random }}",
+    "more_chance": "{{ chance }}",
+}
+QUICK = "wsgi.host.quick_forks"
+
+
+def said(tmp_path: Path, *tasks: dict[str, Any], callback: str = QUICK) -> list[Any]:
+    """What debug said in a play with these tasks."""
+    folder = tmp_path / "filter_plugins"
+    folder.mkdir(exist_ok=True)
+    (folder / "counting.py").write_text(FILTER)
+    played = {"hosts": "localhost", "gather_facts": False, "vars": VARIABLES, "tasks": [*tasks]}
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([played]))
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", "localhost,", "play.yml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
+            "ANSIBLE_HOME": str(tmp_path / "home"),
+            "ANSIBLE_CALLBACKS_ENABLED": callback,
+            "ANSIBLE_NOCOLOR": "1",
+        },
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [
+        line.split("msg: ", 1)[1].strip("'") for line in done.stdout.splitlines() if "msg: " in line
+    ]
+
+
+def debug(text: str, **task: Any) -> dict[str, Any]:
+    return {"name": "Say", "ansible.builtin.debug": {"msg": text}, **task}
+
+
+@pytest.mark.parametrize(("callback", "calls"), [(QUICK, "1"), ("ansible.builtin.default", "2")])
+def test_a_variable_is_computed_once_for_a_template(
+    tmp_path: Path, callback: str, calls: str
+) -> None:
+    assert said(tmp_path, debug("{{ top }}={{ '' | calls }}"), callback=callback) == [
+        f"xxxxx={calls}"
+    ]
+
+
+def test_another_item_and_another_task_compute_it_anew(tmp_path: Path) -> None:
+    again = {"name": "Change it", "ansible.builtin.set_fact": {"filling_0": "y"}}
+    found = said(
+        tmp_path,
+        debug("{{ of_the_item }}", loop=["a", "b"]),
+        debug("{{ filling_0 }}{{ of_the_item }}", vars={"item": "c"}),
+        again,
+        debug("{{ filling_0 }}{{ of_the_item }}", vars={"item": "d"}),
+    )
+    assert found == ["axxxxx", "bxxxxx", "0cxxxxx", "ydxxxxx"]
+
+
+def test_chance_is_one_value_within_a_template_and_another_in_the_next(tmp_path: Path) -> None:
+    """Within one template it is the same under every name; Ansible has that for one name."""
+    words = debug("{{ chance == more_chance }} {{ chance }}")
+    first, second = (each.split() for each in said(tmp_path, words, words))
+    assert (first[0], second[0]) == ("True", "True")
+    assert first[1] != second[1]
