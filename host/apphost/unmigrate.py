@@ -57,7 +57,7 @@ def restore_copy(application: Application, name: str, by: str) -> Answer:
         replaced = f"The data that it replaced: {before}"
         try:
             restore.start(application, f"restore of {name}", by)
-        except HostError as error:
+        except (HostError, OSError) as error:
             raise HostError(f"Restored {name}, but the service: {error}\n{replaced}") from None
     return Answer(f"Restored {name}. {replaced}", changed=True, facts={"replaced": before})
 

@@ -134,7 +134,7 @@ def stage(new: Replacement) -> None:
     with refusing():
         try:
             new.stage()
-        except HostError:
+        except (HostError, OSError):
             new.undo()
             raise
 
