@@ -23,6 +23,8 @@ SCHEDULED, BEFORE = "scheduled", "before-restore"
 # Half done by a run that was killed: a copy, or one of the small files beside it.
 PARTIAL = ".partial-"
 LEFTOVER = re.compile(rf"{re.escape(PARTIAL)}.*|\.(state|{NAME.pattern})\.json\..*")
+# How the last run went, and what one run holds.
+STATE, LOCK = "state.json", ".lock"
 # A clock that differs by less is not called wrong.
 CLOCK_SECONDS = 300
 LOCK_SECONDS = 600
@@ -30,6 +32,12 @@ MEMBERS = {"name": str, "made_at": str, "size": int, "sha256": str, "tables": di
 
 # Of a copy; see `make`.
 Record = dict[str, Any]
+
+
+def is_own(name: str) -> bool:
+    """Whether a file of that name is a copy, its record, or something that runs leave beside it."""
+    copy = NAME.fullmatch(name) or NAME.fullmatch(name.removesuffix(".json"))
+    return bool(copy or LEFTOVER.fullmatch(name) or name in (STATE, LOCK))
 
 
 def is_ahead(record: Record, at: datetime.datetime) -> bool:
@@ -205,7 +213,7 @@ class Store:
             f"{LOCK_SECONDS} s. `systemctl status {name}-backup` and "
             f"`pgrep -af '{name} (backup|restore)'` show it: let it end, then run this again"
         )
-        with files.held(self.directory / ".lock", LOCK_SECONDS, otherwise):
+        with files.held(self.directory / LOCK, LOCK_SECONDS, otherwise):
             for entry in os.listdir(self.directory):
                 if LEFTOVER.fullmatch(entry):
                     files.remove(self.directory / entry)

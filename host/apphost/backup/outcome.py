@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import files, prometheus, times
 from ..prometheus import Metric
-from .copies import Store
+from .copies import STATE, Store
 
 
 def progress(line: str) -> None:
@@ -20,7 +20,7 @@ def progress(line: str) -> None:
 
 def read(store: Store) -> dict[str, Any]:
     """The `last_run` and the `last_success`; empty if nothing is known."""
-    return files.read_json_if_possible(store.directory / "state.json")
+    return files.read_json_if_possible(store.directory / STATE)
 
 
 def keep(
@@ -43,7 +43,7 @@ def keep(
         state["last_success"] = {"at": times.written(at), **facts}
         store.remember(last_success=state["last_success"])
     if writable:
-        files.write_json(store.directory / "state.json", state, 0o600)
+        files.write_json(store.directory / STATE, state, 0o600)
     application = store.application
     if application.metrics.is_dir():
         path = application.metrics / f"{application.name}-backup.prom"

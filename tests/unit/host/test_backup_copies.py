@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from apphost.backup import copies
 
 from .backup_host import BackupHost
 
@@ -175,3 +176,20 @@ def test_another_directory_begins_anew(host: BackupHost) -> None:
     other.mkdir()
     host.configure(directory=str(other))
     assert host.good("backup")["path"].startswith(str(other))
+
+
+def test_what_is_written_beside_the_copies_is_known_as_own(host: BackupHost) -> None:
+    """A removal of the application takes these files away, and leaves all others."""
+    host.back_up()
+    host.settings = {"keep": {"days": 1}}
+    host.clock += DAY
+    host.back_up()
+    with host.store().partial() as part:
+        found = sorted(os.listdir(host.directory))
+        assert {part.name, "state.json", ".lock"} < set(found)
+        assert [name for name in found if not copies.is_own(name)] == []
+    age = "20261125T023000Z-0001-before-restore.dump.age"
+    for name in (age, f"{age}.json", f".{age}.json.a1b2"):
+        assert copies.is_own(name)
+    for name in ("anna", "passwd", "shop.sqlite", f"{age}.txt", f"x{age}", "x.json", ".json"):
+        assert not copies.is_own(name)

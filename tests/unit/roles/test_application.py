@@ -175,6 +175,23 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         toll_app(backup={"directory": "/var/lib/toll-app/copies"}),
         "is where the application can write, and destroy what should outlive it",
     ),
+    "copies beside its Redis": (
+        toll_app(backup={"directory": "/var/lib/toll-app-redis"}),
+        "is where the application can write, and destroy what should outlive it",
+    ),
+    "a place for copies with a slash at its end": (
+        toll_app(backup={"directory": "/mnt//copies/"}),
+        "applications.toll-app.backup.directory is /mnt//copies/, where a plain path is needed: "
+        "write /mnt/copies",
+    ),
+    "a place for copies with a dot": (
+        toll_app(backup={"directory": "/mnt/./copies"}),
+        "is /mnt/./copies, where a plain path is needed: write /mnt/copies",
+    ),
+    "a place for copies that goes up": (
+        toll_app(backup={"directory": "/mnt/copies/../.."}),
+        "goes up with ..",
+    ),
     "a relative place for copies": (toll_app(backup={"directory": "copies"}), "is not an absolute"),
     "a percent sign in a place to write": (
         toll_app(backup={"writable_paths": ["/mnt/100%"]}),
@@ -272,6 +289,31 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         "or application is shup, which this inventory does not have: use one of shop",
     ),
 }
+# Directories of others, which would become root's alone.
+GUARDS |= {
+    f"copies in {place}": (
+        toll_app(backup={"directory": place}),
+        f"applications.toll-app.backup.directory is {place}, a place of the system, of its users "
+        "or of this project, and would become root's alone: choose a directory for nothing but "
+        "the copies, for example /var/backups/toll-app",
+    )
+    for place in (
+        *("/", "//", "/home", "/home/", "/home/anna", "/etc", "/etc/copies", "/tmp", "/tmp/copies"),
+        *("/opt", "/opt/toll-app", "/opt/copies", "/usr/local/copies", "/run/copies", "/boot/a"),
+        *(
+            "/dev/shm/a",
+            "/srv",
+            "/mnt",
+            "/copies",
+            "/var",
+            "/var/lib",
+            "/var/backups",
+            "/var/tmp/a",
+        ),
+        *("/var/log/nginx", "/var/www", "/var/lib/postgresql/copies", "/var/lib/config-tree"),
+        *("/var/lib/pgbackrest", "/var/lib/dpkg", "/var/lib/systemd/timers"),
+    )
+}
 SECOND = {"source": "app", "domains": ["blog.example.com"]}
 
 
@@ -294,6 +336,30 @@ CLASHES: dict[str, tuple[dict[str, Any], str]] = {
     "one place for copies of two": (
         two({"backup": {"directory": "/srv/copies"}}, {"backup": {"directory": "/srv/copies"}}),
         "applications.blog.backup.directory is where another application of this host has its",
+    ),
+    "copies below those of another": (
+        two({"backup": {"directory": "/mnt/copies"}}, {"backup": {"directory": "/mnt/copies/a/b"}}),
+        "applications.blog.backup.directory is where another application of this host has its "
+        "copies (shop: /mnt/copies/), or above or below that: choose another directory, for "
+        "example /var/backups/blog",
+    ),
+    "copies above those of another": (
+        two({"backup": {"directory": "/mnt/copies"}}, {"backup": {"directory": "/mnt/copies/a/b"}}),
+        "applications.shop.backup.directory is where another application of this host has its "
+        "copies (blog: /mnt/copies/a/b/), or above or below that",
+    ),
+    "copies in one place, written in two ways": (
+        two({"backup": {"directory": "/mnt/copies"}}, {"backup": {"directory": "/mnt//copies/"}}),
+        "applications.shop.backup.directory is where another application of this host has its",
+    ),
+    "copies in the data of another": (
+        two({}, {"backup": {"directory": "/var/lib/shop/copies"}}),
+        "applications.blog.backup.directory is /var/lib/shop/copies, where another application of "
+        "this host has its data: choose another directory, for example /var/backups/blog",
+    ),
+    "copies in the Redis of another": (
+        two({}, {"backup": {"directory": "/var/lib/shop-redis"}}),
+        "where another application of this host has its data",
     ),
     "units of one name": (
         two({}, {}, "shop-backup"),
@@ -337,6 +403,13 @@ def fleet_database(secret: str = "s" * 64, **databases: Any) -> Case:
 
 
 HOSTS: dict[str, tuple[Case, str]] = {
+    "copies in the data of one that is not described any more": (
+        Case(
+            shop(backup={"directory": "/var/lib/gone/copies"}),
+            {"trees": ["gone", "gone-description", "shop", "shop-description"]},
+        ),
+        "applications.shop.backup.directory is /var/lib/gone/copies, where another application",
+    ),
     "a host of the same name without an address": (
         fleet(2, "web{}.example.com"),
         'application_peer_address ("") is not set for web2, which also serve names of web1. Their '
@@ -505,6 +578,18 @@ GOOD = {
             }
         )
     ),
+    "copies side by side": Case(
+        two({"backup": {"directory": "/mnt/copies/a"}}, {"backup": {"directory": "/mnt/copies/ab"}})
+    ),
+    "copies of one that was set up before": Case(shop(), {"trees": ["shop", "shop-description"]}),
+    **{
+        f"copies in {place}": Case(toll_app(backup={"directory": place}))
+        for place in (
+            *("/var/backups/toll-app", "/var/backups/copies/of.toll", "/var/lib/backups/toll-app"),
+            *("/srv/copies", "/mnt/disk", "/home/anna/copies", "/root/copies", "/optional/copies"),
+            *("/var/copies", "/var/lib/toll-apps"),
+        )
+    },
     "the latest copy": Case({**toll_app(), "application_restore": "latest"}),
     "a copy by its name": Case(
         {

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from apphost.application import Application, Health
 from apphost.backup.settings import KEEP, Settings
 from conftest import trusted
 
 from .describing import shop, toll_app
-from .render import render
+from .render import ROLES, evaluate, render
 
 
 @pytest.mark.parametrize(
@@ -89,3 +90,38 @@ def test_the_command_reads_what_the_description_says(told: dict[str, Any], tmp_p
         "certificate": "/etc/ssl/sites/app.example.com/fullchain.pem",
         "maintenance": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("left", "stays", "said"),
+    [
+        ([], False, "shop, its data and their copies on this host are removed."),
+        (["anna", "x"], True, "/mnt/copies stays, because it holds what is not a copy: anna, x."),
+        (list("abcdefghijk"), True, "a copy: a, b, c, d, e, f, g, h, i, j and more."),
+        ([], True, "/mnt/copies stays, because it is a mount point or a link."),
+    ],
+)
+def test_a_removal_says_what_stays_where_the_copies_were(
+    left: list[str], stays: bool, said: str
+) -> None:
+    tasks = yaml.safe_load((ROLES / "application/tasks/remove_application.yml").read_text())
+    text = next(each["ansible.builtin.debug"]["msg"] for each in tasks if "left" in each["name"])
+    told = {
+        **trusted(shop(backup={"directory": "/mnt/copies"})),
+        "application_remove_data": "yes",
+        "__application_removed_copies": {"left": left, "stays": stays},
+    }
+    found = " ".join(evaluate("application", "said", "Debian", said=trusted(text), **told).split())
+    assert said in found
+    assert ("stays" in found) is stays
+
+
+def test_a_removal_takes_no_directory_of_copies_away_whole() -> None:
+    """What somebody keeps beside the copies would go with it."""
+    tasks = yaml.safe_load((ROLES / "application/tasks/remove_application.yml").read_text())
+    users = [
+        next(key for key in each if "." in key)
+        for each in tasks
+        if "backup.directory" in str(each) and "ansible.builtin.debug" not in each
+    ]
+    assert users == ["wsgi.host.copies"]
