@@ -11,7 +11,7 @@ import yaml
 from conftest import trusted
 
 from .describing import of_roles, shop, toll_app
-from .preflight import Case, preflight
+from .preflight import Case, check, own, preflight
 from .render import FAMILIES, ROLES, evaluate
 
 ROLE = "application"
@@ -848,6 +848,33 @@ def test_every_playbook_for_one_application_asks_which_first() -> None:
     first, end, *_ = load(ROLES / ROLE / "tasks" / "single.yml")
     assert "ansible.builtin.assert" in first
     assert end["ansible.builtin.meta"] == "end_host"
+
+
+def test_every_playbook_that_checks_says_which_one_it_is() -> None:
+    """By its name variables are refused that only another playbook reads."""
+    found = {}
+    for path in (ROLES / ROLE / "tasks").glob("*.yml"):
+        for task in tasks(load(path)):
+            if task.get("ansible.builtin.import_tasks") in ("single.yml", "preflight.yml"):
+                found[path.stem] = task.get("vars", {}).get("__application_playbook")
+    # What says nothing is site.yml, and single.yml passes on what it is told.
+    assert [found.pop("main"), found.pop("single")] == [None, None]
+    assert found == {name: f"playbooks/{name}.yml" for name in found}
+    (task,) = (t for t in load(ROLES / ROLE / "tasks/preflight.yml") if "wsgi.host.preflight" in t)
+    for row in task["wsgi.host.preflight"]["typed"]:
+        for playbook in row["playbooks"]:
+            assert (ROLES.parent / playbook).is_file(), playbook
+        assert set(row["variables"]) - set(own(ROLE)) <= {"release"}
+
+
+@pytest.mark.parametrize(
+    ("playbook", "needed"),
+    [("site.yml", True), ("playbooks/deploy.yml", True), ("playbooks/rollback.yml", False)],
+)
+def test_only_what_builds_a_release_needs_its_source(playbook: str, needed: bool) -> None:
+    """A bundle's name let the others pass without one, and said nothing else to them."""
+    message = check(ROLE, trusted({**shop(source="/none"), "__application_playbook": playbook}))
+    assert ("is not a directory of the control node" in message) is needed
 
 
 def test_a_host_knows_its_neighbours() -> None:
