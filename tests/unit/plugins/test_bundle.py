@@ -214,6 +214,25 @@ baz[extra]==2.0.post1 ; python_full_version < '3.13' \\
         remedy = "UV_DEFAULT_INDEX" if "option" in words else "uv pip compile"
         assert remedy in str(refusal.value)
 
+    def test_a_package_from_a_repository_has_a_remedy_of_its_own(self, read):
+        """Compiled anew, the lock file has the same line again, which was shown with its token."""
+        with pytest.raises(BundleError) as refusal:
+            read("shoplib @ git+https://tok:S3CRET@git.example.com/lib.git@abc\n")
+        message = str(refusal.value)
+        assert "line 1: 'shoplib @ git+https://git.example.com/lib.git@abc' comes from" in message
+        assert "Build a wheel of shoplib" in message
+        assert "require shoplib==VERSION" in message
+        assert "S3CRET" not in message
+
+    @pytest.mark.parametrize("text", ["lib @ git+https://S3CRET@x.example/a", "a @@ b://S3CRET@c"])
+    def test_a_requirement_is_named_without_its_login(self, tmp_path, text):
+        lock = tmp_path / "requirements.txt"
+        lock.write_text(f"a==1 --hash=sha256:{SHA}\n")
+        lock.with_suffix(".in").write_text(f"{text}\n")
+        with pytest.raises(BundleError, match=r"requirements.in, line 1: ") as refusal:
+            locks.check_lock_is_current(lock)
+        assert "S3CRET" not in str(refusal.value)
+
     def test_missing_file_is_named(self, tmp_path):
         with pytest.raises(BundleError, match=r"lock: .*/none cannot be read: No such file"):
             read_lock(tmp_path / "none")

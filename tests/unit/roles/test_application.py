@@ -60,6 +60,10 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         shop(source={"directory": "app", "revision": "v1"}),
         "applications.shop.source.revision is set without source.repository",
     ),
+    "a repository of two lines": (
+        shop(source={"repository": "https://deploy:tiny-7f3a@git.example.com/shop.git\n"}),
+        'source.repository is "https://git.example.com/shop.git\\n", which has a line break',
+    ),
     "a variable of another's": (
         shop(web={"wrokers": 3}),
         "applications.shop.web has wrokers, which no variable of role gunicorn_systemd is called",

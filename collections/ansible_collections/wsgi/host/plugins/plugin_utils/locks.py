@@ -14,11 +14,15 @@ from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from .addresses import without_login
+
 LOCKED = re.compile(r"^(?P<name>[\w.-]+)(\[[^]]*\])?\s*==\s*(?P<version>[^\s;\\]+)", re.MULTILINE)
 REQUIREMENT = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^\]]*\])?\s*==\s*(?P<version>[^\s;=]+)"
     r"(\s*;\s*(?P<marker>.+))?"
 )
+# PEP 508, such as `name @ git+https://…`.
+DIRECT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^\]]*\])?\s*@")
 HASH = re.compile(r"\s--hash=(\S+)")
 COMPILE = (
     "uv pip compile --universal --generate-hashes --no-emit-index-url requirements.in -o {lock}"
@@ -61,9 +65,18 @@ def read_lock(path: Path) -> dict[str, int]:
         hashes = HASH.findall(" " + requirement)
         match = REQUIREMENT.fullmatch(HASH.sub("", " " + requirement).strip())
         if match is None:
-            raise fail(
-                start, f"{requirement.split(' --')[0]!r} is not of the form name==version", again
-            )
+            written = without_login(requirement.split(" --")[0])
+            direct = DIRECT.match(written)
+            if direct:
+                raise fail(
+                    start,
+                    f"{written!r} comes from an address, which no hash in a lock file vouches for",
+                    f"Build a wheel of {direct['name']} (`uv build --wheel`), publish it to your "
+                    f"package index or put it into a directory that UV_FIND_LINKS names, and "
+                    f"require {direct['name']}==VERSION in its place. Then write the lock file "
+                    f"anew: {COMPILE.format(lock=path.name)}",
+                )
+            raise fail(start, f"{written!r} is not of the form name==version", again)
         if not hashes:
             raise fail(start, f"{match['name']}=={match['version']} has no hash", again)
         for value in hashes:
@@ -94,17 +107,16 @@ def check_lock_is_current(lock: Path) -> None:
         try:
             wanted = Requirement(text)
         except InvalidRequirement as error:
-            raise BundleError(
-                f"{source}, line {number}: {text!r} is no requirement: {error}"
-            ) from error
+            wrong = without_login(f"{text!r} is no requirement: {error}")
+            raise BundleError(f"{source}, line {number}: {wrong}") from None
         pin = locked.get(normalise(wanted.name))
         if pin is None and wanted.marker is not None and not wanted.marker.evaluate():
             continue
         if pin is None or not wanted.specifier.contains(pin, prereleases=True):
             has = f"has {wanted.name} {pin}" if pin else f"has no {wanted.name}"
             raise BundleError(
-                f"{source}, line {number}: {text} is wanted, and {lock.name} {has}. Write the "
-                f"lock file anew with `make lock`, or in its folder with "
+                f"{source}, line {number}: {without_login(text)} is wanted, and {lock.name} {has}. "
+                f"Write the lock file anew with `make lock`, or in its folder with "
                 f"{COMPILE.format(lock=lock.name)}; then run this again"
             )
 
@@ -196,7 +208,8 @@ def _exported(lock: Path, uv: str) -> str:
     )
     if done.returncode:
         raise BundleError(
-            f"{lock} cannot be used: {done.stderr.strip()}. Write it anew in {lock.parent}: uv lock"
+            f"{lock} cannot be used: {without_login(done.stderr.strip())}. Write it anew in "
+            f"{lock.parent}: uv lock"
         )
     return done.stdout
 

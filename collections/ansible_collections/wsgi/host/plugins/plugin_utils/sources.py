@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .addresses import without_login
+
 SHA256 = re.compile(r"[0-9a-f]{64}")
 # As much of a manifest as a host and this project rely on.
 NEEDED = ("format", "id", "name", "python", "architecture", "unpacked_bytes", "lock_sha256")
@@ -84,7 +86,7 @@ def fetched(repository: str, cache: Path) -> Path:
 
     Raises SourceError where it is not reached. A password in the address is not in the message.
     """
-    shown = re.sub(r"(://)[^/@]*@", r"\1", repository)
+    shown = without_login(repository)
     if repository.startswith("-"):
         raise SourceError(f"source.repository is {shown!r}. Name an address or a path")
     mirror = cache / hashlib.sha256(repository.encode()).hexdigest()[:16]
@@ -99,7 +101,7 @@ def fetched(repository: str, cache: Path) -> Path:
     ]
     done = git(mirror, "fetch", "--quiet", "--prune", "--update-head-ok", "--", repository, *refs)
     if done.returncode:
-        said = words(done).replace(repository, shown)
+        said = without_login(words(done))
         raise SourceError(
             f"source.repository is {shown!r}, which cannot be fetched: {said}. Check that `git "
             f"ls-remote` can read it from the control node without a prompt"

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 
 from ansible.module_utils.common.validation import check_type_bits, check_type_bytes
 
+from .addresses import without_login
 from .formats import FORMATS, Check, Range
 
 SHOWN = 80  # characters of a value that a message quotes
@@ -111,7 +112,10 @@ def kind(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """A value for a message: of a container only the outline, and the rest cut where it is long."""
+    """A value for a message: of a container only the outline, and the rest cut where it is long.
+
+    A login in an address is left out.
+    """
     if isinstance(value, Mapping):
         return f"{{{', '.join(map(str, value))}}}" if value else "{}"
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
@@ -121,6 +125,8 @@ def shown(value: object) -> str:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (TypeError, ValueError):
         text = str(value)
+    # Before it is cut, since half of a password tells a lot.
+    text = without_login(text)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
@@ -372,7 +378,7 @@ class Checker:
         if secret or not isinstance(value, str):
             return remedy
         if type_name == "list":
-            return f"{remedy}, or {where}: [{value}]"
+            return f"{remedy}, or {where}: [{without_login(value)}]"
         meant = _meant(value, type_name)
         if meant is None:
             return remedy

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .addresses import without_login
 from .locks import COMPILE, BundleError, normalise, read_lock
 
 # manylinux_2_28: Debian 10, Ubuntu 20.04, RHEL 8 and everything newer.
@@ -174,7 +175,8 @@ def install(
     if done.returncode == 0:
         check_pure(target, sdists)
         return
-    words = "\n".join(done.stderr.strip().splitlines()[-20:]) or f"exit status {done.returncode}"
+    told = without_login(done.stderr.strip()).splitlines()[-20:]
+    words = "\n".join(told) or f"exit status {done.returncode}"
     named = [
         f"{name} (line {line})"
         for name, line in read_lock(lock).items()
