@@ -5,12 +5,14 @@ What the options mean is documented with the module, `plugins/modules/describe.p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ansible_collections.wsgi.host.plugins.plugin_utils.versions  # noqa: F401, it is first
 from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.parsing.vault import EncryptedString
 from ansible.template import Templar
 from ansible_collections.wsgi.host.plugins.plugin_utils import (
     balancing,
@@ -30,7 +32,10 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.roles import (
     role_directory,
     said_by_roles,
 )
+from ansible_collections.wsgi.host.plugins.plugin_utils.variables import is_secret
 
+# A template that is a variable and nothing else.
+REFERENCE = re.compile(r"\s*\{\{\s*([A-Za-z_]\w*)\s*\}\}\s*")
 # Whose variables `web` of a description names without their prefix.
 SERVICE_ROLE = "gunicorn_systemd"
 
@@ -40,12 +45,12 @@ class ActionModule(KeptModules):
 
     TRANSFERS_FILES = False
     _requires_connection = True
-    _VALID_ARGS = frozenset({"applications", "bases"})
+    _VALID_ARGS = frozenset({"bases"})
 
     @classmethod
     def finalize_task_arg(cls, name: str, value: Any, templar: Any, context: Any) -> Any:
-        # Templated here, so that an error names the application.
-        return value if name in ("applications", "bases") else templar.template(value)
+        # Templated here, so that an error says what it is about.
+        return value if name == "bases" else templar.template(value)
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
@@ -69,7 +74,7 @@ class ActionModule(KeptModules):
         project = str(project_of(Path(str(task_vars.get("playbook_dir") or "."))))
         result: dict[str, Any] = {}
         described: dict[str, Any] = {}
-        written = self._written(templar, args.get("applications"))
+        written = self._written(templar, task_vars.get("applications", {}), options)
         found = self._databases(task_vars)
         for name, told in written.items() if isinstance(written, Mapping) else ():
             role = str(told.get("role") or "") if isinstance(told, Mapping) else ""
@@ -125,13 +130,18 @@ class ActionModule(KeptModules):
             "_ansible_verbose_override": True,
         }
 
-    def _written(self, templar: Templar, raw: Any) -> Any:
-        """What the person wrote, by the names of the applications if it is right so far."""
-        found = templar.template(raw) if isinstance(raw, str) else raw
+    def _written(self, templar: Templar, raw: Any, options: Mapping[str, Any]) -> Any:
+        """What the person wrote, by the names of the applications if it is right so far.
+
+        The variable is no argument of the task: its error would show the line that has a secret.
+        """
+        found = raw
+        if not isinstance(raw, Mapping):
+            found = _templated(templar, "applications", raw, {"values": options})
         if not isinstance(found, Mapping):
             return found
         return {
-            str(name): _templated(templar, f"applications.{name}", told)
+            str(name): _templated(templar, f"applications.{name}", told, {"options": options})
             for name, told in found.items()
         }
 
@@ -270,11 +280,67 @@ def _origins(names: list[str], obtained: list[str]) -> dict[str, str]:
     return found
 
 
-def _templated(templar: Templar, where: str, value: Any) -> Any:
+def _templated(
+    templar: Templar, where: str, value: Any, option: Mapping[str, Any] | None = None
+) -> Any:
+    """A value without its templates; an error names the member that has it, and shows no line.
+
+    Args:
+        where: what the person called it.
+        option: what the specification says of it, which tells a secret from the rest.
+    """
     try:
         return templar.template(value)
     except AnsibleError as error:
-        raise AnsibleActionFail(
-            f"{where} cannot be computed ({reason(error)}): define what it refers to, or correct "
-            f"it. Nothing was changed"
-        ) from error
+        fault = _fault(templar, where, value, option or {}, error)
+    # Ansible shows the line of a cause.
+    raise AnsibleActionFail(f"{fault}. Nothing was changed") from None
+
+
+def _fault(
+    templar: Templar, where: str, value: Any, option: Mapping[str, Any], error: AnsibleError
+) -> str:
+    """What is wrong with a value that cannot be computed, of the innermost member that has it."""
+    if isinstance(value, str) and not isinstance(value, EncryptedString):
+        reference = REFERENCE.fullmatch(value)
+        # No further where a variable is made of itself.
+        behind = templar.available_variables.get(reference[1]) if reference else None
+        if isinstance(behind, (Mapping, list, EncryptedString)):
+            return _fault(templar, where, behind, option, error)
+    for name, item in _members(value):
+        inner = _option_of(option, name)
+        try:
+            templar.template(item)
+        except AnsibleError as cause:
+            inside = f"{where}[{name}]" if isinstance(name, int) else f"{where}.{name}"
+            return _fault(templar, inside, item, inner, cause)
+    if isinstance(value, EncryptedString):
+        return (
+            f"{where} is encrypted, and no password of this run decrypts it: give that of its "
+            f"vault with --vault-password-file or --ask-vault-pass, or encrypt it anew"
+        )
+    if is_secret(option):
+        # The words of an error may be those of the value.
+        return (
+            f"{where} cannot be computed: define what it refers to, or write !unsafe before a "
+            f"value that has braces of its own"
+        )
+    return f"{where} cannot be computed ({reason(error)}): define what it refers to, or correct it"
+
+
+def _members(value: Any) -> list[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        return list(value.items())
+    return list(enumerate(value)) if isinstance(value, list) else []
+
+
+def _option_of(option: Mapping[str, Any], name: Any) -> Mapping[str, Any]:
+    """What the specification says of a member, or of an item of a list."""
+    if option.get("no_log"):
+        return option
+    inner: Mapping[str, Any] = option.get("options") or {}
+    if isinstance(name, int):
+        return {"options": inner}
+    if "values" in option:
+        return {"options": option["values"]}
+    return inner.get(name) or {}

@@ -8,16 +8,12 @@ module: describe
 short_description: Complete the descriptions of a host's applications
 version_added: "0.1.0"
 description:
-  - Takes the descriptions of applications as a person wrote them, merges each with the one that a role brings, and fills in the
+  - Takes the descriptions of applications as a person wrote them, in the variable C(applications), merges each with the one that a role brings, and fills in the
     defaults, those of C(web) from the variables of C(gunicorn_systemd). Wrong ones are left as they are, for
     M(wsgi.host.preflight) to refuse.
   - Runs on the control node. The host is probed first, unless it was in this play.
   - The result holds secrets in memory. It is not shown, whatever the verbosity, and is not a fact, so no cache keeps it.
 options:
-  applications:
-    description: The descriptions by name.
-    type: dict
-    required: true
   bases:
     description: The descriptions that roles bring, by the name of the role.
     type: dict
@@ -35,7 +31,8 @@ author: toll-app maintainers (!UNKNOWN)
 EXAMPLES = r"""
 - name: describe | Put the descriptions together
   wsgi.host.describe:
-    applications: "{{ applications }}"
+    bases:
+      toll_app: "{{ toll_app_application }}"
   register: __application_descriptions
 """
 
