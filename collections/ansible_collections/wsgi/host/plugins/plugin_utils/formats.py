@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import zoneinfo
 from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
+
+from . import calendar_events
 
 LABEL_LIMIT = 63  # octets, RFC 1035 section 2.3.4
 DOMAIN_LIMIT = 253  # characters without the root's dot: RFC 1035's 255 octets on the wire
@@ -26,30 +27,6 @@ PASSWORD_LENGTH = 12  # characters
 KEY_LENGTH = 32  # characters
 DISTINCT = 6  # different characters; 16 random hexadecimal digits have fewer once in 100,000
 PLACEHOLDERS = frozenset({"password", "changeme", "change-me", "change_me", "secret", "..."})
-
-_WEEKDAY = r"(mon|tue|wed|thu|fri|sat|sun)([a-z]{0,6})"
-
-
-def _part(number: str) -> str:
-    """A component of a calendar event: numbers, ranges of them, steps, and several of these."""
-    one = rf"({number})(\.\.({number}))?(/\d+)?"
-    return rf"(\*(/\d+)?|{one}(,{one})*)"
-
-
-_DAYS = rf"{_WEEKDAY}((\.\.|-|,){_WEEKDAY})*,?"
-_DATE = (
-    rf"({_part(r'[0-9]{4}|[0-9]{2}')}-)?{_part('0?[1-9]|1[0-2]')}"
-    rf"[-~]{_part('0?[1-9]|[12][0-9]|3[01]')}"
-)
-_TIME = (
-    rf"{_part('[01]?[0-9]|2[0-3]')}:{_part('[0-5]?[0-9]')}"
-    rf"(:{_part(r'[0-5]?[0-9](?:[.][0-9]{1,6})?')})?"
-)
-CALENDAR = re.compile(
-    r"minutely|hourly|daily|monthly|weekly|yearly|annually|quarterly|semiannually|semi-annually"
-    rf"|{_DAYS}( {_DATE})?( {_TIME})?|{_DATE}( {_TIME})?|{_TIME}",
-    re.IGNORECASE,
-)
 
 
 class Fault(NamedTuple):
@@ -520,12 +497,10 @@ def host_name(value: object) -> Fault | None:
 def calendar(value: object) -> Fault | None:
     """Moments as OnCalendar= of systemd.timer(5) takes them."""
     remedy = "write it as systemd.time(7) does, for example hourly or *-*-* 02:30:00"
-    text = " ".join((_text(value) or "").split())
-    words = text.split(" ")
-    if len(words) > 1 and words[-1] in zoneinfo.available_timezones() | {"UTC"}:
-        words.pop()
-    if not text or not CALENDAR.fullmatch(" ".join(words)):
-        return Fault("is not a calendar event", remedy)
+    try:
+        calendar_events.check(_text(value) or "")
+    except calendar_events.EventError as error:
+        return Fault(error.problem, error.remedy or remedy)
     return None
 
 
