@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
-from ansible_collections.wsgi.host.plugins.filter.group import group
+from ansible_collections.wsgi.host.plugins.filter.group import ACTED_ON, group, misspelt
 from conftest import PROJECT
 
 PLAYBOOKS = sorted((PROJECT / "playbooks").glob("*.yml"))
@@ -34,6 +35,73 @@ def test_one_without_is_refused_with_the_remedy(groups: dict[str, list[str]], wo
     with pytest.raises(AnsibleFilterError) as raised:
         group(groups, "web")
     assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("database", "databases"),
+        ("Databases", "databases"),
+        ("balancer", "balancers"),
+        ("loadbalancers", "balancers"),
+        ("database_voter", "database_voters"),
+        ("monitor", "monitoring"),
+        ("webs", "web"),
+    ],
+)
+def test_a_misspelt_group_is_named_with_the_name_that_was_meant(wrong: str, meant: str) -> None:
+    """Its hosts were left out without a word, and the applications wrote into SQLite."""
+    [said] = misspelt({"all": ["web1", "other"], "web": ["web1"], wrong: ["other"]})
+    assert said == (
+        f"The inventory has other in the group {wrong}, on which no playbook acts: did you mean "
+        f"{meant}? Then rename the group."
+    )
+
+
+def test_all_misspelt_groups_are_named() -> None:
+    groups = {"all": [], "web": ["web1"], "database": ["db1", "db2"], "balancer": ["lb1"]}
+    assert [said.split()[3:8] for said in misspelt(groups)] == [
+        ["db1", "and", "db2", "in", "the"],
+        ["lb1", "in", "the", "group", "balancer,"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "hosts"),
+    [
+        *((name, ["other"]) for name in ("mail", "mysql_databases", "web2", "webservers", "db")),
+        # A group of somebody's own over hosts that are acted on.
+        ("database", ["db1"]),
+        ("balancer", []),
+        ("ungrouped", ["other"]),
+    ],
+)
+def test_groups_of_others_are_left_alone(name: str, hosts: list[str]) -> None:
+    """Inventories are shared with other playbooks."""
+    groups = {"all": ["web1", "db1", "other"], "web": ["web1"], "databases": ["db1"], name: hosts}
+    assert list(misspelt(groups)) == []
+
+
+def test_the_groups_that_are_acted_on_are_those_of_a_whole_run() -> None:
+    text = (PROJECT / "playbooks/site.yml").read_text()
+    named = re.findall(r"groups \| wsgi\.host\.(?:concerned|group)\(([^)]*)", text)
+    assert {each for names in named for each in re.findall(r"'(\w+)'", names)} == set(ACTED_ON)
+
+
+def test_a_run_warns_of_a_misspelt_group(tmp_path: Path) -> None:
+    """And goes on: inventories are shared, and somebody else may have a group of that name."""
+    (tmp_path / "hosts").write_text("[web]\n127.0.0.1 ansible_port=1\n[database]\ndb1\n")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", tmp_path / "hosts", "site.yml"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+    )
+    said = " ".join((done.stdout + done.stderr).split())
+    assert said.count("did you mean databases?") == 1
+    assert "TASK [" in said
 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS, ids=lambda path: path.stem)

@@ -496,6 +496,15 @@ HOSTS: dict[str, tuple[Case, str]] = {
         ),
         "applications.postgres.name is a name that PostgreSQL keeps for itself",
     ),
+    "a database of the fleet where there is none": (
+        Case(shop(data={"postgresql": True})),
+        "applications.shop.data.postgresql is true, but the inventory has no host in the group "
+        "databases, and data.database_url is empty: put a host into the group databases, set",
+    ),
+    "the same over what the role says": (
+        Case(toll_app(data={"postgresql": True})),
+        "applications.toll-app.data.postgresql is true, but the inventory has no host in the group",
+    ),
     "the credential past the pooler": (
         Case(
             {
@@ -522,6 +531,10 @@ HOSTS: dict[str, tuple[Case, str]] = {
     ),
 }
 GOOD = {
+    "a role that knows PostgreSQL, without a database of the fleet": Case(toll_app()),
+    "another database than the fleet's, which has none": Case(
+        shop(data={"postgresql": True, "database_url": "postgresql://u:p4ssw0rd@db.example.com/s"})
+    ),
     "as many hosts of one name as certificates": fleet(5),
     "many hosts whose authority has no such limit": fleet(
         6, certbot_directory_url="https://ca.example.com/dir"

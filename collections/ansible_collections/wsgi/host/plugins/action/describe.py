@@ -74,6 +74,7 @@ class ActionModule(KeptModules):
         project = str(project_of(Path(str(task_vars.get("playbook_dir") or "."))))
         result: dict[str, Any] = {}
         described: dict[str, Any] = {}
+        without: list[str] = []
         written = self._written(templar, task_vars.get("applications", {}), options)
         found = self._databases(task_vars)
         for name, told in written.items() if isinstance(written, Mapping) else ():
@@ -86,6 +87,10 @@ class ActionModule(KeptModules):
                 whole = self._filled(name, whole, options, variables)
                 whole, more = _with_database(name, whole, found)
                 result[name] = {**_with_what_follows(name, {**whole, **more}, service), **more}
+                # What a role says of its application is no wish of the person's.
+                wanted = all(map(databases.is_wanted, (own, whole)))
+                if wanted and not found["addresses"]:
+                    without.append(name)
             described[name] = whole
         right = {name: whole for name, whole in result.items() if "credentials" in whole}
         (links,) = self._settings(templar, task_vars, "certbot", "certbot_links_directory")
@@ -122,6 +127,7 @@ class ActionModule(KeptModules):
                 "applications": [
                     each for each, whole in result.items() if whole["database_of_fleet"]
                 ],
+                "without": without,
                 "problems": found["problems"],
             },
             "sites": [descriptions.site(whole, links) for whole in right.values()],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible.utils.display import Display
 
 DOCUMENTATION = r"""
 name: group
@@ -15,6 +16,9 @@ version_added: "0.1.0"
 description:
   - Returns the name of a group that has hosts. Without one, a play would end green and have done
     nothing.
+  - Warns of hosts in a group whose name is nearly one that this project acts on, such as
+    C(database), unless they are in such a group as well. Inventories are shared, so that may be
+    right.
 positional: name
 options:
   _input:
@@ -42,6 +46,9 @@ _value:
 
 # Ansible has these in every inventory.
 IMPLIED = ("all", "ungrouped")
+ACTED_ON = ("web", "balancers", "databases", "database_voters", "monitoring")
+# Of difflib. Inventories are shared, and old_app_databases may be a group of somebody else's.
+ALIKE = 0.8
 
 
 def group(groups: Mapping[str, Sequence[str]], name: str) -> str:
@@ -55,6 +62,8 @@ def group(groups: Mapping[str, Sequence[str]], name: str) -> str:
         AnsibleFilterError: there is no such group, or no host in it.
     """
     if groups.get(name):
+        for warning in misspelt(groups):
+            Display().warning(warning)
         return name
     if not groups.get("all"):
         raise AnsibleFilterError(
@@ -68,6 +77,22 @@ def group(groups: Mapping[str, Sequence[str]], name: str) -> str:
         f"The inventory has no host in the group {name}{': ' + found if others else '.'} "
         f"Put the hosts that it is for into {name}, as inventory/example does."
     )
+
+
+def misspelt(groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """What is to be said of groups that somebody may take for those that this project acts on."""
+    acted_on = {host for name in ACTED_ON for host in groups.get(name) or ()}
+    for name, hosts in groups.items():
+        left_out = [host for host in hosts if host not in acted_on]
+        # Who numbers a group has several, and means it.
+        if name in (*IMPLIED, *ACTED_ON) or name[-1:].isdigit() or not left_out:
+            continue
+        near = difflib.get_close_matches(name.lower(), ACTED_ON, n=1, cutoff=ALIKE)
+        if near:
+            yield (
+                f"The inventory has {' and '.join(left_out)} in the group {name}, on which no "
+                f"playbook acts: did you mean {near[0]}? Then rename the group."
+            )
 
 
 class FilterModule:

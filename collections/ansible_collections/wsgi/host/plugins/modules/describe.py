@@ -69,8 +69,9 @@ balancers:
   returned: success
 database:
   description: >-
-    The C(names) of the hosts of the group C(databases); C(applications), which of this host have their database there; and
-    C(problems), what of the inventory stands in the way, each with C(variable), C(problem) and C(remedy).
+    The C(names) of the hosts of the group C(databases); C(applications), which of this host have their database there;
+    C(without), which are to have it there although the inventory has no such group; and C(problems), what of the inventory
+    stands in the way, each with C(variable), C(problem) and C(remedy).
   type: dict
   returned: success
 origins:
