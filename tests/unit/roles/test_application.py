@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,18 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     "a revision of a directory": (
         shop(source={"directory": "app", "revision": "v1"}),
         "applications.shop.source.revision is set without source.repository",
+    ),
+    "an absolute directory of a repository": (
+        shop(source={"repository": "https://git.example/shop", "directory": "/backend"}),
+        "applications.shop.source.directory is /backend, which is not a path below source.repo",
+    ),
+    "a directory above a repository": (
+        shop(source={"repository": "https://git.example/shop", "directory": "a/../../b"}),
+        "write it from the root of the repository, for example backend, or leave it out",
+    ),
+    "a directory of two lines": (
+        shop(source={"directory": "app\n"}),
+        'app\\n", which has a line break',
     ),
     "a repository of two lines": (
         shop(source={"repository": "https://deploy:tiny-7f3a@git.example.com/shop.git\n"}),
@@ -571,6 +584,12 @@ GOOD = {
             "nginx_public_https_port": 443,
         },
         groups={"balancers": ["web1"]},
+    ),
+    "a directory of a repository": Case(
+        shop(source={"repository": "https://git.example/shop", "directory": "services/backend"})
+    ),
+    "a directory from home": Case(
+        shop(source=f"~/{os.path.relpath(ROLES.parent / 'app', Path.home())}")
     ),
     "a repository": Case(shop(source={"repository": "https://git.example/shop", "revision": "v1"})),
     "a lock file alone": Case(shop(source={"lock": "app/requirements.txt"})),
