@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -57,7 +58,7 @@ def of_roles(variables: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for role in roles
-        if isinstance(role, str) and (ROLES / role / "tasks" / "describe.yml").is_file()
+        if isinstance(role, str) and os.path.isfile(ROLES / role / "tasks" / "describe.yml")
         for key, value in of_role(role).items()
     }
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible.parsing.vault import EncryptedString, VaultLib, VaultSecret, VaultSecretsContext
+from ansible_collections.wsgi.host.plugins.filter.describing import describing
+from ansible_collections.wsgi.host.plugins.plugin_utils import roles
 from conftest import trusted
 
 from .describing import describe, shop
@@ -89,3 +92,42 @@ def test_a_value_that_no_password_decrypts_is_said_to_be_encrypted(
 def test_a_host_without_applications_has_none() -> None:
     assert describe({}, FACTS["Debian"])["described"] == {}
     assert describe({"applications": None}, FACTS["Debian"])["described"] is None
+
+
+@pytest.mark.parametrize(
+    ("role", "words"),
+    [
+        ("toll-app", "describes an application; did you mean toll_app?"),
+        ("nginx", "describes an application (it has no tasks/describe.yml); toll_app does."),
+        ("qqq", "describes an application; toll_app does."),
+        # It would include itself.
+        ("application", "describes an application; toll_app does."),
+        ("no.such.role", "describes an application; toll_app does."),
+    ],
+)
+def test_a_role_that_describes_none_is_named(role: str, words: str) -> None:
+    """Ansible's own words were about files of roles, and those of the second lack even its name."""
+    message = refused(trusted(shop(role=role)))
+    assert message.startswith(f"applications.shop.role is {role}, which is no role that {words}")
+
+
+def test_roles_elsewhere_describe_applications_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, configured = tmp_path / "project", tmp_path / "configured"
+    for directory in (project / "roles" / "near", configured / "far", tmp_path / "own" / "beside"):
+        (directory / "tasks").mkdir(parents=True)
+        (directory / "tasks" / "describe.yml").write_text("---\n[]\n")
+    (tmp_path / "own" / "application").mkdir()
+    collection = tmp_path / "collection" / "roles" / "shop"
+    (collection / "tasks").mkdir(parents=True)
+    (collection / "tasks" / "describe.yaml").write_text("---\n[]\n")
+    monkeypatch.setattr(roles.C.config, "get_config_value", lambda name: [str(configured)])
+    monkeypatch.setattr(
+        roles,
+        "_get_collection_role_path",
+        lambda name: ("shop", str(collection), "my.apps") if name == "my.apps.shop" else None,
+    )
+    named = ["near", "far", "beside", "my.apps.shop", "nowhere", "application"]
+    found = describing(named, str(tmp_path / "own" / "application"), str(project))
+    assert found == ["near", "far", "beside", "my.apps.shop"]

@@ -28,11 +28,14 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import Kept
 from ansible_collections.wsgi.host.plugins.plugin_utils.roles import (
     content_of,
     defaults_of,
+    describes,
+    directory_of,
+    places_of_roles,
     reason,
     role_directory,
     said_by_roles,
 )
-from ansible_collections.wsgi.host.plugins.plugin_utils.variables import is_secret
+from ansible_collections.wsgi.host.plugins.plugin_utils.variables import is_secret, nearest
 
 # A template that is a variable and nothing else.
 REFERENCE = re.compile(r"\s*\{\{\s*([A-Za-z_]\w*)\s*\}\}\s*")
@@ -69,13 +72,14 @@ class ActionModule(KeptModules):
         templar = self._templar.copy_with_new_env(available_variables=variables)
         directory = role_directory(self._loader, task_vars, "application")
         options = families.spread(content_of(self._loader, directory / "meta" / "description.yml"))
-        bases = _templated(templar, "bases", args.get("bases") or {})
         service = self._service(templar, task_vars)
         project = str(project_of(Path(str(task_vars.get("playbook_dir") or "."))))
         result: dict[str, Any] = {}
         described: dict[str, Any] = {}
         without: list[str] = []
         written = self._written(templar, task_vars.get("applications", {}), options)
+        bases = _templated(templar, "bases", args.get("bases") or {})
+        self._check_roles(written, bases, task_vars)
         found = self._databases(task_vars)
         for name, told in written.items() if isinstance(written, Mapping) else ():
             role = str(told.get("role") or "") if isinstance(told, Mapping) else ""
@@ -150,6 +154,29 @@ class ActionModule(KeptModules):
             str(name): _templated(templar, f"applications.{name}", told, {"options": options})
             for name, told in found.items()
         }
+
+    def _check_roles(
+        self, written: Any, bases: Mapping[str, Any], task_vars: Mapping[str, Any]
+    ) -> None:
+        """Refuse roles that describe no application, which nobody has included."""
+        own = str(task_vars.get("role_path"))
+        places = places_of_roles(own, str(task_vars.get("playbook_dir")))
+        for name, told in written.items() if isinstance(written, Mapping) else ():
+            role = told.get("role") if isinstance(told, Mapping) else None
+            # What is no text at all is refused with the rest.
+            if not isinstance(role, str) or not role or role in bases:
+                continue
+            beside = [path for place in places if place.is_dir() for path in place.iterdir()]
+            known = sorted({path.name for path in beside if describes(path, own)})
+            near = nearest(role, known)
+            found = directory_of(role, places)
+            lacks = "" if found in (None, Path(own)) else " (it has no tasks/describe.yml)"
+            hint = f"did you mean {near}?" if near else f"{', '.join(known) or 'none here'} does."
+            raise AnsibleActionFail(
+                f"applications.{name}.role is {role}, which is no role that describes an "
+                f"application{lacks}; {hint} Otherwise leave it out "
+                f"and describe the application in the inventory. Nothing was changed"
+            )
 
     def _settings(
         self, templar: Templar, task_vars: Mapping[str, Any], role: str, *names: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.parsing.dataloader import DataLoader
+from ansible.utils.collection_loader._collection_finder import _get_collection_role_path
 
 
 def role_directory(loader: DataLoader, task_vars: Mapping[str, Any], role: str) -> Path:
@@ -26,6 +28,38 @@ def role_directory(loader: DataLoader, task_vars: Mapping[str, Any], role: str) 
     raise AnsibleActionFail(
         f"role: there is no role {role} in {', '.join(str(path) for path in candidates)}"
     )
+
+
+def places_of_roles(own: str, basedir: str) -> list[Path]:
+    """Directories in which Ansible looks for a role.
+
+    Args:
+        own: the directory of the role that includes it.
+        basedir: that of the playbook.
+    """
+    configured = map(Path, C.config.get_config_value("DEFAULT_ROLES_PATH"))
+    return [Path(basedir) / "roles", *configured, Path(own).parent, Path(basedir)]
+
+
+def directory_of(role: str, places: Iterable[Path]) -> Path | None:
+    """Where a role is that somebody named, also by its collection; None if it is nowhere."""
+    for place in places:
+        # False as well for what the file system cannot hold, such as a very long name.
+        if os.path.isdir(place / role):
+            return place / role
+    try:
+        found = _get_collection_role_path(role)
+    except ValueError:  # It cannot be the name of one.
+        found = None
+    return Path(found[1]) if found else None
+
+
+def describes(directory: Path | None, own: str) -> bool:
+    """Whether a role describes an application, other than the one that asks, which includes it."""
+    if directory is None or directory.name == Path(own).name:
+        return False
+    endings = (".yml", ".yaml", ".json", "")
+    return any((directory / "tasks" / f"describe{ending}").is_file() for ending in endings)
 
 
 def options_of(directory: Path) -> dict[str, dict[str, Any]]:
