@@ -89,7 +89,7 @@ class Watched:
         return {tuple(json.loads(line)) for line in said.splitlines()}
 
 
-def until(what: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 120) -> Any:
+def until(what: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 300) -> Any:
     """The first good answer, asked for again and again. Raises AssertionError with the last one.
 
     Who does not answer at all, as Prometheus just after a reboot, may do so later. What takes long
