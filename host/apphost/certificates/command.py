@@ -1,4 +1,4 @@
-"""What can be asked for: `watch`, `compare` or `rehearse`, and the file with the settings."""
+"""What can be asked for, and the file with the settings that it goes by."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ SECOND_LOOK_SECONDS = 20.0
 def main(words: list[str] | None = None) -> int:
     """The exit status: 0 for good, 1 where something is wrong with a certificate."""
     parser = argparse.ArgumentParser(prog="certificates", description=__doc__)
-    parser.add_argument("verb", choices=["watch", "compare", "rehearse"])
+    parser.add_argument("verb", choices=["watch", "compare", "rehearse", "forget"])
     parser.add_argument("settings", type=Path)
+    parser.add_argument("names", nargs="*", help="forget: certificates that are no longer served")
     options = parser.parse_args(words)
+    if options.verb == "forget":
+        if settings.forget(options.settings, options.names):
+            sys.stdout.write("forgotten\n")
+        return 0
     told = settings.read(options.settings)
     return {"watch": watch, "compare": compare, "rehearse": rehearse}[options.verb](told)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,19 @@ def read(path: Path) -> Settings:
         state=Path(told["state"]),
         metrics=Path(told["metrics"]),
     )
+
+
+def forget(path: Path, names: Sequence[str]) -> bool:
+    """Look at these certificates no more; returns whether one of them was looked at.
+
+    Raises OSError, ValueError or KeyError where the settings are not there.
+    """
+    told: dict[str, Any] = json.loads(path.read_bytes())
+    left = [each for each in told["certificates"] if each["name"] not in names]
+    if left == told["certificates"]:
+        return False
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(json.dumps({**told, "certificates": left}, indent=4, sort_keys=True) + "\n")
+    new.chmod(path.stat().st_mode & 0o777)
+    new.replace(path)
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,8 @@ def test_the_certificate_is_renewed_no_more(
 ) -> None:
     """A renewal of a name that leads elsewhere fails every night."""
     assert as_root("ls /etc/letsencrypt/renewal 2>/dev/null || true") == ""
+    watched = json.loads(as_root("cat /etc/certificates/watch.json || echo '{}'"))
+    assert watched.get("certificates", []) == []
     assert as_root("systemctl --failed --plain --no-legend").strip() == ""
 
 

@@ -300,3 +300,20 @@ def test_a_reload_is_waited_for_and_then_judged(
     monkeypatch.setattr(served.time, "sleep", naps.append)
     assert command.main(["compare", str(world.file)]) == 1
     assert f"{DOMAIN} does not show the certificate in {new}" in capfd.readouterr().err
+
+
+def test_what_is_removed_is_looked_at_no_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The application is gone, and nobody runs site.yml for the host any more."""
+    path = tmp_path / "watch.json"
+    entries = [{"name": "shop", "domains": []}, {"name": "blog", "domains": []}]
+    path.write_text(json.dumps({"certificates": entries, "percent": 20}))
+    path.chmod(0o640)
+    assert command.main(["forget", str(path), "shop"]) == 0
+    assert capsys.readouterr().out == "forgotten\n"
+    assert json.loads(path.read_text()) == {"certificates": entries[1:], "percent": 20}
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert command.main(["forget", str(path), "shop"]) == 0
+    assert capsys.readouterr().out == ""
+    assert [each.name for each in tmp_path.iterdir()] == ["watch.json"]

@@ -386,7 +386,7 @@ def test_the_programs_are_those_of_the_package() -> None:
         text=True,
         check=True,
     )
-    assert "{watch,compare,rehearse}" in done.stdout
+    assert "{watch,compare,rehearse,forget}" in done.stdout
 
 
 def test_the_hook_never_restarts() -> None:
