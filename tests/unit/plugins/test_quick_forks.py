@@ -56,9 +56,9 @@ def test_everybody_who_runs_the_playbooks_has_it(settings: str, callback: str) -
     assert callback in line
 
 
-def play(tmp_path: Path, tasks: list[dict[str, Any]], **environment: str) -> str:
+def play(tmp_path: Path, tasks: list[dict[str, Any]], /, vars: Any = None, **settings: str) -> str:
     """What `ansible-playbook` says about these tasks, with the project's settings."""
-    played = {"hosts": "localhost", "gather_facts": False, "tasks": tasks}
+    played = {"hosts": "localhost", "gather_facts": False, "vars": vars or {}, "tasks": tasks}
     (tmp_path / "play.yml").write_text(yaml.safe_dump([played]))
     done = subprocess.run(
         [Path(sys.executable).with_name("ansible-playbook"), "-i", "localhost,", "play.yml"],
@@ -71,7 +71,7 @@ def play(tmp_path: Path, tasks: list[dict[str, Any]], **environment: str) -> str
             "LC_ALL": "C.UTF-8",
             "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
             "ANSIBLE_HOME": str(tmp_path / "home"),
-            **environment,
+            **settings,
         },
     )
     return done.stdout

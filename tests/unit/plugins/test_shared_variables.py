@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from conftest import PROJECT
+from test_quick_forks import QUICK, play, write_plugin
 
 # Says how often it was called in this process, which is that of one task and one loop.
 FILTER = """
@@ -32,34 +28,13 @@ VARIABLES = {
     "chance": "{{ 10 ** 9 | random }}",
     "more_chance": "{{ chance }}",
 }
-QUICK = "wsgi.host.quick_forks"
 
 
 def said(tmp_path: Path, *tasks: dict[str, Any], callback: str = QUICK) -> list[Any]:
     """What debug said in a play with these tasks."""
-    folder = tmp_path / "filter_plugins"
-    folder.mkdir(exist_ok=True)
-    (folder / "counting.py").write_text(FILTER)
-    played = {"hosts": "localhost", "gather_facts": False, "vars": VARIABLES, "tasks": [*tasks]}
-    (tmp_path / "play.yml").write_text(yaml.safe_dump([played]))
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", "localhost,", "play.yml"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={
-            **os.environ,
-            "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
-            "ANSIBLE_HOME": str(tmp_path / "home"),
-            "ANSIBLE_CALLBACKS_ENABLED": callback,
-            "ANSIBLE_NOCOLOR": "1",
-        },
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return [
-        line.split("msg: ", 1)[1].strip("'") for line in done.stdout.splitlines() if "msg: " in line
-    ]
+    write_plugin(tmp_path, "filter", FILTER)
+    told = play(tmp_path, [*tasks], vars=VARIABLES, ANSIBLE_CALLBACKS_ENABLED=callback)
+    return [line.split("msg: ", 1)[1].strip("'") for line in told.splitlines() if "msg: " in line]
 
 
 def debug(text: str, **task: Any) -> dict[str, Any]:
