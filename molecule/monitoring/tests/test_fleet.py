@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import Watched, alerts, open_ports, until
+from conftest import LOOKING_BACK, Watched, alerts, open_ports, until
 from testinfra.host import Host
 
 testinfra_hosts = ["ansible://watcher"]
@@ -210,8 +210,10 @@ def test_keys_are_private_and_each_host_has_its_own(watched: Watched, member: Ho
 
 
 def test_a_host_that_is_well_calls_nobody(watched: Watched) -> None:
-    # Another test had the kernel kill a process, which every host of this machine sees.
-    until(lambda: {name for name, _ in alerts(watched)}, lambda firing: firing <= {"OutOfMemory"})
+    # Another test had the kernel kill a process, which every host of this machine sees; the mail
+    # about it is refused, as there is no mail server yet; and one answer that a busy machine
+    # delays is an alert for hours, since there are no good answers of days to set it against.
+    until(lambda: {name for name, _ in alerts(watched)} - LOOKING_BACK, lambda firing: not firing)
 
 
 def test_a_fault_on_a_host_is_mailed_with_its_name(

@@ -62,14 +62,24 @@ class Balanced:
             time.sleep(0.5)
 
     @contextlib.contextmanager
-    def asked(self, seconds: float) -> Iterator[Asked]:
-        """Ask the floating address from before the block until so long after its begin."""
-        asked = Asked(self.floating)
-        thread = threading.Thread(target=asked.run, args=(seconds + 1,))
-        thread.start()
+    def asked(self, seconds: float, beside: Host | None = None) -> Iterator[Asked]:
+        """Ask the floating address from before the block until so long after its begin.
+
+        Args:
+            beside: a balancer whose own address is asked too, to tell what the machine delays.
+        """
+        asked = Asked(self.floating, Asked(beside.address) if beside else None)
+        threads = [
+            threading.Thread(target=each.run, args=(seconds + 1,))
+            for each in (asked, asked.beside)
+            if each
+        ]
+        for thread in threads:
+            thread.start()
         time.sleep(1)
         yield asked
-        thread.join()
+        for thread in threads:
+            thread.join()
 
     def servers(self, *arguments: str) -> dict[str, Any]:
         """What the balancer says of its hosts."""
@@ -98,18 +108,35 @@ class Balanced:
         """How many of clients' requests each host has answered so far."""
         return {each.name: len(log(each)) for each in self.members}
 
-    def answering(self, seconds: float = 2.0) -> set[str]:
-        """The hosts that answer clients for the next seconds."""
+    def answering(self, enough: int = 40, seconds: float = 60.0) -> set[str]:
+        """The hosts that answer the next requests of clients.
+
+        Args:
+            enough: requests to wait for, however long a busy machine takes; many more than
+                there are connections, so that a host with none of them is asked for none.
+            seconds: time limit. Raises AssertionError where so few were answered in it.
+        """
         before = self.answered()
-        time.sleep(seconds)
-        return {name for name, count in self.answered().items() if count > before[name]}
+        end = time.monotonic() + seconds
+        while True:
+            time.sleep(0.5)
+            since = {name: count - before[name] for name, count in self.answered().items()}
+            if sum(since.values()) >= enough:
+                return {name for name, count in since.items() if count}
+            assert time.monotonic() < end, since
 
 
 @dataclass
 class Asked:
-    """What clients of an address are answered, one new connection after the other."""
+    """What clients of an address are answered, one new connection after the other.
+
+    Attributes:
+        address: that address.
+        beside: the same of an address that stays where it is.
+    """
 
     address: str
+    beside: Asked | None = None
     good: list[float] = field(default_factory=list)
 
     def run(self, seconds: float) -> None:
@@ -129,9 +156,10 @@ class Asked:
 
     @property
     def pause(self) -> float:
-        """The longest time without a good answer, in seconds."""
+        """The longest time without a good answer, in seconds, less the longest beside it."""
         moments = [*self.good, self.ended]
-        return max((after - before for before, after in pairwise(moments)), default=99.0)
+        longest = max((after - before for before, after in pairwise(moments)), default=99.0)
+        return longest - (self.beside.pause if self.beside else 0.0)
 
 
 def log(member: Host) -> list[dict[str, Any]]:

@@ -81,7 +81,10 @@ def balanced(request: pytest.FixtureRequest, testhosts: Any) -> Balanced:
         path = f"/etc/ssl/sites/{DOMAIN}/{name}"
         second.root(f"cat >$(readlink -f {path})", given=first.root(f"cat {path}"))
     second.root("systemctl reload nginx")
-    return Balanced(members, *balancers, floating)
+    made = Balanced(members, *balancers, floating)
+    # A busy machine may have kept a host from answering a check.
+    made.wait_until_up()
+    return made
 
 
 @pytest.fixture(scope="session")

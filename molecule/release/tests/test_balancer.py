@@ -190,7 +190,8 @@ def test_a_balancer_without_haproxy_gives_the_address_away_and_does_not_take_it_
         holder.root("systemctl stop haproxy")
     print(f"HAProxy stopped: {asked.pause:.1f} s without an answer")
     assert asked.pause < TAKEN_SECONDS
-    with balanced.asked(5) as back:
+    taker = next(each for each in balanced.balancers if each.name != holder.name)
+    with balanced.asked(5, beside=taker) as back:
         holder.root("systemctl start haproxy")
     assert balanced.settled().name != holder.name
     assert back.pause < 1
@@ -224,7 +225,7 @@ def test_an_address_that_is_given_away_is_missed_for_less_than_a_check(balanced:
     """As reboot.yml does before it reboots a balancer; one that nobody takes stays."""
     holder = balanced.settled()
     other = next(each for each in balanced.balancers if each.name != holder.name)
-    with balanced.asked(4) as asked:
+    with balanced.asked(4, beside=other) as asked:
         said = json.loads(holder.root(f"{ADDRESS} leave --json"))
     print(f"given away: {asked.pause:.1f} s without an answer")
     assert asked.pause < 2
