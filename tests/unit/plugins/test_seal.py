@@ -541,6 +541,25 @@ def test_facts_of_an_earlier_play_do_not_count(project: Project) -> None:
     assert project.act()["kept"]
 
 
+@pytest.mark.parametrize("name", ["lb1", "db1", "vote1"])
+def test_what_was_seen_holds_while_there_are_only_checks(project: Project, name: str) -> None:
+    """Otherwise the checks of a balancer or a database would cost a second look at it."""
+    groups = {"lb1": "balancers", "db1": "databases", "vote1": "database_voters"}
+    project.helps(name, groups[name])
+    first = project.act()
+    seen = {key: first[key] for key in ("kept", "why", "inputs")}
+    facts = first["ansible_facts"]
+    project.variables["ansible_facts"] = facts
+    assert project.act(seen=seen, unchanged=True)["ansible_facts"] == facts
+    # It has changed since, or a fact cache has what an earlier run saw.
+    assert project.act(seen=seen)["ansible_facts"] == {}
+    project.variables["ansible_facts"] = {"wsgi_host": {**facts["wsgi_host"], "play": "other-1"}}
+    assert project.act(seen=seen, unchanged=True)["ansible_facts"] == {}
+    project.variables["ansible_facts"] = {}
+    assert project.act(seen=seen, unchanged=True)["ansible_facts"] == {}
+    assert len(project.asked) == 1
+
+
 def test_a_variable_that_is_made_of_others_names_a_file(project: Project) -> None:
     project.put("ca.pem", "one")
     project.variables |= {"place": str(project.folder), "certbot_ca_file": "{{ place }}/ca.pem"}

@@ -32,7 +32,12 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.balancing import (
 )
 from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import project_of, source_content
 from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import in_full, located, merged
-from ansible_collections.wsgi.host.plugins.plugin_utils.host import FACT, play_of, probed
+from ansible_collections.wsgi.host.plugins.plugin_utils.host import (
+    FACT,
+    play_of,
+    probed,
+    seen_in_this_run,
+)
 from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import (
     KeptModules,
     once_per_run,
@@ -84,21 +89,28 @@ class ActionModule(KeptModules):
                 "applications": {"type": "list", "elements": "dict", "default": []},
                 "notices": {"type": "list", "elements": "str", "default": []},
                 "seen": {"type": "dict", "default": {}},
+                "unchanged": {"type": "bool", "default": False},
             }
         )
         if args["seen"]:
-            return self._again(args["seen"], task_vars)
+            return self._again(args["seen"], task_vars, args["unchanged"])
         if args["state"] == "set":
             return self._set(args, task_vars)
         return self._kept(float(args["hours"]), task_vars)
 
-    def _again(self, seen: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+    def _again(
+        self, seen: dict[str, Any], task_vars: Mapping[str, Any], unchanged: bool
+    ) -> dict[str, Any]:
         """What an earlier play of this run was told, and what it knows of the host."""
         host = (task_vars.get("ansible_facts") or {}).get(FACT)
         # One that balances as well, has the database, or votes on it, has changed since.
         kinds = (BALANCERS, databases.DATABASES, databases.VOTERS)
         others = (task_vars["groups"].get(group, ()) for group in kinds)
-        if host and not any(task_vars["inventory_hostname"] in group for group in others):
+        has_changed = any(task_vars["inventory_hostname"] in group for group in others)
+        if unchanged:
+            # A fact cache may have what an earlier run saw.
+            has_changed = not seen_in_this_run(self, host)
+        if host and not has_changed:
             facts = {FACT: {**host, "play": play_of(self)}}
         else:
             facts = {}

@@ -50,6 +50,12 @@ options:
     description: The result of this module for the host in an earlier play of the same run, which it then returns again.
     type: dict
     default: {}
+  unchanged:
+    description:
+      - With O(seen), that no earlier play of this run has changed the host. What is known of it then holds in this play, too, also
+        for a balancer, a database or a voter.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full

@@ -20,6 +20,12 @@ def play_of(action: ActionBase) -> str:
     return str(getattr(play, "_uuid", None) or get_unique_id().rpartition("-")[0])
 
 
+def seen_in_this_run(action: ActionBase, host: Mapping[str, Any] | None) -> bool:
+    """Whether a host was probed in this play or an earlier one of the same run."""
+    run = play_of(action).rpartition("-")[0]
+    return str((host or {}).get("play") or "").rpartition("-")[0] == run
+
+
 def known(action: ActionBase, task_vars: Mapping[str, Any]) -> dict[str, Any]:
     """The host as probed in this play, empty if it was not.
 
