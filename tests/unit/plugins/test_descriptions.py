@@ -104,6 +104,9 @@ def test_a_source_in_short_is_its_directory() -> None:
         ({"lock": "locks/pgadmin.txt"}, {"lock": "/srv/project/locks/pgadmin.txt"}),
         # Below the root of the repository.
         ({"repository": "r", "directory": "web"}, {"repository": "r", "directory": "web"}),
+        ({"repository": "r", "directory": "./web/"}, {"repository": "r", "directory": "web"}),
+        ({"repository": "r", "directory": "./"}, {"repository": "r", "directory": ""}),
+        ({"repository": "r", "directory": "a/../../b"},) * 2,
         ({"directory": ""}, {"directory": ""}),
         ("wrong", "wrong"),
         ({"directory": 7}, {"directory": 7}),

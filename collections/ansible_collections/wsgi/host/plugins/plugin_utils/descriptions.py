@@ -71,10 +71,20 @@ SHORT: dict[str, Callable[[Any], Any]] = {
 
 
 def located(source: Any, project: str) -> Any:
-    """A source whose paths on the control node begin at the root, or at the project's directory."""
-    if not isinstance(source, Mapping) or source.get("repository"):
+    """A source whose paths on the control node begin at the root, or at the project's directory.
+
+    Those of a repository begin at its root, as git writes them: without ./ and a slash at the end.
+    """
+    if not isinstance(source, Mapping):
         return source
     found = dict(source)
+    if source.get("repository"):
+        if isinstance(below := found.get("directory"), str) and below:
+            plain = os.path.normpath(below)
+            # What leads out of it is refused as it was written.
+            if not plain.startswith(("/", "..")):
+                found["directory"] = "" if plain == "." else plain
+        return found
     for key in ("directory", "lock"):
         value = found.get(key)
         alone = key == "directory" or not found.get("directory")
