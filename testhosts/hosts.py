@@ -340,6 +340,9 @@ class Hosts:
         make_identity()
         make_room(self.engine)
         images.ensure_all(self.engine, (spec.image for spec in specs), self.say)
+        if any(spec.share for spec in specs):
+            # Of hosts that somebody removed in another way. Refused while a host has it.
+            self.engine.podman("volume", "rm", f"{self.scope}-share", check=False)
         with ThreadPoolExecutor(max_workers=4) as pool:
             with locked("network"):
                 subnet = self._make_network()

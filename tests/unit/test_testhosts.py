@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
 from engine import TestHostsError, containers_conf, ulimits
 from hosts import (
+    Hosts,
     Spec,
     control_paths,
     forget_connections,
@@ -348,6 +350,26 @@ class TestCommandLine:
         assert done.returncode == 1
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_what_hosts_share_is_empty_at_first(monkeypatch):
+    """Of hosts that were removed with `podman rm` it was kept, and the next ones had it."""
+    asked: list[object] = []
+    engine = MagicMock()
+    engine.podman = lambda *words, check: asked.append(words)
+    hosts = Hosts(engine, "scope", "network", print)
+    for module, name in (
+        (sys.modules["hosts"], "make_identity"),
+        (sys.modules["hosts"], "make_room"),
+    ):
+        monkeypatch.setattr(module, name, lambda *_: None)
+    monkeypatch.setattr("images.ensure_all", lambda *_: None)
+    monkeypatch.setattr(hosts, "_make_network", lambda: "10.0.0.0/24")
+    monkeypatch.setattr(hosts, "_up", lambda spec, _: asked.append(spec.name))
+    hosts.up([Spec("alone", "debian13")])
+    assert asked == ["alone"]
+    hosts.up([Spec("one", "debian13", share="/srv/archive")])
+    assert asked == ["alone", ("volume", "rm", "scope-share"), "one"]
 
 
 def test_a_host_keeps_its_card():
