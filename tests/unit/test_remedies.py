@@ -55,6 +55,29 @@ def test_what_is_locked_passes(tmp_path: Path) -> None:
     locks.check_lock_is_current(lock)
 
 
+def test_a_lock_for_several_pythons_has_a_package_once_for_each(tmp_path: Path) -> None:
+    """As `uv pip compile --universal` writes it: it was refused, and its remedy made it again."""
+    older, newer = "python_full_version < '3.12'", "python_full_version >= '3.12'"
+    lock = tmp_path / "requirements.txt"
+    lock.write_text(
+        f"numpy==1.26.4 ; {older} \\\n    --hash=sha256:{'0' * 64}\n"
+        f"numpy==2.1.0 ; {newer} \\\n    --hash=sha256:{'1' * 64}\n"
+        f"colorama==0.4.6 ; sys_platform == 'win32' --hash=sha256:{'2' * 64}\n"
+        f"click==8.1.0 --hash=sha256:{'3' * 64}\n"
+    )
+    wanted = tmp_path / "requirements.in"
+    wanted.write_text(f"numpy<2 ; {older}\nnumpy>=2 ; {newer}\nclick\n")
+    locks.check_lock_is_current(lock)
+    assert locks.pins_on(lock, "3.11", "x86_64") == {"numpy": "1.26.4", "click": "8.1.0"}
+    assert locks.pins_on(lock, "3.13", "aarch64") == {"numpy": "2.1.0", "click": "8.1.0"}
+    wanted.write_text("numpy>=3\n")
+    with pytest.raises(locks.BundleError, match=r"has numpy 1\.26\.4 and 2\.1\.0"):
+        locks.check_lock_is_current(lock)
+    lock.write_text(f"numpy==1 ; python is old --hash=sha256:{'0' * 64}\n")
+    with pytest.raises(locks.BundleError, match="'python is old', the marker of numpy, is none"):
+        locks.pins_on(lock, "3.11", "x86_64")
+
+
 @pytest.mark.parametrize("folder", ["app", "roles/certbot/files", "setup", "."])
 def test_every_lock_of_the_project_passes(folder: str) -> None:
     """Also the proof that `make lock`, the remedy, makes what is asked for."""

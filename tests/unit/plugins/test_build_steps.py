@@ -50,6 +50,28 @@ def test_the_same_inputs_are_built_once(project: Path, tmp_path: Path) -> None:
     assert log.read_text() == "run\nrun\n"
 
 
+@pytest.mark.parametrize("change", ["edit", "remove"])
+def test_what_changes_before_the_steps_run_is_not_kept(
+    project: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """While the packages of the steps are installed, or another build has the cache."""
+    source = project / "app" / "app.py"
+    before, packages_for = source.read_text(), steps.packages_for
+
+    def slow(*arguments: Any) -> Path:
+        source.unlink()
+        if change == "edit":
+            source.write_text("half = ")
+        return packages_for(*arguments)
+
+    monkeypatch.setattr(steps, "packages_for", slow)
+    with pytest.raises(BundleError, match="changed while it was built"):
+        bundle(project, build=[["true"]])
+    source.write_text(before)
+    monkeypatch.setattr(steps, "packages_for", packages_for)
+    assert bundle(project, build=[["true"]]).files["app.py"].read_text() == before
+
+
 @pytest.mark.parametrize("change", ["steps", "lock", "mode", "hidden"])
 def test_every_input_counts(project: Path, change: str) -> None:
     subprocess.run(["git", "init", "-q", str(project)], check=True)

@@ -483,6 +483,28 @@ class TestBuild:
         assert "site-packages/alpha/__init__.py" in contents(again.archive)
         assert archive.read_bytes() == whole
 
+    @pytest.mark.parametrize("change", ["edit", "remove"])
+    def test_what_changes_while_it_is_built_is_not_kept(self, project, monkeypatch, change):
+        """The cache would have it for a month as what was there before."""
+        source = project / "app" / "app.py"
+        before = source.read_text()
+        install = bundles.install
+
+        def slow(*arguments):
+            install(*arguments)
+            source.unlink()
+            if change == "edit":
+                source.write_text("half = ")
+
+        monkeypatch.setattr(bundles, "install", slow)
+        with pytest.raises(BundleError, match="changed while it was built"):
+            bundle(project).build()
+        source.write_text(before)
+        again = bundle(project)
+        assert again.cached() is None
+        again.build()
+        assert contents(again.archive)["app/app.py"].decode() == before
+
     def test_old_bundles_go_when_nobody_asked_for_them_in_a_month(self, project):
         old = bundle(project)
         old.build()
@@ -748,6 +770,16 @@ class TestOtherSources(Action):
         assert "app/loose.py" not in files
         commit = self.git(repository, "rev-parse", "first")
         assert built["revision"] == json.loads(files["manifest.json"])["revision"] == commit
+
+    def test_revision_of_an_application_that_is_the_whole_repository(self, run, repository):
+        """git names the folder in its repository by an empty line then."""
+        top = repository / "app"
+        self.git(top, "init", "--quiet", "--initial-branch=main")
+        self.git(top, "add", "app.py", "requirements.txt")
+        self.git(top, "commit", "--quiet", "--message", "2")
+        (top / "app.py").write_text("print('not committed')\n")
+        built = self.at(run, repository, revision="main")
+        assert contents(Path(built["archive"]))["app/app.py"] == b"print(2)\n"
 
     def test_id_is_that_of_a_working_tree_with_the_same_content(self, run, repository):
         """Else a deploy by revision of what is live would change something."""

@@ -22,7 +22,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import (
     default_cache,
     prebuilt,
 )
-from ansible_collections.wsgi.host.plugins.plugin_utils.locks import BundleError, pins
+from ansible_collections.wsgi.host.plugins.plugin_utils.locks import BundleError, pins_on
 from ansible_collections.wsgi.host.plugins.plugin_utils.wheels import PLATFORMS
 
 display = Display()
@@ -192,5 +192,5 @@ class ActionModule(ActionBase):
                 f"app/{name}": hashlib.sha256(path.read_bytes()).hexdigest()
                 for name, path in bundle.files.items()
             },
-            "packages": pins(bundle.lock),
+            "packages": pins_on(bundle.lock, bundle.python, bundle.architecture),
         }

@@ -19,7 +19,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from .locks import (
     check_needs,
     lock_in,
     normalise,
-    pins,
+    pins_on,
     read_lock,
 )
 from .wheels import check_sdists, find_uv, install, package_files
@@ -75,8 +75,14 @@ def application_files(source: Path, exclude: list[str]) -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
-def inputs_id(lock: bytes, files: dict[str, Path], python: str, architecture: str) -> str:
-    """Return the bundle's id: 12 hexadecimal digits of a hash over all that goes into it."""
+def inputs_id(
+    lock: bytes, files: Mapping[str, Path | bytes], python: str, architecture: str
+) -> str:
+    """Return the bundle's id: 12 hexadecimal digits of a hash over all that goes into it.
+
+    Args:
+        files: by name, where each is or what is in it.
+    """
     digest = hashlib.sha256()
 
     def add(*values: bytes) -> None:
@@ -84,12 +90,12 @@ def inputs_id(lock: bytes, files: dict[str, Path], python: str, architecture: st
             digest.update(b"%d:" % len(value) + value)
 
     add(b"%d" % FORMAT, python.encode(), architecture.encode(), lock)
-    for name, path in files.items():
-        add(name.encode(), path.read_bytes())
+    for name, file in files.items():
+        add(name.encode(), file if isinstance(file, bytes) else file.read_bytes())
     return digest.hexdigest()[:12]
 
 
-def content_id(lock: bytes, files: dict[str, Path]) -> str:
+def content_id(lock: bytes, files: Mapping[str, Path | bytes]) -> str:
     """Return what the ids of one source for several Python versions have in common."""
     return inputs_id(lock, files, "", "")
 
@@ -199,7 +205,7 @@ class Bundle:
             check_lock_is_current(self.lock)
         check_needs(
             options.get("needs") or [],
-            pins(self.lock),
+            pins_on(self.lock, self.python, self.architecture),
             str(self.written_lock),
             "Add it to the requirements, and write the lock file again",
         )
@@ -209,8 +215,9 @@ class Bundle:
             self.files = self._after_steps(options, cache, run_steps)
         content = self.lock.read_bytes()
         self.lock_hash = hashlib.sha256(content).hexdigest()
-        self.id = inputs_id(content, self.files, self.python, self.architecture)
-        self.content = content_id(content, self.files)
+        read = {name: path.read_bytes() for name, path in self.files.items()}
+        self.id = inputs_id(content, read, self.python, self.architecture)
+        self.content = content_id(content, read)
         self.cache = cache
         self.archive = cache / f"{self.name}-{self.id}.tar.gz"
         self.record = cache / f"{self.name}-{self.id}.json"
@@ -237,8 +244,9 @@ class Bundle:
         """Return the files to ship once the build steps have run, now or with the same inputs."""
         source, commands = self.source or Path(), options["build"]
         names = steps.source_files(source, self.commit is not None, list(self.files))
-        key = steps.digest(source, names, commands, self.lock.read_text(encoding="utf-8"))
-        key = f"{key}-{hashlib.sha256(json.dumps(options['exclude']).encode()).hexdigest()[:4]}"
+        lock = self.lock.read_text(encoding="utf-8")
+        inputs = steps.digest(source, names, commands, lock)
+        key = f"{inputs}-{hashlib.sha256(json.dumps(options['exclude']).encode()).hexdigest()[:4]}"
         place = steps.kept(cache, key)
         if not place.exists() and not run_steps:
             self.steps_missing = True
@@ -247,7 +255,10 @@ class Bundle:
             if not place.exists():
                 packages = steps.packages_for(self.lock, cache, self.sdists)
                 limit = int(options.get("build_time_limit_seconds") or 600)
-                built = steps.run(source, names, commands, packages, limit, scratch)
+                copy = steps.copied(source, names, scratch)
+                if steps.digest(copy, names, commands, lock) != inputs:
+                    raise BundleError(steps.CHANGED.format(source))
+                built = steps.run(copy, commands, packages, limit)
                 try:
                     results = application_files(built, options["exclude"])
                 except BundleError as error:
@@ -330,7 +341,8 @@ class Bundle:
 
     def _build(self, uv: str, scratch: Path) -> dict[str, Any]:
         rest, known = self._packages(uv, scratch)
-        files = {f"app/{name}": path.read_bytes() for name, path in self.files.items()}
+        read = self._read()
+        files = {f"app/{name}": content for name, content in read.items()}
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         digests |= known["files"]
         now = datetime.datetime.now(datetime.UTC)
@@ -361,6 +373,20 @@ class Bundle:
         (scratch / "archive").replace(self.archive)
         (scratch / "record").replace(self.record)
         return record
+
+    def _read(self) -> dict[str, bytes]:
+        """Return what is in the files; raise BundleError if it is no longer what the id is of.
+
+        Otherwise the cache would have it under the name of what was there before, for good.
+        """
+        try:
+            read = {name: path.read_bytes() for name, path in self.files.items()}
+            lock = self.lock.read_bytes()
+        except FileNotFoundError as error:
+            raise BundleError(steps.CHANGED.format(error.filename)) from error
+        if inputs_id(lock, read, self.python, self.architecture) != self.id:
+            raise BundleError(steps.CHANGED.format(self.source or self.lock))
+        return read
 
     def _tidy(self) -> None:
         """Remove what killed builds left and what no run has asked for lately."""

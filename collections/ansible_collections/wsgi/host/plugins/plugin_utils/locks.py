@@ -12,11 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from packaging.markers import InvalidMarker, Marker
 from packaging.requirements import InvalidRequirement, Requirement
 
 from .addresses import without_login
 
-LOCKED = re.compile(r"^(?P<name>[\w.-]+)(\[[^]]*\])?\s*==\s*(?P<version>[^\s;\\]+)", re.MULTILINE)
+LOCKED = re.compile(
+    r"^(?P<name>[\w.-]+)(\[[^]]*\])?[ \t]*==[ \t]*(?P<version>[^\s;\\]+)"
+    r"([ \t]*;[ \t]*(?P<marker>.+?)(?=[ \t]*(\\|--hash|#|$)))?",
+    re.MULTILINE,
+)
 REQUIREMENT = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^\]]*\])?\s*==\s*(?P<version>[^\s;=]+)"
     r"(\s*;\s*(?P<marker>.+))?"
@@ -109,10 +114,12 @@ def check_lock_is_current(lock: Path) -> None:
         except InvalidRequirement as error:
             wrong = without_login(f"{text!r} is no requirement: {error}")
             raise BundleError(f"{source}, line {number}: {wrong}") from None
-        pin = locked.get(normalise(wanted.name))
-        if pin is None and wanted.marker is not None and not wanted.marker.evaluate():
+        found = locked.get(normalise(wanted.name), ())
+        if not found and wanted.marker is not None and not wanted.marker.evaluate():
             continue
-        if pin is None or not wanted.specifier.contains(pin, prereleases=True):
+        # Locked for several versions of Python, it may be there once for each.
+        if not any(wanted.specifier.contains(pin, prereleases=True) for pin in found):
+            pin = " and ".join(found)
             has = f"has {wanted.name} {pin}" if pin else f"has no {wanted.name}"
             raise BundleError(
                 f"{source}, line {number}: {without_login(text)} is wanted, and {lock.name} {has}. "
@@ -121,10 +128,45 @@ def check_lock_is_current(lock: Path) -> None:
             )
 
 
-def pins(lock: Path) -> dict[str, str]:
-    """Return the version of each package in a lock file, by its normalised name."""
-    found = LOCKED.finditer(read_text(lock, "lock"))
-    return {normalise(match["name"]): match["version"] for match in found}
+def pins(lock: Path) -> dict[str, tuple[str, ...]]:
+    """Return the versions of each package in a lock file, by its normalised name.
+
+    More than one where the markers of its lines leave each host with one of them.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for match in LOCKED.finditer(read_text(lock, "lock")):
+        name = normalise(match["name"])
+        found[name] = (*found.get(name, ()), match["version"])
+    return found
+
+
+def pins_on(lock: Path, python: str, architecture: str) -> dict[str, str]:
+    """Return the version of each package that a host gets, by its normalised name.
+
+    Args:
+        python: its version, for example 3.13.
+        architecture: as `uname -m` prints it.
+
+    Raises BundleError for a marker that is none.
+    """
+    host = {
+        **{"python_version": python, "python_full_version": f"{python}.0"},
+        **{"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"},
+        **{"implementation_name": "cpython", "platform_python_implementation": "CPython"},
+        **{"implementation_version": f"{python}.0", "platform_machine": architecture},
+    }
+    found: dict[str, str] = {}
+    for match in LOCKED.finditer(read_text(lock, "lock")):
+        try:
+            if match["marker"] and not Marker(match["marker"]).evaluate(host):
+                continue
+        except InvalidMarker:
+            raise BundleError(
+                f"{lock}: {match['marker']!r}, the marker of {match['name']}, is none. Write the "
+                f"lock file anew: {COMPILE.format(lock=lock.name)}"
+            ) from None
+        found[normalise(match["name"])] = match["version"]
+    return found
 
 
 def check_needs(needs: Iterable[str], packages: Mapping[str, str], where: str, remedy: str) -> None:

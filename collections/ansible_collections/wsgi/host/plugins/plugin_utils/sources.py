@@ -72,7 +72,8 @@ def export(source: Path, revision: str, target: Path, variable: str) -> str:
             f"(git fetch --tags), or name a commit, a tag or a branch that `git log` shows"
         )
     commit = named.stdout.decode().strip()
-    top, folder = prefix.stdout.decode().rstrip("\n").split("\n")
+    # The second line is empty for the top itself.
+    top, folder, *_ = prefix.stdout.decode().split("\n")
     _unpack(Path(top), commit, folder.rstrip("/"), target, f"{variable} is {revision!r}")
     return commit
 

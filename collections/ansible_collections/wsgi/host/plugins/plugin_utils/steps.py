@@ -26,6 +26,10 @@ FORMAT = 1
 RESULTS = "steps"
 ENVIRONMENTS = "environments"
 LINES = 20
+CHANGED = (
+    "source: {} changed while it was built. Save what is being edited, and run this again; "
+    "nothing was changed on a host"
+)
 
 
 def source_files(source: Path, exported: bool, shipped: Sequence[str]) -> list[str]:
@@ -64,8 +68,8 @@ def digest(source: Path, names: Sequence[str], steps: Sequence[Sequence[str]], l
         path = source / name
         if path.is_symlink():
             content, kind = os.readlink(path).encode(), b"l"
-        elif path.is_dir():
-            # A repository inside of this one.
+        elif path.is_dir() or not path.exists():
+            # A repository inside of this one, which no copy has.
             continue
         else:
             content = path.read_bytes()
@@ -139,17 +143,10 @@ def packages_for(lock: Path, cache: Path, sdists: Sequence[str] = ()) -> Path:
     return place
 
 
-def run(
-    source: Path,
-    names: Sequence[str],
-    steps: Sequence[Sequence[str]],
-    packages: Path,
-    time_limit_seconds: int,
-    scratch: Path,
-) -> Path:
-    """Run the steps in a copy of the source; return its directory.
+def copied(source: Path, names: Sequence[str], scratch: Path) -> Path:
+    """Copy a source for the steps; return the directory.
 
-    Raises BundleError with the step, its exit code and the end of what it wrote.
+    Raises BundleError where a file has gone meanwhile.
     """
     copy = scratch / "source"
     copy.mkdir()
@@ -157,7 +154,20 @@ def run(
         target = copy / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if not (source / name).is_dir() or (source / name).is_symlink():
-            shutil.copy2(source / name, target, follow_symlinks=False)
+            try:
+                shutil.copy2(source / name, target, follow_symlinks=False)
+            except FileNotFoundError as error:
+                raise BundleError(CHANGED.format(error.filename)) from error
+    return copy
+
+
+def run(
+    copy: Path, steps: Sequence[Sequence[str]], packages: Path, time_limit_seconds: int
+) -> Path:
+    """Run the steps in a copy of the source; return its directory.
+
+    Raises BundleError with the step, its exit code and the end of what it wrote.
+    """
     for number, step in enumerate(steps, 1):
         shown = f"source.build: step {number} of {len(steps)}, `{shlex.join(step)}`,"
         start = time.monotonic()
