@@ -139,6 +139,18 @@ def test_the_version_tells_what_is_sent(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert len({before, added, kept_modules.digest()}) == 3
 
 
+def test_modules_that_change_during_a_run_are_not_kept(
+    monkeypatch: pytest.MonkeyPatch, local_temporary: Path
+) -> None:
+    """A host would have them under the name of those before, and run them for whoever has these."""
+    kept_modules.payload("wsgi.host.holdings", HOLDINGS, whole=False)
+    assert b"archive=''" not in kept_modules.payload("wsgi.host.holdings", HOLDINGS, whole=True)
+    for made in local_temporary.glob("wsgi-host-modules*"):
+        made.unlink()
+    monkeypatch.setattr(kept_modules, "digest", lambda: "0" * 32)
+    assert b"archive=''" in kept_modules.payload("wsgi.host.holdings", HOLDINGS, whole=True)
+
+
 def test_a_task_sends_no_code() -> None:
     code = kept_modules.payload("wsgi.host.holdings", HOLDINGS, whole=False)
     assert len(code) < 5_000

@@ -160,15 +160,26 @@ def once_per_run(name: str, make: Any) -> bytes:
     return place.read_bytes()
 
 
+def _of_version(version: bytes) -> bytes:
+    """The archive of that version; nothing where the files have changed since the run began.
+
+    Hosts keep it under the version's name. Without it a task goes Ansible's own way.
+    """
+    made = archive()
+    return made if digest().encode() == version else b""
+
+
 def payload(module: str, arguments: dict[str, Any], *, whole: bool) -> bytes:
     """The script that a task sends; `whole` if the modules come with it."""
     encoder = get_module_encoder(PROFILE, Direction.CONTROLLER_TO_MODULE)
+    version = once_per_run("digest", lambda: digest().encode())
+    kept = once_per_run("modules", lambda: _of_version(version)) if whole else b""
     sent = {
-        "version": once_per_run("digest", lambda: digest().encode()).decode(),
+        "version": version.decode(),
         "module": f"{OWN}/modules/{module.rpartition('.')[2]}".replace("/", "."),
         "profile": PROFILE,
         "arguments": json.dumps({"ANSIBLE_MODULE_ARGS": arguments}, cls=encoder),
-        "archive": base64.b64encode(once_per_run("modules", archive)).decode() if whole else "",
+        "archive": base64.b64encode(kept).decode(),
     }
     call = ", ".join(f"{name}={value!r}" for name, value in sent.items())
     return f"{_launcher()}\n\nlaunch({call})\n".encode()
