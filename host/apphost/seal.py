@@ -27,6 +27,8 @@ from .maintenance import DRAINED as DRAINED_FLAG
 SEAL = "var/lib/application-seal/seal.json"
 RECORDS = "var/lib/config-tree"
 VERSION = 1
+# Beside the lock of deploys: which run has had it last.
+LAST_RUN = "deploy-last.json"
 # A file is hashed up to this size; of a larger one, size and time count.
 HASHED_BYTES = 16 * 2**20
 ANSWER_SECONDS = 10.0
@@ -218,7 +220,7 @@ def write(host: Path, seen: Mapping[str, Any], told: Mapping[str, Any], now: flo
 
     Args:
         told: what the next run is to know again: `inputs`, `sources`, `questions`, `notices`; and
-            `releases`, the live one by application.
+            `releases`, the live one by application; and `run`, the token of the run that ends.
         now: seconds since the epoch.
     """
     why = _unfit(host, seen, told)
@@ -232,8 +234,23 @@ def write(host: Path, seen: Mapping[str, Any], told: Mapping[str, Any], now: flo
     return ""
 
 
+def note_run(state: Path, token: str) -> None:
+    """Note which run has the lock of deploys, for as long as no other one has had it.
+
+    Args:
+        state: the directory of the lock.
+        token: of the run.
+    """
+    files.write_json(state / LAST_RUN, {"token": token})
+
+
 def _unfit(host: Path, seen: Mapping[str, Any], told: Mapping[str, Any]) -> str:
     """Why a host is not as the run that ends wanted it."""
+    for name in told["releases"]:
+        # What that one has written looks as whole as what this one has.
+        last = files.read_json_if_possible(Application(name, host).state / LAST_RUN)
+        if last and last.get("token") != told["run"]:
+            return f"another run has changed {name} since"
     unsettled: dict[str, tuple[str, ...]] = {}
     for record in sorted((host / RECORDS).glob("*.json")):
         try:

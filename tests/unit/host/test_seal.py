@@ -32,7 +32,7 @@ QUESTION = {
 }
 TOLD = {
     **{"inputs": "abc", "sources": {"shop": "c"}, "releases": {"shop": "new"}},
-    **{"questions": [QUESTION], "notices": ["shop: served"]},
+    **{"questions": [QUESTION], "notices": ["shop: served"], "run": "a"},
 }
 NOW = 1_800_000_000.0
 
@@ -315,6 +315,11 @@ UNFIT: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda host: point(host / "opt/shop/current", "releases/other"),
         "shop has another release than new by now",
     ),
+    # What it has written is as whole, and not what this run was given.
+    "another run since": (
+        lambda host: seal.note_run(host / "opt/shop/state", "b"),
+        "another run has changed shop since",
+    ),
     "a record that nobody can read": (
         lambda host: put(host, "var/lib/config-tree/nginx.json", "{", 0o600),
         "nginx.json cannot be read",
@@ -329,6 +334,12 @@ def test_a_host_that_is_not_as_wanted_is_not_sealed(host: Path, case: str) -> No
     do(host)
     assert words in seal.write(host, SEEN, TOLD, NOW)
     assert seal.read(host) == {}
+
+
+def test_the_run_that_had_the_lock_last_may_seal(host: Path) -> None:
+    seal.note_run(host / "opt/shop/state", "b")
+    seal.note_run(host / "opt/shop/state", "a")
+    assert seal.write(host, SEEN, TOLD, NOW) == ""
 
 
 def test_a_worker_that_does_not_stay_up_is_not_sealed(host: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.wsgi.host.plugins.action import deploy_lock as action
-from ansible_collections.wsgi.host.plugins.module_utils.apphost import releases
+from ansible_collections.wsgi.host.plugins.module_utils.apphost import releases, seal
 from ansible_collections.wsgi.host.plugins.module_utils.apphost.answer import Answer
 from ansible_collections.wsgi.host.plugins.module_utils.apphost.errors import RefusedError
 from ansible_collections.wsgi.host.plugins.modules import deploy_lock
@@ -89,6 +89,20 @@ class TestFile:
         lock("held", "anna")
         assert lock("free", "anna") == {"lock": None}
         assert lock("held", "ben")["lock"]["owner"] == "ben@control"
+
+    def test_who_had_it_last_is_known_when_it_is_free(self, lock):
+        """By that a run knows at its end that nobody else has changed anything since."""
+        note = lock.path.with_name(seal.LAST_RUN)
+        for state, name, last in (
+            ("held", "anna", "anna"),
+            ("held", "ben", "anna"),
+            ("free", "anna", "anna"),
+            ("held", "ben", "ben"),
+            ("kept", "ben", "ben"),
+            ("free", "ben", "ben"),
+        ):
+            lock(state, name)
+            assert json.loads(note.read_text()) == {"token": last}
 
     def test_nobody_frees_the_lock_of_another(self, lock):
         """A run that failed because of the lock ends with freeing it."""

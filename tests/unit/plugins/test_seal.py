@@ -423,6 +423,37 @@ def test_what_a_lookup_gives_counts(project: Project, monkeypatch: pytest.Monkey
     assert not project.act()["kept"]
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{{ hostvars['proxy1'].ansible_host }}",
+        "{{ groups['proxies'] | map('extract', hostvars, 'ansible_host') | list }}",
+        "{{ hostvars | dict2items | map(attribute='value.ansible_host') | list }}",
+    ],
+)
+def test_what_another_host_has_counts_however_it_is_read(project: Project, written: str) -> None:
+    """Of a host that is in no group of the fleet, and comes from a program, say."""
+    project.groups["proxies"] = ["proxy1"]
+    project.others["proxy1"] = {"ansible_host": "192.0.2.50"}
+    project.variables |= {"ansible_host": "192.0.2.1", "nginx_trusted_proxies": written}
+    project.variables |= {"hostvars": project.others, "groups": project.groups}
+    project.whole_run()
+    assert project.act()["kept"]
+    project.others["proxy1"]["ansible_host"] = "192.0.2.51"
+    assert not project.act()["kept"]
+
+
+def test_a_filter_that_reads_the_environment_counts(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_SIZE", "one")
+    project.variables["size"] = "{{ '$SHOP_SIZE' | expandvars }}"
+    project.whole_run()
+    assert project.act()["kept"]
+    monkeypatch.setenv("SHOP_SIZE", "two")
+    assert not project.act()["kept"]
+
+
 def test_what_ansible_makes_anew_does_not_count(project: Project) -> None:
     project.whole_run()
     project.variables |= {"ansible_facts": {"x": 1}, "__private": 2, "omit": object()}
@@ -516,6 +547,82 @@ def test_an_application_that_a_role_describes(project: Project) -> None:
     assert project.act()["kept"]
     project.put("../shop/app.py", "app = 2\n")
     assert project.act()["why"] == "the source of shop has changed"
+
+
+def described(project: Project, told: str, file: str = "vars/main.yml", role: str = "shop") -> None:
+    """Have a role describe the application."""
+    project.put(f"roles/shop/{file}", told)
+    project.put("roles/shop/tasks/describe.yml", "[]\n")
+    project.variables["applications"] = {"shop": {"role": role}}
+
+
+@pytest.mark.parametrize("file", ["vars/main.yml", "vars/main.yaml", "vars/main/a.yml"])
+def test_a_role_may_say_it_by_variables_of_its_own(project: Project, file: str) -> None:
+    """Ansible knows them once it has included the role, which comes after the first look."""
+    project.put("roles/shop/defaults/main.yml", "shop_directory: ../nowhere\nshop_from: ../shop\n")
+    described(project, 'shop_application: {source: "{{ shop_directory }}"}\n', file)
+    project.variables["shop_directory"] = "{{ shop_from }}"
+    project.whole_run()
+    assert project.act()["kept"]
+
+
+def test_a_role_may_say_it_in_its_defaults_alone(project: Project) -> None:
+    described(project, "shop_application: {source: ../shop}\n", "defaults/main.yml")
+    project.whole_run()
+    assert project.act()["kept"]
+
+
+def test_a_role_of_a_collection_may_say_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "shop_application: {source: ../shop, web: {workers: %d}}\n"
+    described(project, "", role="my.apps.shop")
+    project.put("elsewhere/shop/vars/main.yml", told % 2)
+    monkeypatch.setattr(
+        "ansible_collections.wsgi.host.plugins.plugin_utils.roles._get_collection_role_path",
+        lambda name: (name, str(project.folder / "elsewhere/shop"), "my.apps"),
+    )
+    project.whole_run()
+    assert project.act()["kept"]
+    project.put("elsewhere/shop/vars/main.yml", told % 3)
+    assert not project.act()["kept"]
+
+
+def test_a_role_that_is_gone_is_a_reason_and_no_error(project: Project) -> None:
+    described(project, "shop_application: {source: ../shop}\n")
+    project.whole_run()
+    shutil.rmtree(project.folder / "roles/shop")
+    assert "there is no role shop" in project.act()["why"]
+
+
+def test_a_role_beside_the_playbook_counts(project: Project) -> None:
+    place, told = "playbooks/roles/shop/vars/main.yml", "shop_application: {source: ../shop, x: %d}"
+    described(project, told % 1)
+    project.put(place, told % 1)
+    project.whole_run()
+    assert project.act()["kept"]
+    project.put(place, told % 2)
+    assert not project.act()["kept"]
+
+
+@pytest.mark.parametrize("what", ["env", "file", "name"])
+def test_what_a_role_that_describes_looks_up_counts(
+    project: Project, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    key = str(project.folder / "key")
+    written = {
+        "env": "{{ lookup('ansible.builtin.env', 'SHOP_REGION') }}",
+        "file": f"{{{{ lookup('ansible.builtin.file', '{key}') }}}}",
+        "name": key,
+    }
+    monkeypatch.setenv("SHOP_REGION", "one")
+    project.put("key", "one")
+    described(project, f'shop_key: "{written[what]}"\nshop_application: {{source: ../shop}}\n')
+    project.whole_run()
+    assert project.act()["kept"]
+    monkeypatch.setenv("SHOP_REGION", "two")
+    project.put("key", "two")
+    assert not project.act()["kept"]
 
 
 def test_check_mode_seals_nothing(project: Project) -> None:

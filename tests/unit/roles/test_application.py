@@ -951,6 +951,17 @@ def imports(file: str) -> list[str]:
     return [task[key] for task in listed for key in keys if isinstance(task.get(key), str)]
 
 
+@pytest.mark.parametrize("name", ["application_revision", "application_bundle"])
+def test_what_is_no_working_tree_is_looked_at_each_time(name: str) -> None:
+    """A branch moves on, and so does what is in a directory of bundles."""
+    (look,) = load(ROLES / ROLE / "tasks" / "look.yml")
+    hours = look["wsgi.host.seal"]["hours"].strip().removeprefix("{{").removesuffix("}}")
+    defaults = {"application_move": False, "application_revision": "", "application_bundle": ""}
+    for more, wanted in (({}, 24.0), ({name: "origin/main"}, 0)):
+        told = {**defaults, "application_seal_hours": 24, **more}
+        assert evaluate(ROLE, trusted(hours), "Debian", **told) == wanted
+
+
 def test_site_and_deploy_run_the_same_stages_in_the_same_order() -> None:
     """What a release goes through is written once: two ways of deploying would drift apart."""
     # A deploy alone has to see first which application is meant, and that site.yml was there.

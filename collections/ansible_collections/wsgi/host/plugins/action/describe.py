@@ -34,6 +34,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.roles import (
     reason,
     role_directory,
     said_by_roles,
+    variables_of,
 )
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import is_secret, nearest
 
@@ -214,7 +215,7 @@ class ActionModule(KeptModules):
         """The service's variables without their prefix, as the inventory or their role says."""
         directory = role_directory(self._loader, task_vars, SERVICE_ROLE)
         defaults = defaults_of(self._loader, directory)
-        private = content_of(self._loader, directory / "vars" / "main.yml")
+        private = variables_of(self._loader, directory, "vars")
         inner = templar.copy_with_new_env(
             available_variables={**private, **defaults, **templar.available_variables}
         )

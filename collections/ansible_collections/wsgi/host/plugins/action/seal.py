@@ -19,6 +19,7 @@ from ansible import constants as C
 from ansible import context
 from ansible.errors import AnsibleError
 from ansible.release import __version__
+from ansible.template import Templar
 from ansible.utils.display import Display
 from ansible_collections.wsgi.host.plugins.filter.backing_up import backing_up
 from ansible_collections.wsgi.host.plugins.filter.probed import probed as asked
@@ -31,6 +32,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.balancing import (
     balancers,
 )
 from ansible_collections.wsgi.host.plugins.plugin_utils.bundles import project_of, source_content
+from ansible_collections.wsgi.host.plugins.plugin_utils.control import this_run
 from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import in_full, located, merged
 from ansible_collections.wsgi.host.plugins.plugin_utils.host import (
     FACT,
@@ -45,8 +47,9 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.kept_modules import (
 from ansible_collections.wsgi.host.plugins.plugin_utils.locks import BundleError
 from ansible_collections.wsgi.host.plugins.plugin_utils.openings import openings
 from ansible_collections.wsgi.host.plugins.plugin_utils.roles import (
-    content_of,
+    Described,
     role_directory,
+    role_that_describes,
     said_by_roles,
 )
 from ansible_collections.wsgi.host.plugins.plugin_utils.variables import UNPREDICTABLE
@@ -126,7 +129,7 @@ class ActionModule(KeptModules):
                 inputs = self._inputs(task_vars)
             except UNTOLD as error:
                 # The checks that come next say it with its remedy.
-                why = f"its input cannot be determined ({(str(error).splitlines() or [''])[0]})"
+                why = f"its input cannot be determined ({_first_line(error)})"
         if why:
             return {"changed": False, "kept": False, "why": why, "inputs": "", "msg": why}
         result = probed(self, task_vars, seal={"hours": hours, "inputs": inputs})
@@ -165,6 +168,7 @@ class ActionModule(KeptModules):
                 "releases": {each["name"]: each["release"] for each in args["applications"]},
                 "questions": [each["question"] for each in args["applications"]],
                 "notices": args["notices"],
+                "run": this_run().token(),
             }
             result = probed(self, task_vars, seal={"record": told})
             if result.get("failed") or result.get("unreachable"):
@@ -186,14 +190,17 @@ class ActionModule(KeptModules):
         try:
             described = self._templar.template(own.get("applications") if serves else {}) or {}
         except AnsibleError as error:
-            return f"applications cannot be computed ({str(error).splitlines()[0]})"
+            return f"applications cannot be computed ({_first_line(error)})"
         if set(described) != set(sources):
             return "other applications are described"
         project = str(project_of(Path(str(task_vars.get("playbook_dir") or "."))))
         for name, content in sources.items():
             if not content:
                 return f"{name} has hooks or build steps, which have to run each time"
-            told = self._source(described[name], task_vars)
+            try:
+                told = self._source(described[name], task_vars)
+            except UNTOLD as error:
+                return f"where {name} comes from cannot be computed ({_first_line(error)})"
             if told.get("repository") or told.get("build"):
                 return f"{name} is built again each time"
             places = located(told, project)
@@ -207,15 +214,12 @@ class ActionModule(KeptModules):
 
     def _source(self, entry: Mapping[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """What a description says of where its application comes from, over what its role says."""
-        role = entry.get("role")
         base: dict[str, Any] = {}
-        if role:
-            directory = role_directory(self._loader, task_vars, str(role))
-            brought = content_of(self._loader, directory / "vars" / "main.yml")
-            variables = {**task_vars, "role_path": str(directory)}
-            templar = self._templar.copy_with_new_env(available_variables=variables)
-            told = brought.get(f"{role}_application") or {}
-            base = {"source": templar.template(told["source"])} if "source" in told else {}
+        if entry.get("role"):
+            role = role_that_describes(self._loader, task_vars, str(entry["role"]))
+            templar = self._templar.copy_with_new_env(available_variables=role.variables(task_vars))
+            if "source" in role.told:
+                base = {"source": templar.template(role.told["source"])}
         source: dict[str, Any] = merged(in_full(base), in_full(entry)).get("source") or {}
         return source
 
@@ -245,24 +249,18 @@ class ActionModule(KeptModules):
         facts = {FACT, *(own.get("ansible_facts") or {})}
         for name in sorted(own):
             private = name.startswith(("__", "ansible_")) and not CONNECTION.match(name)
-            if private or name in MAGIC or name in facts:
-                continue
-            value = own[name]
-            text = repr(value)
-            if UNPREDICTABLE.search(text):
-                value = self._templar.template(value)
-                text = repr(value)
-            elif "{{" in text:
-                # One that is made of what a role computes later names no file yet.
-                with contextlib.suppress(AnsibleError):
-                    value = self._templar.template(value)
-            yield name
-            yield text
-            yield from _named_files(value, base)
+            if not private and name not in MAGIC and name not in facts:
+                yield from _of_variable(name, own[name], self._templar, base)
         roles = [role_directory(self._loader, task_vars, "application").parent]
         roles += map(Path, C.config.get_config_value("DEFAULT_ROLES_PATH"))
+        for role in self._describing(own, task_vars):
+            # It may be in a collection.
+            roles.append(role.directory)
+            templar = self._templar.copy_with_new_env(available_variables=role.variables(task_vars))
+            for name in sorted(role.brought):
+                yield from _of_variable(name, role.brought[name], templar, base)
         places = [
-            *dict.fromkeys(roles),
+            *dict.fromkeys([*roles, base / "roles"]),
             COLLECTION,
             *_inventories(),
             base / "group_vars",
@@ -273,6 +271,16 @@ class ActionModule(KeptModules):
         yield once_per_run(f"trees-{name}", lambda: _digest_of(places)).decode()
         for path in sorted(base.glob("*.yml")):
             yield _content(path)
+
+    def _describing(
+        self, own: Mapping[str, Any], task_vars: Mapping[str, Any]
+    ) -> Iterator[Described]:
+        """The roles that describe applications of this host."""
+        told = self._templar.template(own.get("applications"))
+        entries = told.values() if isinstance(told, Mapping) else ()
+        named = {each.get("role") for each in entries if isinstance(each, Mapping)}
+        for role in sorted(str(name) for name in named if name):
+            yield role_that_describes(self._loader, task_vars, role)
 
     def _of_the_database(
         self, groups: Mapping[str, Any], hostvars: Mapping[str, Any], task_vars: Mapping[str, Any]
@@ -313,6 +321,10 @@ def _only_a_part(task_vars: Mapping[str, Any]) -> str:
     return ""
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
 def _moment(seconds: float) -> str:
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return f"{moment:%Y-%m-%d %H:%M} UTC"
@@ -349,6 +361,21 @@ def _digest_of(places: list[Path]) -> bytes:
 
 def _content(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _of_variable(name: str, value: Any, templar: Templar, base: Path) -> Iterator[str]:
+    """A variable as it is written, or what it is now where that differs from run to run."""
+    text = repr(value)
+    if UNPREDICTABLE.search(text):
+        value = templar.template(value)
+        text = repr(value)
+    elif "{{" in text:
+        # One that is made of what a role computes later names no file yet.
+        with contextlib.suppress(AnsibleError):
+            value = templar.template(value)
+    yield name
+    yield text
+    yield from _named_files(value, base)
 
 
 def _named_files(value: Any, base: Path) -> Iterator[str]:

@@ -124,7 +124,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment, files, times
+from ansible_collections.wsgi.host.plugins.module_utils.apphost import (
+    environment,
+    files,
+    seal,
+    times,
+)
 from ansible_collections.wsgi.host.plugins.module_utils.apphost.errors import (
     HostError,
     RefusedError,
@@ -237,6 +242,8 @@ def change(
     }
     if not check:
         files.write_json(Path(path), lock)
+        if not mine:
+            seal.note_run(Path(path).parent, claim["token"])
     return {**result, "lock": lock}
 
 

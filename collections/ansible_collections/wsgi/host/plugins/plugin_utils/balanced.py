@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ansible.parsing.dataloader import DataLoader
@@ -12,7 +11,7 @@ from ansible_collections.wsgi.host.plugins.filter.probed import probed
 
 from .balancing import SERVING, sites
 from .floating import floating
-from .roles import said_by_roles
+from .roles import Described, said_by_roles
 
 # Of what a role says of its application, what a balancer has to know.
 READ = ("domains", "health")
@@ -26,12 +25,9 @@ def balanced(loader: DataLoader, templar: Templar, task_vars: Mapping[str, Any])
     """
     groups, hostvars = task_vars["groups"], task_vars["hostvars"]
 
-    def read(
-        directory: Path, brought: Mapping[str, Any], told: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        variables = {**task_vars, **brought, "role_path": str(directory)}
-        filled = templar.copy_with_new_env(available_variables=variables)
-        return {name: filled.template(told[name]) for name in READ if name in told}
+    def read(role: Described) -> dict[str, Any]:
+        filled = templar.copy_with_new_env(available_variables=role.variables(task_vars))
+        return {name: filled.template(role.told[name]) for name in READ if name in role.told}
 
     found = sites(groups, hostvars, said_by_roles(loader, task_vars, read))
     moving = floating(groups, hostvars, str(task_vars["inventory_hostname"]))

@@ -6,13 +6,13 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from ansible.module_utils.parsing.convert_bool import boolean
 
 from .balancing import SERVING, described_by
+from .roles import Described
 from .sharing import address_of
 
 DATABASES = "databases"
@@ -247,9 +247,9 @@ def users_of(
     return uses
 
 
-def read_of(directory: Path, brought: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+def read_of(role: Described) -> dict[str, Any]:
     """Of what a role says of its application, what decides whether it has a database there."""
-    said = _data(told)
+    said = _data(role.told)
     return {"data": {WANTED: said[WANTED]} if WANTED in said else {}}
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
-from .roles import content_of, defaults_of, role_directory
+from .roles import content_of, defaults_of, role_directory, variables_of
 from .sharing import address_of
 
 ROLE = "firewall"
@@ -201,11 +201,10 @@ class _Variables:
 
 def _of_role(loader: DataLoader, role: Any, task_vars: Mapping[str, Any]) -> dict[str, Any]:
     """The variables that a role has on a host."""
-    brought = role / "vars" / "main.yml"
     return {
         **defaults_of(loader, role),
         **task_vars,
-        **(content_of(loader, brought) if brought.is_file() else {}),
+        **variables_of(loader, role, "vars"),
         "role_path": str(role),
     }
 

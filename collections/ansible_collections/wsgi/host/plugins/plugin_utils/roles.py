@@ -6,13 +6,16 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.parsing.dataloader import DataLoader
 from ansible.utils.collection_loader._collection_finder import _get_collection_role_path
+
+# Of files of roles, in the order in which Ansible looks for them.
+ENDINGS = (".yml", ".yaml", ".json", "")
 
 
 def role_directory(loader: DataLoader, task_vars: Mapping[str, Any], role: str) -> Path:
@@ -58,8 +61,45 @@ def describes(directory: Path | None, own: str) -> bool:
     """Whether a role describes an application, other than the one that asks, which includes it."""
     if directory is None or directory.name == Path(own).name:
         return False
-    endings = (".yml", ".yaml", ".json", "")
-    return any((directory / "tasks" / f"describe{ending}").is_file() for ending in endings)
+    return any((directory / "tasks" / f"describe{ending}").is_file() for ending in ENDINGS)
+
+
+class Described(NamedTuple):
+    """A role that describes an application.
+
+    Attributes:
+        directory: where it is.
+        brought: its variables, as templates, but for defaults that somebody has replaced.
+        told: what it says of the application.
+    """
+
+    directory: Path
+    brought: dict[str, Any]
+    told: Mapping[str, Any]
+
+    def variables(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """All that its templates may use."""
+        return {**task_vars, **self.brought, "role_path": str(self.directory)}
+
+
+def role_that_describes(loader: DataLoader, task_vars: Mapping[str, Any], role: str) -> Described:
+    """Return what a role brings, before Ansible has included it.
+
+    Raises AnsibleActionFail where there is no such role.
+    """
+    own, basedir = task_vars.get("role_path"), str(loader.get_basedir())
+    places = places_of_roles(str(own), basedir) if own else places_of_roles(basedir, basedir)
+    directory = directory_of(role, places)
+    if directory is None:
+        among = ", ".join(str(place / role) for place in places)
+        raise AnsibleActionFail(f"role: there is no role {role} in {among}")
+    defaults = defaults_of(loader, directory)
+    brought = {name: each for name, each in defaults.items() if name not in task_vars}
+    brought |= variables_of(loader, directory, "vars")
+    # As include_role names it, without a collection or a path.
+    name = f"{directory.name}_application"
+    told = {**task_vars, **brought}.get(name)
+    return Described(directory, brought, told if isinstance(told, Mapping) else {})
 
 
 def options_of(directory: Path) -> dict[str, dict[str, Any]]:
@@ -83,8 +123,23 @@ def read_options(path: Path, changed: int) -> dict[str, Any]:
 
 def defaults_of(loader: DataLoader, directory: Path) -> dict[str, Any]:
     """The role's defaults, as templates."""
-    path = directory / "defaults" / "main.yml"
-    return content_of(loader, path) if path.is_file() else {}
+    return variables_of(loader, directory, "defaults")
+
+
+def variables_of(loader: DataLoader, directory: Path, kind: str) -> dict[str, Any]:
+    """A role's variables, as templates, from where Ansible looks for them.
+
+    Args:
+        kind: `vars` or `defaults`.
+    """
+    for ending in ENDINGS:
+        path = directory / kind / f"main{ending}"
+        if path.is_file():
+            return content_of(loader, path)
+        if path.is_dir():
+            files = sorted(each for each in path.rglob("*") if each.suffix in ENDINGS[:3])
+            return {name: each for file in files for name, each in content_of(loader, file).items()}
+    return {}
 
 
 def content_of(loader: DataLoader, path: Path) -> dict[str, Any]:
@@ -97,19 +152,17 @@ def content_of(loader: DataLoader, path: Path) -> dict[str, Any]:
 def said_by_roles(
     loader: DataLoader,
     task_vars: Mapping[str, Any],
-    read: Callable[[Path, Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]],
+    read: Callable[[Described], Mapping[str, Any]],
 ) -> Callable[[str], Mapping[str, Any]]:
     """Says what a role says of its application, each role read once.
 
     Args:
-        read: what of it is wanted, from the role's directory, its variables and its description.
+        read: what of it is wanted.
     """
 
     @functools.cache
     def said(role: str) -> Mapping[str, Any]:
-        directory = role_directory(loader, task_vars, role)
-        brought = content_of(loader, directory / "vars" / "main.yml")
-        return read(directory, brought, brought.get(f"{role}_application") or {})
+        return read(role_that_describes(loader, task_vars, role))
 
     return said
 

@@ -22,7 +22,8 @@ from .formats import FORMATS, Check, Range
 SHOWN = 80  # characters of a value that a message quotes
 # What a template reads through these may be another thing each time.
 UNPREDICTABLE = re.compile(
-    r"\b(hostvars|vars|lookup|query|q|now)\s*[\[(.]|\|\s*(ansible\.builtin\.)?(random|shuffle)\b"
+    r"\b(hostvars|vars|lookup|query|q|now)\s*[\[(.]|\b(hostvars|vars)\s*[|,)]"
+    r"|[|,('\"]\s*(ansible\.builtin\.)?(random|shuffle|expandvars|expanduser|fileglob)\b"
 )
 NEAR = 2  # typing errors in a whole name that still let it be recognised
 SHORTEST = 8  # characters that a name needs to be recognised by its likeness
