@@ -116,11 +116,11 @@ def test_systemd_takes_the_unit(tmp_path: Path, family: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_its_unit_is_no_other_application() -> None:
-    variables = {
-        "__application_entries": {"shop": {}, "shop-redis": {}},
-        "__application_name": "shop",
-    }
+@pytest.mark.parametrize("other", ["redis", "timer", "worker", "timer-a"])
+def test_its_units_are_no_other_application(other: str) -> None:
+    """A deploy of shop stopped shop-timer-backup.timer, the backups of shop-timer."""
+    entries = {"shop": {}, f"shop-{other}": {}, "shop-timers": {}}
+    variables = {"__application_entries": entries, "__application_name": "shop"}
     assert evaluate("application", "__application_taken_names", "Debian", **variables) == [
-        "shop-redis"
+        f"shop-{other}"
     ]
