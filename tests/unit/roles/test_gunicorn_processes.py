@@ -98,7 +98,7 @@ def test_a_worker_ends_as_python_does_but_for_its_objects(
 
 
 WARM_APP = """
-import json
+import json, time
 from wsgiref.validate import validator
 
 seen = []
@@ -107,6 +107,8 @@ def application(environ, start_response):
     seen.append(environ["PATH_INFO"] + "?" + environ["QUERY_STRING"])
     if environ["PATH_INFO"] == "/broken":
         raise RuntimeError("broken on purpose")
+    if environ["PATH_INFO"] == "/hangs":
+        time.sleep(3600)
     assert environ.get("HTTP_HOST", "localhost") == "localhost"
     body = json.dumps(seen).encode()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
@@ -131,13 +133,11 @@ def served(folder: Path, **variables: object) -> tuple[str, str]:
     return answer, err
 
 
-@pytest.mark.parametrize("worker_class", ["gthread", "sync"])
-def test_a_worker_has_answered_before_clients_ask(tmp_path: Path, worker_class: str) -> None:
+def test_a_worker_has_answered_before_clients_ask(tmp_path: Path) -> None:
     """By default the path that is judged; as a server asks, which wsgiref validates."""
     answer, err = served(
         tmp_path,
         gunicorn_systemd_workers=1,
-        gunicorn_systemd_worker_class=worker_class,
         gunicorn_systemd_check_path="/ready?deep=1",
     )
     assert json.loads(answer) == ["/ready?deep=1", "/?"]
@@ -155,9 +155,25 @@ def test_what_cannot_be_asked_beforehand_is_told_and_served(tmp_path: Path) -> N
     assert "broken on purpose" in err
 
 
+def test_what_is_not_answered_beforehand_keeps_nothing_else_waiting(tmp_path: Path) -> None:
+    """A readiness whose database says nothing: no worker answered anything, not its liveness."""
+    answer, err = served(
+        tmp_path,
+        gunicorn_systemd_workers=1,
+        gunicorn_systemd_warm_up_paths=["/hangs", "/fine"],
+    )
+    assert json.loads(answer) == ["/hangs?", "/?"]
+    assert "The warm-up takes more than 2 s" in err
+
+
 @pytest.mark.parametrize(
     "variables",
-    [{"gunicorn_systemd_warm_up_paths": []}, {"gunicorn_systemd_worker_class": "asgi"}],
+    [
+        {"gunicorn_systemd_warm_up_paths": []},
+        {"gunicorn_systemd_worker_class": "asgi"},
+        # What is late with its answer would run beside a client's request.
+        {"gunicorn_systemd_worker_class": "sync"},
+    ],
 )
 def test_nothing_is_asked_where_nothing_is_to_be(variables: dict[str, object]) -> None:
     text = render(ROLE, "gunicorn.conf.py.j2", FAMILIES[0], **REQUIRED, **variables)
