@@ -104,9 +104,12 @@ class Service:
             return None
         directory = self.systemd.directory(unit.pid)
         releases = Path(os.path.realpath(self.config.root / "releases"))
-        if directory is None or releases not in directory.parents:
-            return None
-        return directory.relative_to(releases).parts[0]
+        if directory is not None and releases in directory.parents:
+            return directory.relative_to(releases).parts[0]
+        # An application may go elsewhere while it is imported. It is what was judged in this run.
+        healthy = Healthy.read(self.config.healthy)
+        judged = healthy is not None and healthy.invocation == unit.invocation
+        return healthy.release if healthy and judged else None
 
     # Settings
 

@@ -148,6 +148,18 @@ def test_nothing_to_do_does_nothing(live: World) -> None:
     assert live.units == before
 
 
+def test_an_application_that_works_in_another_directory_is_known_by_its_run(
+    live: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run handed over anew to one that calls os.chdir() while it is imported."""
+    monkeypatch.setattr(live, "directory", lambda pid: Path("/var/lib/shop"))
+    again = live.run("old")
+    assert (again.code, again.changed) == (0, False)
+    # systemd has started it by itself since: nobody has judged what.
+    live.unit("shop.service").invocation = "another"
+    assert live.run("old").changed
+
+
 def test_it_is_started_again_when_asked_to(live: World) -> None:
     """What hangs has nothing new to hand over to; a standby stands in all the same."""
     before = live.unit("shop.service").invocation
