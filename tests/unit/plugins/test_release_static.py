@@ -75,6 +75,15 @@ class TestStatic:
         assert list(self.served(host).values()) == ["b {}\n"]
         assert len(list((host.root / "static").iterdir())) == 1
 
+    def test_another_directory_takes_nothing_from_what_serves(self, host):
+        """It was without its files from the moment on at which the next release arrived."""
+        host.run(host.bundle("a" * 12), static="app/static")
+        before = self.served(host)
+        moved = {name: text for name, text in FILES.items() if "static" not in name}
+        other = host.bundle("b" * 12, {**moved, "app/shop/static/a.css": "b {}\n"})
+        host.run(other, static="app/shop/static", activate=False)
+        assert self.served(host) == {**before, f"{self.address('b {}' + chr(10))}/a.css": "b {}\n"}
+
     def test_web_server_can_read_them_and_the_application_cannot_change_them(self, host):
         before = os.umask(0o077)
         try:

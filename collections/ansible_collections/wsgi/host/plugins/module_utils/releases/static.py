@@ -38,7 +38,8 @@ def missing_static(root: str, manifest: dict[str, Any], static: str) -> list[str
 def publish(root: str, path: str, manifest: dict[str, Any], static: str) -> None:
     """Copy the static files of a release to <root>/static, each complete under its name or absent.
 
-    Must run under the lock. Files that none of the releases holds are removed.
+    Must run under the lock. Files that none of the releases holds are removed, wherever each of
+    them has its static files: what serves may have another directory.
     """
     target = os.path.join(root, "static")
     for name, place in published_names(manifest, static).items():
@@ -58,13 +59,14 @@ def publish(root: str, path: str, manifest: dict[str, Any], static: str) -> None
             os.fsync(copied.fileno())
         os.rename(temporary, final)
     releases = os.path.join(root, "releases")
-    wanted = set()
+    held = set()
     for entry in os.listdir(releases):
         each = read_manifest(os.path.join(releases, entry))
-        wanted |= set(published_names(each, static).values()) if each else set()
+        held |= {digest[:STATIC_DIGITS] for digest in each["files"].values()} if each else set()
     for folder, _directories, files in os.walk(target, topdown=False):
         for name in files:
-            if os.path.relpath(os.path.join(folder, name), target) not in wanted:
-                os.unlink(os.path.join(folder, name))
+            path = os.path.join(folder, name)
+            if os.path.relpath(path, target).split("/")[0] not in held:
+                os.unlink(path)
         if folder != target and not os.listdir(folder):
             os.rmdir(folder)
