@@ -39,9 +39,15 @@ from conftest import action_of
 SHA = "0" * 64
 
 
-def wheel(folder: Path, name: str, version: str = "1.0", tag: str = "py3-none-any") -> str:
-    """Write a wheel with a module and a command; return its line for a lock file."""
+def wheel(
+    folder: Path, name: str, version: str = "1.0", tag: str = "py3-none-any", program: str = ""
+) -> str:
+    """Write a wheel with a module and a command; return its line for a lock file.
+
+    `program` is a file of it that can be run.
+    """
     files = {
+        **({program: "#!/bin/sh\n"} if program else {}),
         f"{name}/__init__.py": f"def main():\n    print({version!r})\n",
         f"{name}-{version}.dist-info/METADATA": (
             f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
@@ -66,7 +72,9 @@ def wheel(folder: Path, name: str, version: str = "1.0", tag: str = "py3-none-an
     path = folder / f"{name}-{version}-{tag}.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for file, text in files.items():
-            archive.writestr(file, text)
+            info = zipfile.ZipInfo(file)
+            info.external_attr = (0o100755 if file == program else 0o100644) << 16
+            archive.writestr(info, text)
     return f"{name}=={version} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
 
 
@@ -342,6 +350,21 @@ class TestBuild:
         }
         assert manifest["unpacked_bytes"] == sum(map(len, files.values()))
         assert record["sha256"] == hashlib.sha256(built.archive.read_bytes()).hexdigest()
+
+    def test_what_can_be_run_is_told(self, project):
+        """Of the application and of packages; a host makes nothing else executable."""
+        before = bundle(project).id
+        (project / "app" / "run.sh").write_text("#!/bin/sh\n")
+        plain = bundle(project).id
+        (project / "app" / "run.sh").chmod(0o755)
+        (project / "requirements.txt").write_text(
+            wheel(project / "wheels", "alpha", program="alpha/tool")
+        )
+        built = bundle(project)
+        built.build()
+        manifest = json.loads(contents(built.archive)["manifest.json"])
+        assert manifest["executable"] == ["app/run.sh", "site-packages/alpha/tool"]
+        assert len({before, plain, built.id}) == 3
 
     def test_nothing_of_the_control_node_gets_in(self, project):
         """Scripts name the control node's Python, and differ from machine to machine."""
@@ -780,6 +803,16 @@ class TestOtherSources(Action):
         (top / "app.py").write_text("print('not committed')\n")
         built = self.at(run, repository, revision="main")
         assert contents(Path(built["archive"]))["app/app.py"] == b"print(2)\n"
+
+    def test_revision_keeps_what_can_be_run(self, run, repository):
+        (repository / "app" / "run.sh").write_text("#!/bin/sh\n")
+        (repository / "app" / "run.sh").chmod(0o755)
+        self.git(repository, "add", "app")
+        self.git(repository, "commit", "--quiet", "--message", "a program")
+        built = self.at(run, repository, revision="main")
+        manifest = json.loads(contents(Path(built["archive"]))["manifest.json"])
+        assert manifest["executable"] == ["app/run.sh"]
+        assert built["id"] == self.at(run, repository)["id"]
 
     def test_id_is_that_of_a_working_tree_with_the_same_content(self, run, repository):
         """Else a deploy by revision of what is live would change something."""

@@ -87,6 +87,18 @@ class TestInstall:
         for each in (host.root, host.root / "releases"):
             assert stat.S_IMODE(each.stat().st_mode) == 0o755
 
+    def test_what_the_archive_calls_a_program_can_be_run(self, host):
+        """A worker's ./run.sh, and the program that a package brings."""
+        programs = ("app/run.sh", "site-packages/alpha/bin/tool")
+        files = {**FILES, **dict.fromkeys(programs, "#!/bin/sh\n")}
+        path = Path(host.run(host.bundle(contents=files, executable=list(programs)))["path"])
+        runnable = {
+            str(each.relative_to(path))
+            for each in path.rglob("*")
+            if each.is_file() and each.parent != path / "bin" and os.access(each, os.X_OK)
+        }
+        assert runnable == {programs[0], f"lib/python{PYTHON}/{programs[1]}"}
+
     def test_compiled_files_are_trusted_and_name_the_final_path(self, host):
         """The service may not write, and a traceback must not name a path that is gone."""
         path = Path(host.run(host.bundle())["path"])

@@ -15,13 +15,14 @@ import os
 import platform
 import re
 import shutil
+import stat
 import subprocess
 import tarfile
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import sources, steps
 from .locks import (
@@ -75,14 +76,20 @@ def application_files(source: Path, exclude: list[str]) -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
-def inputs_id(
-    lock: bytes, files: Mapping[str, Path | bytes], python: str, architecture: str
-) -> str:
-    """Return the bundle's id: 12 hexadecimal digits of a hash over all that goes into it.
+class File(NamedTuple):
+    """What is in a file that is shipped, and whether it can be run."""
 
-    Args:
-        files: by name, where each is or what is in it.
-    """
+    content: bytes
+    executable: bool = False
+
+    @classmethod
+    def read(cls, path: Path) -> File:
+        """Return a file of the control node."""
+        return cls(path.read_bytes(), bool(path.stat().st_mode & stat.S_IXUSR))
+
+
+def inputs_id(lock: bytes, files: Mapping[str, File], python: str, architecture: str) -> str:
+    """Return the bundle's id: 12 hexadecimal digits of a hash over all that goes into it."""
     digest = hashlib.sha256()
 
     def add(*values: bytes) -> None:
@@ -91,11 +98,12 @@ def inputs_id(
 
     add(b"%d" % FORMAT, python.encode(), architecture.encode(), lock)
     for name, file in files.items():
-        add(name.encode(), file if isinstance(file, bytes) else file.read_bytes())
+        # No name has such an end.
+        add(name.encode() + (b"\0x" if file.executable else b""), file.content)
     return digest.hexdigest()[:12]
 
 
-def content_id(lock: bytes, files: Mapping[str, Path | bytes]) -> str:
+def content_id(lock: bytes, files: Mapping[str, File]) -> str:
     """Return what the ids of one source for several Python versions have in common."""
     return inputs_id(lock, files, "", "")
 
@@ -112,7 +120,8 @@ def source_content(directory: str | None, lock: str | None) -> str:
     source = Path(directory).resolve() if directory else None
     path = (source or Path()) / lock if lock else lock_in(source or Path())
     text = as_requirements(path, find_uv())
-    files = application_files(source, EXCLUDE) if source else {}
+    found = application_files(source, EXCLUDE) if source else {}
+    files = {name: File.read(place) for name, place in found.items()}
     return content_id(path.read_bytes() if text is None else text.encode(), files)
 
 
@@ -165,6 +174,11 @@ def locked(cache: Path) -> Iterator[None]:
         yield
 
 
+def executable(files: Mapping[str, File]) -> list[str]:
+    """Return the names of those that can be run."""
+    return [name for name, file in files.items() if file.executable]
+
+
 class Bundle:
     """One bundle: its inputs, its id and its place in the cache."""
 
@@ -215,7 +229,7 @@ class Bundle:
             self.files = self._after_steps(options, cache, run_steps)
         content = self.lock.read_bytes()
         self.lock_hash = hashlib.sha256(content).hexdigest()
-        read = {name: path.read_bytes() for name, path in self.files.items()}
+        read = {name: File.read(path) for name, path in self.files.items()}
         self.id = inputs_id(content, read, self.python, self.architecture)
         self.content = content_id(content, read)
         self.cache = cache
@@ -318,6 +332,7 @@ class Bundle:
             known = dict(json.loads(record.read_text(encoding="utf-8")))
             with archive.open("rb") as file:
                 complete = hashlib.file_digest(file, "sha256").hexdigest() == known["sha256"]
+            complete = complete and "executable" in known
         except (OSError, ValueError, KeyError, TypeError):
             complete = False
         if complete:
@@ -325,13 +340,17 @@ class Bundle:
             return archive, known
         target = scratch / "site-packages"
         install(uv, self.lock, target, self.python, self.architecture, self.sdists)
-        files = {f"site-packages/{n}": content for n, content in package_files(target).items()}
+        found = package_files(target)
+        files = {f"site-packages/{name}": content for name, content in found.items()}
         names = sorted(path.name for path in target.glob("*.dist-info"))
         known = {
             "sha256": write_archive(scratch / "packages", files),
             "unpacked_bytes": sum(map(len, files.values())),
             "packages": dict(name.removesuffix(".dist-info").split("-", 1) for name in names),
             "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+            "executable": [
+                f"site-packages/{name}" for name in found if File.read(target / name).executable
+            ],
         }
         (scratch / "known").write_text(json.dumps(known), encoding="utf-8")
         archive.parent.mkdir(exist_ok=True)
@@ -341,8 +360,8 @@ class Bundle:
 
     def _build(self, uv: str, scratch: Path) -> dict[str, Any]:
         rest, known = self._packages(uv, scratch)
-        read = self._read()
-        files = {f"app/{name}": content for name, content in read.items()}
+        read = {f"app/{name}": file for name, file in self._read().items()}
+        files = {name: file.content for name, file in read.items()}
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         digests |= known["files"]
         now = datetime.datetime.now(datetime.UTC)
@@ -359,6 +378,8 @@ class Bundle:
             "built_by": f"{getpass.getuser()}@{platform.node()}",
             "unpacked_bytes": sum(map(len, files.values())) + known["unpacked_bytes"],
             "packages": known["packages"],
+            # Of whom nobody says so, a host lets nobody run it.
+            "executable": sorted([*executable(read), *known["executable"]]),
             "files": dict(sorted(digests.items())),
         }
         text = json.dumps(manifest, indent=1) + "\n"
@@ -366,7 +387,9 @@ class Bundle:
         content = {"manifest.json": text.encode(), **dict(sorted(files.items()))}
         sha256 = write_archive(scratch / "archive", content, rest)
         size = (scratch / "archive").stat().st_size
-        record = {key: value for key, value in manifest.items() if key != "files"}
+        record = {
+            key: value for key, value in manifest.items() if key not in ("files", "executable")
+        }
         record |= {"sha256": sha256, "bytes": size}
         (scratch / "record").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         # The record comes last: where it is, the archive is complete.
@@ -374,13 +397,13 @@ class Bundle:
         (scratch / "record").replace(self.record)
         return record
 
-    def _read(self) -> dict[str, bytes]:
+    def _read(self) -> dict[str, File]:
         """Return what is in the files; raise BundleError if it is no longer what the id is of.
 
         Otherwise the cache would have it under the name of what was there before, for good.
         """
         try:
-            read = {name: path.read_bytes() for name, path in self.files.items()}
+            read = {name: File.read(path) for name, path in self.files.items()}
             lock = self.lock.read_bytes()
         except FileNotFoundError as error:
             raise BundleError(steps.CHANGED.format(error.filename)) from error

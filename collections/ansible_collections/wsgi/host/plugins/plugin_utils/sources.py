@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import stat
 import subprocess
 import tarfile
 from dataclasses import dataclass
@@ -155,6 +156,8 @@ def _unpack(repository: Path, commit: str, folder: str, target: Path, subject: s
                 file = archive.extractfile(member)
                 assert file is not None
                 path.write_bytes(file.read())
+                if member.mode & stat.S_IXUSR:
+                    path.chmod(0o755)
             elif member.issym():
                 # Refused with all others, and with a message, where the files are gathered.
                 path.parent.mkdir(parents=True, exist_ok=True)

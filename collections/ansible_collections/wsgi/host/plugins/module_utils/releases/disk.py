@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Collection
 
 from ansible_collections.wsgi.host.plugins.module_utils.releases.errors import ReleaseError
 
@@ -31,9 +32,14 @@ def check_space(root: str, unpacked: int | None) -> None:
         )
 
 
-def set_permissions(target: str) -> None:
-    """Give all below target to root, readable by all and writable by root, whatever the umask."""
+def set_permissions(target: str, executable: Collection[str]) -> None:
+    """Give all below target to root, readable by all and writable by root, whatever the umask.
+
+    Args:
+        executable: paths below it, beside those in bin, of files that can be run.
+    """
     scripts = os.path.join(target, "bin")
+    programs = {os.path.join(target, path) for path in executable}
     for folder, _directories, files in os.walk(target):
         os.chown(folder, 0, 0)
         os.chmod(folder, 0o755)
@@ -41,7 +47,7 @@ def set_permissions(target: str) -> None:
             path = os.path.join(folder, name)
             if not os.path.islink(path):
                 os.chown(path, 0, 0)
-                os.chmod(path, 0o755 if folder == scripts else 0o644)
+                os.chmod(path, 0o755 if folder == scripts or path in programs else 0o644)
 
 
 def sync(path: str) -> None:

@@ -26,6 +26,7 @@ from ansible_collections.wsgi.host.plugins.module_utils.releases.errors import R
 from ansible_collections.wsgi.host.plugins.module_utils.releases.manifests import (
     MANIFEST,
     TEMPORARY,
+    member_path,
 )
 from ansible_collections.wsgi.host.plugins.module_utils.releases.packages import take_packages
 from ansible_collections.wsgi.host.plugins.module_utils.releases.unpacking import unpack
@@ -80,7 +81,8 @@ def install(
         with open(os.path.join(target, MANIFEST), "w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1)
             file.write("\n")
-        set_permissions(target)
+        runnable = manifest.get("executable", ())
+        set_permissions(target, [member_path(name, bundle["python"]) for name in runnable])
         sync(target)
         if os.path.lexists(final):
             # Somebody has removed a part of it, or its interpreter.
