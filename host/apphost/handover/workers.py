@@ -16,9 +16,10 @@ import re
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from .. import files
+from .. import files, records
 from ..times import stamp
 from .config import Config
 from .judge import POLL_SECONDS, JudgedBadError, judged_bad
@@ -77,6 +78,27 @@ def new_generation(service: Service, request: str) -> str:
     return uuid.uuid4().hex[:12] if not request or request in used else request
 
 
+def unknown(service: Service, state: State) -> list[str]:
+    """Kinds that a release did not have when it was healthy, where it goes live again.
+
+    A way back changes the release and not the description. It may lack what these run, which is no
+    reason to stay with what somebody wants to leave: they are started, and not judged.
+    """
+    if state.release is None or state.release == state.previous:
+        return []
+    record = service.record(state.release)
+    if record.get("verdict") != records.HEALTHY or "workers" not in record:
+        return []
+    return [each.name for each in service.config.workers if each.name not in record["workers"]]
+
+
+def _judged(service: Service, state: State, alone: bool | None = None) -> list[str]:
+    """The units of the new generation that have to be up."""
+    config, left_out = service.config, unknown(service, state)
+    known = tuple(worker for worker in config.workers if worker.name not in left_out)
+    return instances(replace(config, workers=known), state.generation, alone)
+
+
 def start(service: Service, state: State) -> float:
     """Start the new generation beside the old one. Raises JudgedBadError if one does not come up.
 
@@ -91,18 +113,21 @@ def start(service: Service, state: State) -> float:
             config.slots.mkdir(mode=0o755, parents=True, exist_ok=True)
             slot = config.slots / f"{state.generation}-{number}"
             files.point(slot, config.root / "releases" / state.release)
-        _start(service, instances(config, state.generation, alone=False))
+        for kind in unknown(service, state):
+            service.report(f"  {kind}: not judged, {state.release} was healthy without this worker")
+        _start(service, state, alone=False)
         _end_alone(service, state.generation)
-        _start(service, instances(config, state.generation, alone=True))
+        _start(service, state, alone=True)
     return time.monotonic()
 
 
-def _start(service: Service, units: Sequence[str]) -> None:
+def _start(service: Service, state: State, alone: bool) -> None:
     limit = service.config.start_time_limit
+    units = instances(service.config, state.generation, alone)
     if units:
         service.systemd.begin("start", *units)
     end = time.monotonic() + limit
-    for unit in units:
+    for unit in _judged(service, state, alone):
         while not _is_up(service, unit):
             if time.monotonic() > end:
                 raise _bad(service, unit, f"did not start within {limit:g} s")
@@ -133,7 +158,7 @@ def judge_again(service: Service, state: State, began: float) -> None:
     Args:
         began: when they were all up.
     """
-    units = instances(service.config, state.generation)
+    units = _judged(service, state)
     while units:
         up = [_is_up(service, unit) for unit in units]
         if all(up) and time.monotonic() - began >= STEADY_SECONDS:

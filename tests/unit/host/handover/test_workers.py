@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from apphost import files, trees
 
-from .world import TIMER, WORKER, Killed, World
+from .world import TIMER, WORKER, Killed, Process, World
 
 TWO = {"mail": 2, "index": 1}
 NIGHTLY = {"nightly": "[Timer]\nOnCalendar=*-*-* 03:00:00 UTC\n"}
@@ -228,6 +228,33 @@ def scheduled(world: World) -> World:
 
 def beat(generation: str) -> str:
     return f"shop-worker-beat@{generation}-1.service"
+
+
+def test_the_way_back_is_not_barred_by_a_worker_that_came_later(
+    live: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older release lacks its program; it was judged bad for that, and the newer one stayed."""
+    come_up = World._come_up
+
+    def lacks_it(world: World, name: str, unit: Process) -> None:
+        if "-worker-export@" in name and unit.release == "old" and unit.sub == "start":
+            world._end(name, "failed")
+        else:
+            come_up(world, name, unit)
+
+    monkeypatch.setattr(World, "_come_up", lacks_it)
+    live.prepare_jobs({**TWO, "export": 1}, NIGHTLY)
+    # With the release that is live, a worker that dies is as bad as ever.
+    assert live.run("old", "gen1").verdict == "bad"
+    live.prepare_jobs({**TWO, "export": 1}, NIGHTLY)
+    assert live.run("new", "gen2").code == 0
+    back = live.run("old", "gen3", exclude=True)
+    assert (back.code, back.verdict, live.current) == (0, "healthy", "old")
+    assert any("export: not judged, old was healthy without" in line for line in live.reported)
+    assert set(live.running("[im]*")) == names("gen3")
+    # Nor does it count as one that the release has had.
+    assert live.run("new", "gen4").code == 0
+    assert live.run("old", "gen5").code == 0
 
 
 def test_who_is_alone_has_ended_before_the_next_one_starts(scheduled: World) -> None:
