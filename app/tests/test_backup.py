@@ -233,6 +233,32 @@ def test_without_postgresqls_programs_it_says_what_to_install(database_url, tmp_
         backup.backup(database_url, tmp_path / "copy")
 
 
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_a_server_may_be_older_than_the_programs(database_url, session, tmp_path, monkeypatch):
+    """pg_restore 17 writes a setting that an older server does not know."""
+    record(session, "BEFORE")
+    session.close()
+    backup.backup(database_url, tmp_path / "copy")
+    timeout = backup.TIMEOUT.decode().strip()
+    newer = tmp_path / "bin/pg_restore"
+    newer.parent.mkdir()
+    newer.write_text(
+        f"""#!/bin/sh
+{shutil.which("pg_restore")} "$@" || exit
+for word; do
+    script=${{word#--file=}}
+    test "$word" = "$script" && continue
+    sed -i '/^SET transaction_timeout /d; s/^SET lock_timeout .*/&\\n{timeout}/' "$script"
+    grep --quiet '^{timeout}$' "$script" || exit
+done
+"""
+    )
+    newer.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{newer.parent}:{os.environ['PATH']}")
+    backup.restore(database_url, tmp_path / "copy", keep=False)
+    assert plates(database_url) == ["BEFORE"]
+
+
 def test_no_password_is_in_the_list_of_processes(tmp_path, monkeypatch):
     """Everybody on the machine can read it."""
     program = tmp_path / "pg_dump"

@@ -18,6 +18,10 @@ import sqlalchemy as sa
 from toll.database import SQLITE_BUSY_SECONDS, make_engine, normalised_url
 
 DUMP = ("pg_dump", "--format=custom", "--no-owner", "--no-acl")
+# pg_restore writes it from version 17 on, and a server before 17 refuses it.
+TIMEOUT, KNOWS_TIMEOUT = b"SET transaction_timeout = 0;\n", (17,)
+# How the lines begin that come before anything of the dump itself.
+HEAD = (b"--", b"\\", b"SET ", b"\n")
 
 
 class BackupError(Exception):
@@ -239,6 +243,8 @@ def _restore_postgresql(
         try:
             with engine.connect() as connection:
                 tables = sa.inspect(connection).get_table_names()
+            if (engine.dialect.server_version_info or KNOWS_TIMEOUT) < KNOWS_TIMEOUT:
+                _leave_out_timeout(script)
         finally:
             engine.dispose()
         replaced = None
@@ -258,6 +264,16 @@ def _restore_postgresql(
             parsed,
         )
     return replaced
+
+
+def _leave_out_timeout(script: Path) -> None:
+    with script.open("r+b") as file:
+        # A row of a table may read like it.
+        while (line := file.readline()).startswith(HEAD):
+            if line == TIMEOUT:
+                file.seek(-len(line), os.SEEK_CUR)
+                file.write(b"--")
+                break
 
 
 def _run(command: Sequence[str], parsed: sa.URL | None, output: BinaryIO | None = None) -> None:

@@ -132,6 +132,31 @@ def test_a_restore_is_one_transaction_into_an_empty_database(host: WholeHost) ->
     assert not (host.uploads / "new.txt").exists()
 
 
+def test_a_server_is_given_no_setting_that_it_does_not_know(host: WholeHost) -> None:
+    """pg_restore 17 begins with one of 17's whatever the server, and psql stops at an error."""
+    name = host.back_up()
+    timeout = "SET transaction_timeout = 0;\n"
+    rows = f"COPY public.notes (id, note) FROM stdin;\n1\t{timeout}{timeout}\\.\n"
+    head = (
+        f"--\n-- PostgreSQL database dump\n--\n\n\\restrict x\n\nSET lock_timeout = 0;\n{timeout}"
+    )
+    search_path = "SELECT pg_catalog.set_config('search_path', '', false);\n"
+    (host.root / "script").write_text(f"{head}{search_path}{rows}")
+    pg_restore = host.root / "bin/pg_restore"
+    words = pg_restore.read_text().replace("*) sed", f"*) cat {host.root}/script; sed")
+    pg_restore.write_text(words)
+    host.good("restore", name)
+    # With the dump, and with the rights.
+    first, second = (host.root / "sql").read_text().split("COMMIT;\n")[:2]
+    for script in (first, second):
+        before, _, after = script.partition(search_path)
+        assert "SET lock_timeout = 0;\nSELECT" in before
+        assert timeout not in before
+        assert "FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout';\n" in before
+        # Rows stay as they are.
+        assert after.startswith(rows)
+
+
 @pytest.mark.parametrize("tool", ["psql", "pg_restore"])
 def test_a_restore_that_fails_commits_nothing(host: WholeHost, tool: str) -> None:
     """The end of a dump that breaks off is no end of the transaction."""

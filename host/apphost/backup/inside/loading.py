@@ -9,12 +9,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from .common import BLOCK, Failure, Told, connection, run
 
 PSQL = ("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
 RESTORE = ("pg_restore", "--clean", "--if-exists", "--no-owner")
+# pg_restore writes it from version 17 on, and a server before 17 refuses it.
+TIMEOUT = b"SET transaction_timeout = 0;\n"
+TIMEOUT_IF_KNOWN = (
+    b"SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings "
+    b"WHERE name = 'transaction_timeout';\n"
+)
+# How the lines begin that come before anything of the dump itself.
+HEAD = (b"--", b"\\", b"SET ", b"\n")
 # All that an application has made in its database; what belongs to an extension stays.
 EMPTY = """
 SET client_min_messages = warning;
@@ -117,7 +125,7 @@ def replay(
             assert dump.stdout is not None
             with contextlib.suppress(BrokenPipeError), psql.stdin as sql, dump.stdout as script:
                 sql.write(first.encode())
-                shutil.copyfileobj(script, sql, BLOCK)
+                copy_script(script, sql)
                 # The end of its input alone is no reason to keep a half.
                 if dump.wait() == 0:
                     sql.write(last.encode())
@@ -127,3 +135,13 @@ def replay(
         if any(codes):
             raise Failure(f"PostgreSQL says: {words or codes}")
         return words
+
+
+def copy_script(script: IO[bytes], sql: IO[bytes]) -> None:
+    """Hand a script of pg_restore's to a server of any version."""
+    for line in script:
+        sql.write(TIMEOUT_IF_KNOWN if line == TIMEOUT else line)
+        # A row of a table may read like it.
+        if not line.startswith(HEAD):
+            break
+    shutil.copyfileobj(script, sql, BLOCK)
