@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from .. import sandbox
 from ..application import Application
-from ..errors import HostError
+from ..errors import REFUSED, HostError, RefusedError
 from . import commands, outcome
 
 MODULES = ("common", "reading", "replacing", "loading", "program")
@@ -58,7 +58,7 @@ def words(application: Application, verb: str, **told: Any) -> list[str]:
 def call(
     application: Application, what: str, verb: str, /, stdin: IO[bytes] | None = None, **told: Any
 ) -> bytes:
-    """Run a verb; return what it wrote. Raises HostError.
+    """Run a verb; return what it wrote. Raises HostError, and RefusedError if it changed nothing.
 
     Args:
         what: is done by it, as the subject of a sentence.
@@ -71,7 +71,8 @@ def call(
         stderr=subprocess.PIPE,
     )
     if result.returncode:
-        raise HostError(f"{what} failed: {commands.output(result) or result.returncode}")
+        failure = RefusedError if result.returncode == REFUSED else HostError
+        raise failure(f"{what} failed: {commands.output(result) or result.returncode}")
     if result.stderr:
         outcome.progress(result.stderr.decode(errors="replace").strip())
     return bytes(result.stdout)
@@ -192,7 +193,7 @@ def read_line(stream: IO[bytes]) -> dict[str, Any]:
 
 
 def load(application: Application, copy: Path) -> None:
-    """Make a dump the database of PostgreSQL, in one transaction. Raises HostError."""
+    """Make a dump the database of PostgreSQL, in one transaction. Raises as `call` does."""
     with copy.open("rb") as source:
         call(application, "Loading the dump", "load", source)
 

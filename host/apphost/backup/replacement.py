@@ -55,7 +55,9 @@ class Replacement:
         return [*self.files, *self.directories]
 
     def load(self, whole: Whole, keep: bool) -> None:
-        """Have a copy's database be the database. Raises HostError.
+        """Have a copy's database be the database.
+
+        Raises HostError, and RefusedError if the database is as it was.
 
         Args:
             keep: whether the application's command puts aside what is there.

@@ -171,7 +171,11 @@ def replace(store: Store, record: Record, new: Replacement, by: str) -> Record |
             progress(f"The present data cannot be copied, and are put aside as they are: {error}")
         begun = True
         if new.loads:
-            new.load(new.whole, keep=before is None)
+            try:
+                new.load(new.whole, keep=before is None)
+            except RefusedError:
+                begun = False
+                raise
         new.swap()
         if not migrate(application):
             compare_rows(application, record)
@@ -214,26 +218,33 @@ def undo(
         earlier: what was noted of a restore that was interrupted before this one; empty for none.
     """
     application = store.application
-    half = ""
+    half = fault = ""
     try:
         if begun:
             with stop.no_handover(application):
                 stop.stop(application, Systemd(application.host))
                 new.undo()
                 if new.loads and before is not None:
-                    with unpacked(store, store.path(before), before) as whole:
-                        new.load(whole, keep=False)
+                    fault = load_again(store, before, new)
         else:
             new.undo()
-        if earlier:
+        # With a fault, what is noted of this restore goes on being true.
+        if not fault and earlier:
             interrupted.note(application, earlier)
-            half = f" But {interrupted.words(application)}."
-        else:
+        elif not fault:
             interrupted.end(application)
+        if fault or earlier:
+            half = f" But {interrupted.words(application)}."
         start(application, f"after a failed {reason}", by)
     except (HostError, OSError) as error:
         where = store.path(before) if before else application.data
-        return f"The data from before are in {where}, but the service does not run: {error}"
+        reasons = "; ".join(filter(None, (fault, str(error))))
+        return f"The data from before are in {where}, but the service does not run: {reasons}"
+    if fault:
+        return (
+            f"The data from before could not be loaded again: {fault}\nThe service runs: look at "
+            f"what data it has.{half}"
+        )
     if before is not None:
         store.remove(before)
     if not begun:
@@ -244,6 +255,16 @@ def undo(
             f"{application.data}. The service runs: look at what data it has.{half}"
         )
     return f"The data are as they were before, and the service runs.{half}"
+
+
+def load_again(store: Store, before: Record, new: Replacement) -> str:
+    """Restore the database that was there; return why that failed, empty if it did not."""
+    try:
+        with unpacked(store, store.path(before), before) as whole:
+            new.load(whole, keep=False)
+    except (HostError, OSError) as error:
+        return str(error)
+    return ""
 
 
 @contextlib.contextmanager

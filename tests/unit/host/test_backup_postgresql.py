@@ -164,12 +164,40 @@ def test_a_restore_that_fails_commits_nothing(host: WholeHost, tool: str) -> Non
     host.change()
     before = host.state()
     host.break_(tool, "no luck")
+    copies = host.files()
     code, answer = host.run("restore", name)
     assert code == 1
     assert "Loading the dump failed: PostgreSQL says: no luck" in answer["msg"]
     if tool == "pg_restore":
         assert "COMMIT" not in (host.root / "sql").read_text()
     assert host.state() == before
+    # So nothing has to be loaded again, which would fail for the same reason.
+    assert answer["msg"].endswith("The data were not touched, and the service runs.")
+    assert host.calls()[-1].startswith("shop handover")
+    assert host.files() == copies
+    host.mend(tool)
+    host.good("backup")
+
+
+def test_a_connection_that_is_lost_at_the_end_leaves_the_outcome_open(host: WholeHost) -> None:
+    """PostgreSQL may have committed: what was there is loaded again, if that goes."""
+    name = host.back_up()
+    host.change()
+    path = host.root / "bin/psql"
+    path.write_text(path.read_text().replace("exit 3", "exit 2"))
+    host.break_("psql", "server closed the connection")
+    code, answer = host.run("restore", name)
+    assert code == 1
+    [kept] = [each for each in host.files() if each.endswith("-before-restore.tar")]
+    fault = "could not be loaded again: Loading the dump failed: PostgreSQL says: server closed"
+    assert fault in answer["msg"]
+    assert "The service runs: look at what data it has." in answer["msg"]
+    assert f"or what was there before: sudo shop restore {kept}" in answer["msg"]
+    assert host.calls()[-1].startswith("shop handover")
+    assert host.run("backup")[0] == 2
+    host.mend("psql")
+    host.good("restore", kept)
+    host.good("backup")
 
 
 def test_rights_that_cannot_be_granted_are_no_failure(

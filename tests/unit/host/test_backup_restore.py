@@ -108,6 +108,23 @@ def test_what_was_there_is_back_after_a_failure(host: BackupHost, verb: str) -> 
     assert host.files() == copies
 
 
+def test_the_service_starts_where_the_way_back_fails_too(host: BackupHost) -> None:
+    """Whether the application's own command changed anything, only the application knows."""
+    name = host.back_up()
+    host.break_("restore", "no luck")
+    code, answer = host.run("restore", name)
+    assert code == 1
+    assert "The data from before could not be loaded again: The application's" in answer["msg"]
+    assert "The service runs: look at what data it has. But the restore of" in answer["msg"]
+    assert host.calls()[-1].startswith("shop handover")
+    # What is half of a copy is not copied, and the way back stays.
+    assert host.run("backup")[0] == 2
+    [kept] = [each for each in host.files() if each.endswith("before-restore.sqlite")]
+    host.mend("restore")
+    host.good("restore", kept)
+    host.good("backup")
+
+
 def test_rows_that_differ_after_the_restore_undo_it(host: BackupHost) -> None:
     name = host.back_up()
     text = host.shopctl.read_text()

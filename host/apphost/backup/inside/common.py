@@ -16,7 +16,16 @@ Told = dict[str, Any]
 
 
 class Failure(Exception):
-    """It cannot be done; the message says why."""
+    """It cannot be done, and the data are as they were; the message says why."""
+
+    # That of a refusal, as the caller ends with it.
+    code = 2
+
+
+class UncertainError(Failure):
+    """It may have been done all the same."""
+
+    code = 1
 
 
 def beside(path: str, suffix: str) -> str:

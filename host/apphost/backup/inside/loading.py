@@ -11,9 +11,11 @@ import sys
 import tempfile
 from typing import IO, BinaryIO
 
-from .common import BLOCK, Failure, Told, connection, run
+from .common import BLOCK, Failure, Told, UncertainError, connection, run
 
 PSQL = ("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
+# How psql ends where the server refused a statement, so that a transaction is rolled back.
+STATEMENT_REFUSED = 3
 RESTORE = ("pg_restore", "--clean", "--if-exists", "--no-owner")
 # pg_restore writes it from version 17 on, and a server before 17 refuses it.
 TIMEOUT = b"SET transaction_timeout = 0;\n"
@@ -87,7 +89,7 @@ def load(told: Told, target: BinaryIO) -> None:
         words = ""
         try:
             words = replay(database, environment, grants, "", "", "--set=ON_ERROR_STOP=0")
-        except Failure as error:
+        except (Failure, OSError) as error:
             words = str(error)
         if words:
             print(f"Some rights of other roles were not granted: {words}", file=sys.stderr)
@@ -101,7 +103,11 @@ def replay(
     last: str,
     *options: str,
 ) -> str:
-    """Run what a dump lists between some SQL; return what PostgreSQL says. Raises Failure."""
+    """Run what a dump lists between some SQL; return what PostgreSQL says.
+
+    Raises Failure, or UncertainError where the connection was lost and the last SQL may have run.
+    """
+    ended = False
     with tempfile.TemporaryDirectory(prefix=".restore-", dir=".") as directory:
         path = os.path.join(directory, "list")
         with open(path, "w", encoding="utf-8") as file:
@@ -128,12 +134,14 @@ def replay(
                 copy_script(script, sql)
                 # The end of its input alone is no reason to keep a half.
                 if dump.wait() == 0:
+                    ended = True
                     sql.write(last.encode())
             codes = dump.wait(), psql.wait()
             said.seek(0)
             words = said.read().decode(errors="replace").strip()
         if any(codes):
-            raise Failure(f"PostgreSQL says: {words or codes}")
+            certain = not ended or codes[1] == STATEMENT_REFUSED
+            raise (Failure if certain else UncertainError)(f"PostgreSQL says: {words or codes}")
         return words
 
 

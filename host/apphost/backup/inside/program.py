@@ -67,7 +67,8 @@ def main() -> None:
             lock()
             WRITING[verb](told, sys.stdout.buffer)
     except Failure as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(error.code)
     except OSError as error:
         place = f": {error.filename}" if error.filename else ""
         sys.exit(f"{error.strerror}{place}")
