@@ -95,7 +95,7 @@ def header(info: tarfile.TarInfo) -> bytes:
 def sum_line(name: str, digest: str) -> bytes:
     """A line of SHA256SUMS."""
     text = os.fsencode(name)
-    escaped = text.replace(b"\\", b"\\\\").replace(b"\n", b"\\n")
+    escaped = text.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
     return (b"\\" if escaped != text else b"") + f"{digest}  ".encode() + escaped + b"\n"
 
 

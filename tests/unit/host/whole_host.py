@@ -25,7 +25,10 @@ DESCRIPTION: dict[str, Any] = {
     "commands": {},
 }
 # Names that people give to files.
-ODD = ("new\nline", "back\\slash", "ä ö", "long" * 50, os.fsdecode(b"latin-\xe4"))
+ODD = (
+    *("new\nline", "carriage\rreturn", "end\r", "back\\slash", "ä ö", "long" * 50),
+    os.fsdecode(b"latin-\xe4"),
+)
 
 
 class WholeHost(BackupHost):
