@@ -138,7 +138,7 @@ def read(path: Path, owner: str, place: Callable[[str], Path]) -> Archive:
             lines: list[bytes] = []
             for name, member in members(archive):
                 if found.manifest and name == SUMS:
-                    check_sums(content(archive, member), lines)
+                    check_sums(opened(archive, member), lines)
                     if archive.next() is not None:
                         raise HostError("The copy is damaged: something comes after its end.")
                     return found
@@ -159,10 +159,17 @@ def members(archive: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
         yield member.name, member
 
 
+def opened(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    """A file of it."""
+    source = archive.extractfile(member)
+    if source is None:
+        raise tarfile.ReadError(f"{member.name} is not a file")
+    return source
+
+
 def content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
     """The content of a file."""
-    source = archive.extractfile(member)
-    assert source is not None
+    source = opened(archive, member)
     return iter(lambda: source.read(BLOCK), b"")
 
 
@@ -204,13 +211,11 @@ def read_member(
     return [sum_line(name, digest.hexdigest())]
 
 
-def check_sums(content: Iterable[bytes], lines: list[bytes]) -> None:
+def check_sums(written: IO[bytes], lines: Iterable[bytes]) -> None:
     """Hold what was read to the digests that were written. Raises HostError."""
-    written = b"".join(content).splitlines(keepends=True)
     for line in lines:
-        if line not in written[:1]:
+        if written.readline() != line:
             name = line.lstrip(b"\\")[66:].decode(errors="replace").strip()
             raise HostError(f"The copy is damaged: {name} is not what was copied.")
-        written = written[1:]
-    if written:
+    if written.read(1):
         raise HostError("The copy is damaged: it has fewer files than were copied.")

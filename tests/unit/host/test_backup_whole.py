@@ -245,6 +245,25 @@ def test_damage_is_found_and_stops_nothing(host: WholeHost, damage: str) -> None
     assert not host.stopped()
 
 
+@pytest.mark.parametrize("damage", ["", "other", "less", "more"])
+def test_each_line_of_the_sums_is_read_once(damage: str) -> None:
+    """A copy may have a million files: going through the rest for each of them takes hours."""
+    reads = []
+
+    class Written(io.BytesIO):
+        def readline(self, *size: Any) -> bytes:
+            reads.append(size)
+            return super().readline(*size)
+
+    lines = [make.archive.sum_line(f"files/uploads/{number}", "0" * 64) for number in range(100)]
+    more = {"other": [*lines[:-1], lines[0]], "less": lines[:-1], "more": [*lines, lines[0]]}
+    written = Written(b"".join(more.get(damage, lines)))
+    words = "fewer files" if damage == "more" else "uploads/99 is not what was copied"
+    with pytest.raises(HostError, match=words) if damage else contextlib.nullcontext():
+        make.archive.check_sums(written, lines)
+    assert len(reads) == len(lines)
+
+
 def test_a_copy_of_what_nobody_has_described_is_refused(host: WholeHost) -> None:
     name = host.back_up()
     host.describe(directories=["uploads"])
