@@ -5,7 +5,11 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -141,6 +145,47 @@ def test_whoever_has_a_copy_need_not_keep_another(database_url, session, tmp_pat
     assert replaced(database_url, session, tmp_path, keep=False) is None
     assert plates(database_url) == ["BEFORE"]
     assert list(tmp_path.glob("*replaced*")) == []
+
+
+@only_sqlite
+def test_what_a_copy_was_written_to_does_not_stay(database_url, session, tmp_path):
+    """Each would take as much room as the database, for ever."""
+    live = Path(database_url.removeprefix("sqlite:///"))
+
+    def there() -> set[Path]:
+        return {path.parent for path in live.parent.glob(".toll-working-*/copy")}
+
+    def begun() -> subprocess.Popen[bytes]:
+        """A copy that nobody reads, so that it does not end."""
+        before = there()
+        words = (
+            "import sys; from toll.backup import backup_to; "
+            "backup_to(sys.argv[1], open(1, 'wb', buffering=0))"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", words, database_url],
+            env={**os.environ, "PYTHONPATH": str(Path(backup.__file__).parents[1])},
+            stdout=subprocess.PIPE,
+        )
+        while not there() - before:
+            assert process.poll() is None
+            time.sleep(0.01)
+        return process
+
+    with begun() as stopped:
+        stopped.terminate()
+        assert stopped.wait() == 128 + signal.SIGTERM
+    assert there() == set()
+    with begun() as killed:
+        killed.kill()
+    assert len(there()) == 1
+    with begun() as slow:
+        # What another one uses stays.
+        [used] = there()
+        backup.backup_to(database_url, io.BytesIO())
+        assert there() == {used}
+        slow.communicate()
+    assert there() == set()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full disk")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +24,8 @@ DUMP = ("pg_dump", "--format=custom", "--no-owner", "--no-acl")
 TIMEOUT, KNOWS_TIMEOUT = b"SET transaction_timeout = 0;\n", (17,)
 # How the lines begin that come before anything of the dump itself.
 HEAD = (b"--", b"\\", b"SET ", b"\n")
+# How the names of directories begin that go with the process that made them.
+WORKING = ".toll-working-"
 
 
 class BackupError(Exception):
@@ -52,8 +56,8 @@ def backup_to(url: str, stream: BinaryIO) -> None:
         if parsed.get_backend_name() == "sqlite":
             live = _live(parsed)
             # Not in /tmp, which may be in memory.
-            with tempfile.TemporaryDirectory(prefix=".copy-", dir=live.parent) as directory:
-                copy = Path(directory, "copy")
+            with _working_directory(live.parent) as directory:
+                copy = directory / "copy"
                 _copy_sqlite(live, copy, copy)
                 with copy.open("rb") as written:
                     _copy_stream(written, stream)
@@ -97,12 +101,12 @@ def restore_from(url: str, stream: BinaryIO, keep: bool = True) -> Path | None:
     sqlite = parsed.get_backend_name() == "sqlite"
     above = Path(str(parsed.database)).parent if sqlite else _spacious()
     try:
-        with tempfile.TemporaryDirectory(prefix=".restore-", dir=above) as directory:
-            file = Path(directory, "copy")
+        with _working_directory(above) as directory:
+            file = directory / "copy"
             with file.open("wb") as copy:
                 _copy_stream(stream, copy)
             replaced = restore(url, file, keep)
-            if replaced is not None and replaced.parent == Path(directory):
+            if replaced is not None and replaced.parent == directory:
                 # PostgreSQL's is beside the copy, which goes.
                 kept = Path(above or tempfile.gettempdir(), replaced.name)
                 return Path(shutil.move(replaced, kept))
@@ -114,29 +118,67 @@ def restore_from(url: str, stream: BinaryIO, keep: bool = True) -> Path | None:
 @contextmanager
 def new_file(file: Path) -> Iterator[Path]:
     """Yield a path to write to, which becomes the file if all goes well."""
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    except OSError as error:
-        raise BackupError(
-            f"{file} cannot be written: {error.strerror}. Name a file in a directory that is there "
-            f"and that {_whoami()} may write to"
-        ) from error
-    os.close(descriptor)
-    path = Path(name)
-    try:
-        yield path
-        with path.open("rb") as written:
-            os.fsync(written.fileno())
-        path.replace(file)
-        directory = os.open(file.parent, os.O_RDONLY)
+    with ExitStack() as stack:
         try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise BackupError(f"{file} cannot be written: {error.strerror}") from error
+            path = stack.enter_context(_working_directory(file.parent)) / "copy"
+            path.touch(0o600)
+        except OSError as error:
+            raise BackupError(
+                f"{file} cannot be written: {error.strerror}. Name a file in a directory that is "
+                f"there and that {_whoami()} may write to"
+            ) from error
+        try:
+            yield path
+            with path.open("rb") as written:
+                os.fsync(written.fileno())
+            path.replace(file)
+            directory = os.open(file.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            raise BackupError(f"{file} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def _working_directory(above: Path | str | None) -> Iterator[Path]:
+    """Yield a directory that goes with this process; one of a process that was killed goes too."""
+    place = Path(above or tempfile.gettempdir())
+    for left in place.glob(f"{WORKING}*"):
+        with suppress(OSError):
+            _remove_unused(left)
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        with tempfile.TemporaryDirectory(prefix=WORKING, dir=place) as name:
+            directory = os.open(name, os.O_RDONLY)
+            try:
+                # Not every file system has locks for a directory, and then nobody removes it.
+                with suppress(OSError):
+                    fcntl.flock(directory, fcntl.LOCK_EX)
+                yield Path(name)
+            finally:
+                os.close(directory)
     finally:
-        path.unlink(missing_ok=True)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(*_: object) -> None:
+    """Have everything tidied up on the way out, such as at a reboot."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _remove_unused(path: Path) -> None:
+    """Remove a working directory unless its process lives. Raises OSError."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # One without a file may be so new that its process comes to the lock after this one.
+        if os.listdir(directory):
+            shutil.rmtree(path)
+    finally:
+        os.close(directory)
 
 
 def _whoami() -> str:
@@ -235,8 +277,8 @@ def _restore_sqlite(live: Path, file: Path, moment: str, keep: bool) -> Path | N
 def _restore_postgresql(
     url: str, parsed: sa.URL, file: Path, moment: str, keep: bool
 ) -> Path | None:
-    with tempfile.TemporaryDirectory(prefix="toll-restore-", dir=_spacious()) as directory:
-        script = Path(directory, "restore.sql")
+    with _working_directory(_spacious()) as directory:
+        script = directory / "restore.sql"
         arguments = ["--no-owner", "--no-acl", f"--file={script}", str(file)]
         _run(["pg_restore", *arguments], None)
         engine = make_engine(url)
@@ -252,7 +294,7 @@ def _restore_postgresql(
             replaced = file.with_name(f"{file.name}.replaced-{moment}")
             backup(url, replaced)
         quote = engine.dialect.identifier_preparer.quote_identifier
-        drop = Path(directory, "drop.sql")
+        drop = directory / "drop.sql"
         listed = ", ".join(quote(table) for table in sorted(tables))
         drop.write_text(f"DROP TABLE IF EXISTS {listed} CASCADE;\n" if tables else "")
         _run(

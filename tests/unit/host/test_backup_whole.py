@@ -7,9 +7,12 @@ import hashlib
 import io
 import json
 import os
+import signal
 import sqlite3
 import subprocess
+import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +81,42 @@ def test_any_tar_unpacks_it_and_sha256sum_checks_it(host: WholeHost, tmp_path: P
     subprocess.run(["tar", "-xf", path, "-C", target], check=True)
     subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=target, check=True)
     assert (target / "files/uploads/a.txt").read_text() == "A"
+
+
+def test_what_a_copy_was_written_to_does_not_stay(host: WholeHost) -> None:
+    """Each would take as much room as the database, for ever."""
+    with host.database() as base:
+        base.execute("CREATE TABLE notes AS SELECT zeroblob(1000000) AS note")
+    told = {"data": str(host.data), "file": "shop.db"}
+    argv = [sys.executable, "-ISBc", engine.program(), "sqlite", json.dumps(told)]
+
+    def there() -> set[Path]:
+        return {path.parent for path in host.data.glob(".working-copy-*/copy")}
+
+    def begun() -> subprocess.Popen[bytes]:
+        """A copy that nobody reads, so that it does not end."""
+        before = there()
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE)
+        while not there() - before:
+            assert process.poll() is None
+            time.sleep(0.01)
+        return process
+
+    with begun() as stopped:
+        stopped.terminate()
+        assert stopped.wait() == 128 + signal.SIGTERM
+    assert there() == set()
+    with begun() as killed:
+        killed.kill()
+    assert len(there()) == 1
+    with begun() as slow:
+        # What another one uses stays.
+        [used] = there()
+        subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
+        assert there() == {used}
+        copy, _ = slow.communicate()
+    assert copy == subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout
+    assert list(host.data.glob(".*")) == []
 
 
 def test_a_database_alone_is_copied_as_it_is(host: WholeHost) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 BLOCK = 1 << 20
+# How the names of directories begin that go with the process that made them.
+WORKING = ".working-copy-"
 
 # What the caller says, from the JSON of the second argument.
 Told = dict[str, Any]
@@ -48,6 +53,36 @@ def write_all(target: BinaryIO, block: bytes) -> None:
     left = memoryview(block)
     while left:
         left = left[target.write(left) :]
+
+
+@contextlib.contextmanager
+def working_directory() -> Iterator[str]:
+    """A directory beside the data, since /tmp may be in memory; whoever was killed has left one."""
+    for name in os.listdir("."):
+        if name.startswith(WORKING):
+            with contextlib.suppress(OSError):
+                remove_unused(name)
+    with tempfile.TemporaryDirectory(prefix=WORKING, dir=".") as path:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            # Not every file system has locks for a directory, and then nobody removes it.
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield path
+        finally:
+            os.close(descriptor)
+
+
+def remove_unused(path: str) -> None:
+    """Remove a working directory unless its process lives. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # One without a file may be so new that its process comes to the lock after this one.
+        if os.listdir(descriptor):
+            shutil.rmtree(path)
+    finally:
+        os.close(descriptor)
 
 
 def remove(path: str) -> None:

@@ -8,10 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from typing import IO, BinaryIO
 
-from .common import BLOCK, Failure, Told, UncertainError, connection, run
+from .common import BLOCK, Failure, Told, UncertainError, connection, run, working_directory
 
 PSQL = ("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
 # How psql ends where the server refused a statement, so that a transaction is rolled back.
@@ -108,7 +107,7 @@ def replay(
     Raises Failure, or UncertainError where the connection was lost and the last SQL may have run.
     """
     ended = False
-    with tempfile.TemporaryDirectory(prefix=".restore-", dir=".") as directory:
+    with working_directory() as directory:
         path = os.path.join(directory, "list")
         with open(path, "w", encoding="utf-8") as file:
             file.write("\n".join(listed) + "\n")

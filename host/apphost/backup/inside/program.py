@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import sys
 import tarfile
 import time
@@ -54,8 +55,19 @@ def lock() -> None:
             time.sleep(0.2)
 
 
+class Ended(BaseException):
+    """Somebody stops it, such as systemd at a reboot."""
+
+
+def end(*_: object) -> None:
+    """Have everything tidied up on the way out."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Ended
+
+
 def main() -> None:
     """Do one thing."""
+    signal.signal(signal.SIGTERM, end)
     verb, told = sys.argv[1], json.loads(sys.argv[2])
     os.umask(0o077)
     os.chdir(told["data"])
@@ -66,6 +78,9 @@ def main() -> None:
         else:
             lock()
             WRITING[verb](told, sys.stdout.buffer)
+    except Ended:
+        # Python would wait until somebody reads what is still to be written.
+        os._exit(128 + signal.SIGTERM)
     except Failure as error:
         print(error, file=sys.stderr)
         sys.exit(error.code)

@@ -7,12 +7,11 @@ import json
 import os
 import stat
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
-from .common import BLOCK, Failure, Told, connection, run, sync, write_all
+from .common import BLOCK, Failure, Told, connection, run, sync, working_directory, write_all
 
 BUSY_SECONDS = 60
 DUMP = ("pg_dump", "--format=custom", "--no-owner")
@@ -20,8 +19,7 @@ DUMP = ("pg_dump", "--format=custom", "--no-owner")
 
 def sqlite(told: Told, target: BinaryIO) -> None:
     """Write a SQLite file as it is at one moment; whoever uses it goes on."""
-    # Not in /tmp, which may be in memory.
-    with tempfile.TemporaryDirectory(prefix=".copy-", dir=told["data"]) as directory:
+    with working_directory() as directory:
         copy = os.path.join(directory, "copy")
         copy_sqlite(told["file"], copy)
         with open(copy, "rb") as source:
@@ -137,7 +135,7 @@ def send_path(target: BinaryIO, path: str) -> None:
 def save(told: Told, target: BinaryIO) -> None:
     """Write a copy of the databases into a file of the application's, which appears whole."""
     path = told["to"]
-    with tempfile.TemporaryDirectory(prefix=".copy-", dir=told["data"]) as directory:
+    with working_directory() as directory:
         whole = os.path.join(directory, "whole")
         if told["kind"] == "postgresql":
             with open(whole, "wb") as file:
