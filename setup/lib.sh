@@ -231,8 +231,16 @@ program_of() { # pid
   cat "$proc/$1/comm" 2>/dev/null || echo "a process"
 }
 
+parent_of() { # pid
+  awk '/^PPid:/ {print $2}' "$proc/$1/status" 2>/dev/null || true
+}
+
 described() { # pid: program, unit
   local unit
+  if ((${1:-0} == 0)); then
+    echo "a process that cannot be seen"
+    return
+  fi
   unit=$(unit_of "$1")
   printf '%s (pid %s%s)' "$(program_of "$1")" "$1" "${unit:+, $unit}"
 }
@@ -245,7 +253,7 @@ is_service() { # pid, unit
 taken_by() { # port, pid
   local unit remedy
   if (($2 == 0)); then
-    problem "port $1 is taken by a process that cannot be seen: look with \`ss -ltnp\`, and stop it."
+    problem "port $1 is taken by $(described 0): look with \`ss -ltnp\`, and stop it."
     return
   fi
   if (($2 == 1)); then
@@ -462,8 +470,9 @@ stop_old() {
   while pid=$(holder 5000 "$loopback") && [[ -n $pid ]]; do
     (($(now) < end)) ||
       stop "port 5000 is still taken by $(described "$pid"): something starts it again, perhaps" \
-        "$(described "$(awk '/^PPid:/ {print $2}' "$proc/$pid/status")"); stop it there."
-    kill "$pid" 2>/dev/null || true
+        "$(described "$(parent_of "$pid")"); stop it there."
+    # One that ends has closed its files before its socket is gone; and `kill 0` would end this run.
+    ((pid == 0)) || kill "$pid" 2>/dev/null || true
     sleep 0.3
   done
 }

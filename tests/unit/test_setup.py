@@ -299,6 +299,36 @@ def test_a_hand_started_application_is_found(call: Call, tmp_path: Path, comm: s
     ]
 
 
+def test_what_is_stopped_may_end_between_two_looks(call: Call, tmp_path: Path) -> None:
+    """Its socket is listed and nobody has it: `kill 0` would end the run and its caller."""
+    listen(tmp_path, 5000, 812, "python3")
+    (tmp_path / "proc/812/fd/3").unlink()
+    code = 'old_pid=812; kill() { echo "kill $*"; }; sleep() { : >"$proc/net/tcp"; }; stop_old'
+    done = call(code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("seen", "named"),
+    [
+        (True, "python3 (pid 812, app.service): something starts it again, perhaps runit (pid 7)"),
+        (False, "a process that cannot be seen: something starts it again, perhaps a process that"),
+    ],
+)
+def test_what_does_not_stop_is_named(call: Call, tmp_path: Path, seen: bool, named: str) -> None:
+    listen(tmp_path, 5000, 812, "python3", unit="app.service")
+    if seen:
+        (tmp_path / "proc/812/status").write_text("Pid:\t812\nPPid:\t7\n")
+        (tmp_path / "proc/7").mkdir()
+        (tmp_path / "proc/7/comm").write_text("runit\n")
+    else:
+        (tmp_path / "proc/812/fd/3").unlink()
+    waited = 'clock=0; now() { echo "$clock"; }; sleep() { clock=20000; }'
+    done = call(f"old_pid=812; kill() {{ :; }}; {waited}; stop_old")
+    assert done.returncode == 1
+    assert f"port 5000 is still taken by {named}" in done.stderr
+
+
 def test_a_unit_of_our_name_is_found(call: Call, tmp_path: Path) -> None:
     unit = tmp_path / "toll-app.service"
     unit.write_text("[Service]\nExecStart=/srv/run\n")
