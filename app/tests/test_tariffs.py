@@ -448,6 +448,43 @@ def test_csv_makes_tariffs_with_windows(session):
     ]
 
 
+def window_on(session: Session, days: str) -> tariffs.ImportResult:
+    row = "harbour-bridge,car,New,250,EUR,2030-06-01T00:00,"
+    peak = row.replace("250", "400")
+    return load(session, f'{HEADER}{row},,,,\n{peak},Peak,"{days}",07:00,10:00\n')
+
+
+@pytest.mark.parametrize(
+    ("written", "days"),
+    [
+        ("", range(7)),
+        ("mon", [0]),
+        ("Mon-Fri", range(5)),
+        ("Mon\N{EN DASH}Fri", range(5)),
+        ("Monday-Wednesday SUNDAY", [0, 1, 2, 6]),
+        ("Mon,Wed, Fri", [0, 2, 4]),
+        ("Sat+Sun", [5, 6]),
+        ("Sun/Sat; mon", [0, 5, 6]),
+    ],
+)
+def test_csv_days(session, written, days):
+    assert window_on(session, written).errors == []
+    made = tariffs.list_tariffs(session, "harbour-bridge", "car")[-1]
+    assert made.windows[0].days == sum(1 << day for day in days)
+
+
+@pytest.mark.parametrize(
+    "days",
+    ["Mon-Wed-Fri", "Mon\N{EM DASH}Fri", "Mon..Fri", "Sat&Sun", "SatSun", "Monkey", "Mo", "-Fri"],
+)
+def test_csv_days_that_are_not_understood_are_refused(session, days):
+    """A beginning that is known would charge on other days than were meant."""
+    (error,) = window_on(session, days).errors
+    assert (error.line, error.field, error.value) == (3, "days", days)
+    assert error.problem == "are not days"
+    assert error.remedy == "Write each by three letters or in full: Mon-Fri, or Sat Sun"
+
+
 def test_csv_with_errors_makes_nothing_and_names_each_line(session):
     before = len(tariffs.list_tariffs(session))
     result = load(

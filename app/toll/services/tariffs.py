@@ -613,7 +613,7 @@ COLUMNS = (
     "ends",
 )
 REQUIRED = ("plaza", "class", "name", "amount", "valid_from")
-DAY_NAMES = {day[:3].lower(): 1 << index for index, day in enumerate(DAYS)}
+DAY_NAMES = {name.lower(): at for at, day in enumerate(DAYS) for name in (day, day[:3])}
 
 
 @dataclass(frozen=True)
@@ -797,22 +797,20 @@ def _window(cells: dict[str, str], amount: int, errors: list[FieldError]) -> New
     before = len(errors)
     days = 0
     text = cells.get("days", "")
-    for part in re.split(r"[\s+/;]+", text.lower()) if text else ["mon-sun"]:
-        first, _, last = part.partition("-")
-        names = list(DAY_NAMES)
-        if first[:3] not in names or (last or first)[:3] not in names:
-            errors.append(
-                FieldError("days", cut(text), "are not days", "Write Mon-Fri, or Sat Sun")
-            )
+    for part in re.split(r"[\s,;+/]+", text.lower()) if text else ["mon-sun"]:
+        names = part.replace("\N{EN DASH}", "-").split("-")
+        if len(names) > 2 or not DAY_NAMES.keys() >= set(names):
+            remedy = "Write each by three letters or in full: Mon-Fri, or Sat Sun"
+            errors.append(FieldError("days", cut(text), "are not days", remedy))
             break
-        start, end = names.index(first[:3]), names.index((last or first)[:3])
+        start, end = DAY_NAMES[names[0]], DAY_NAMES[names[-1]]
         if start > end:
             errors.append(
                 FieldError("days", cut(text), "end before they start", "Write Sat Sun Mon")
             )
             break
-        for name in names[start : end + 1]:
-            days |= DAY_NAMES[name]
+        for day in range(start, end + 1):
+            days |= 1 << day
     clock = {}
     for name in ("starts", "ends"):
         value = cells.get(name, "") or "00:00"
