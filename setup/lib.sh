@@ -328,19 +328,34 @@ look_at_units() {
   done
 }
 
-look_at_nginx() {
-  local file sites=()
-  [[ -e $nginx/nginx.conf ]] && ! managed "$nginx/nginx.conf" || return 0
-  for file in "$nginx"/sites-enabled/* "$nginx"/conf.d/*.conf; do
-    [[ -e $file ]] || continue
-    if [[ ${file##*/} == default || ${file##*/} == default.conf ]] ||
-      grep -qE ':5000\b|toll.?app' "$file" 2>/dev/null; then
-      sites+=("${file#"$nginx"/}")
-    else
-      problem "nginx serves $file, which is not this application's, and the project writes the whole of" \
-        "nginx's configuration: move that site to another server, or remove the file."
-    fi
+# Everything that nginx reads. Where it is not installed it serves nothing: then what a removed one left.
+nginx_configuration() {
+  local file
+  if command -v nginx >/dev/null; then
+    nginx -T -c "$nginx/nginx.conf"
+    return
+  fi
+  for file in "$nginx/nginx.conf" "$nginx"/sites-enabled/* "$nginx"/conf.d/*.conf; do
+    [[ ! -f $file ]] || printf '# configuration file %s:\n%s\n' "$file" "$(<"$file")"
   done
+}
+
+look_at_nginx() {
+  local configuration file whose names sites=()
+  [[ -e $nginx/nginx.conf ]] && ! managed "$nginx/nginx.conf" || return 0
+  configuration=$(nginx_configuration 2>&1) || {
+    problem "nginx does not take its own configuration ($(grep -F '[emerg]' <<<"$configuration" | head -n 1)), so" \
+      "nobody can tell what it serves: mend what \`nginx -t\` says, or remove nginx and $nginx."
+    return 0
+  }
+  while IFS=$'\t' read -r file whose names; do
+    if [[ $whose == ours ]]; then
+      [[ " ${sites[*]} " == *" ${file#"$nginx"/} "* ]] || sites+=("${file#"$nginx"/}")
+    else
+      problem "nginx serves ${names:-a site without a name }in $file, which is not this application's, and the" \
+        "project writes the whole of nginx's configuration: move that site to another server, or remove it."
+    fi
+  done < <(awk -f "$project/setup/nginx_sites.awk" <<<"$configuration")
   old_nginx=true
   found+=("nginx has a configuration that is not this project's (${sites[*]:-no site}): it is replaced")
 }

@@ -52,6 +52,10 @@ def call(tmp_path: Path) -> Call:
             unit_file={tmp_path}/etc/toll-app.service
             os_release={tmp_path}/etc/os-release
             systemctl() {{ :; }}
+            # nginx is installed where a test has made one.
+            command() {{
+              if [[ $* == "-v nginx" ]]; then declare -F nginx; else builtin command "$@"; fi
+            }}
         """
         return subprocess.run(
             ["bash", "-c", f"{prelude}\n{code}", "bash", *arguments],
@@ -365,15 +369,112 @@ def test_the_distributions_nginx_is_found(call: Call, tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("place", ["sites-enabled/blog", "conf.d/blog.conf"])
-def test_a_site_of_something_else_is_never_replaced(call: Call, tmp_path: Path, place: str) -> None:
+APPLICATION = "location / { proxy_pass http://127.0.0.1:5000; }"
+TO_HTTPS = "return 301 https://$host$request_uri;"
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        "server { server_name _; root /var/www/html; location / { try_files $uri =404; } }",
+        "server { server_name localhost; location / { root /usr/share/nginx/html; index a; } }",
+        f"server {{ server_name a.example.com; {APPLICATION} }}",
+        "server { location / { proxy_pass http://[::1]:5000/; } }",
+        "server { set $backend http://localhost:5000; location / { proxy_pass $backend; } }",
+        "server { location / { uwsgi_pass unix:/run/toll_app.sock; } }",
+        "upstream app { server 127.0.0.1:5000; } server { location / { proxy_pass http://app/; } }",
+        # As certbot leaves it.
+        f"server {{ server_name a.example.com; {APPLICATION} listen 443 ssl; }}"
+        f" server {{ if ($host = a.example.com) {{ {TO_HTTPS} }} # managed by Certbot\n"
+        " server_name a.example.com; listen 80; return 404; }",
+        f"server {{ {TO_HTTPS} location /.well-known/acme-challenge/ {{ root /srv/acme; }} }}",
+        "map $a $b { '{' 1; } log_format x 'server {' \"$a}\"; # server {\n",
+    ],
+)
+def test_sites_that_may_go(call: Call, tmp_path: Path, blocks: str) -> None:
+    site(tmp_path, "nginx.conf", "user www-data;\n")
+    site(tmp_path, "conf.d/site.conf", f"{blocks}\n")
+    done = call("look_at_nginx; refuse_problems; echo ${#found[@]}")
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+@pytest.mark.parametrize(
+    ("place", "blocks", "named"),
+    [
+        ("sites-enabled/blog", "server { server_name blog; root /srv/blog; }", "blog"),
+        ("sites-enabled/default", "server { server_name wiki; root /srv/wiki; }", "wiki"),
+        ("sites-enabled/default", "server { root /srv/wiki; }", "a site without a name"),
+        ("sites-enabled/default", "server { server_name wiki; root /var/www/html; }", "wiki"),
+        (
+            "conf.d/default.conf",
+            "server { root /var/www/html; location /php { fastcgi_pass unix:/run/php.sock; } }",
+            "a site without a name",
+        ),
+        (
+            "conf.d/sites.conf",
+            f"server {{ server_name a; {APPLICATION} }} server {{ server_name wiki; root /wiki; }}",
+            "wiki",
+        ),
+        (
+            "conf.d/sites.conf",
+            f"server {{ server_name a; {APPLICATION} }} server {{ server_name a; root /wiki; }}",
+            "a",
+        ),
+        (
+            "conf.d/registry.conf",
+            "server { server_name registry; location / { proxy_pass http://10.0.0.7:5000; } }",
+            "registry",
+        ),
+        (
+            "conf.d/wiki.conf",
+            "server { server_name wiki.tollapp.com; proxy_pass http://127.0.0.1:50000; }",
+            "wiki.tollapp.com",
+        ),
+        (
+            "conf.d/old.conf",
+            "server { server_name old; return 301 https://new.example.org$request_uri; }",
+            "old",
+        ),
+        ("nginx.conf", "http { server { server_name wiki; root /srv/wiki; } }", "wiki"),
+        (
+            "nginx.conf",
+            "stream { server { listen 25; proxy_pass db:25; } }",
+            "a site without a name",
+        ),
+    ],
+)
+def test_a_site_of_something_else_is_never_replaced(
+    call: Call, tmp_path: Path, place: str, blocks: str, named: str
+) -> None:
     """--yes says that this application may be replaced, and not that a blog may go."""
     site(tmp_path, "nginx.conf", "user www-data;\n")
-    site(tmp_path, place, "server { server_name blog.example.com; root /srv/blog; }\n")
-    found = problems(call("look_at_nginx; refuse_problems"))
-    assert len(found) == 1
-    assert found[0].startswith(
-        f"nginx serves {tmp_path}/nginx/{place}, which is not this application's"
+    site(tmp_path, place, f"{blocks}\n")
+    (problem,) = problems(call("look_at_nginx; refuse_problems"))
+    assert problem.startswith(
+        f"nginx serves {named} in {tmp_path}/nginx/{place}, which is not this application's"
+    )
+
+
+def test_nginx_itself_says_what_it_reads(call: Call, tmp_path: Path) -> None:
+    """A configuration may include other folders."""
+    site(tmp_path, "nginx.conf", "http { include /srv/vhosts/*.conf; }\n")
+    dump = (
+        "nginx: [warn] conflicting server name\n"
+        f"# configuration file {tmp_path}/nginx/nginx.conf:\nhttp {{ include /srv/vhosts/*; }}\n\n"
+        "# configuration file /srv/vhosts/shop.conf:\nserver { server_name shop; root /shop; }\n"
+    )
+    (tmp_path / "dump").write_text(dump)
+    asked = f'nginx() {{ [[ "$1 $3" == "-T $nginx/nginx.conf" ]] && cat {tmp_path}/dump; }}'
+    (problem,) = problems(call(f"{asked}; look_at_nginx; refuse_problems"))
+    assert problem.startswith("nginx serves shop in /srv/vhosts/shop.conf, which is not this")
+
+
+def test_a_configuration_that_nginx_does_not_take_is_refused(call: Call, tmp_path: Path) -> None:
+    site(tmp_path, "nginx.conf", "http {\n")
+    broken = "nginx() { echo 'nginx: [emerg] unexpected end of file' >&2; return 1; }"
+    (problem,) = problems(call(f"{broken}; look_at_nginx; refuse_problems"))
+    assert problem.startswith(
+        "nginx does not take its own configuration (nginx: [emerg] unexpected end of file), so"
     )
 
 
