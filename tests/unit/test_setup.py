@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -856,6 +857,31 @@ def test_a_closed_firewall_is_found(call: Call, tmp_path: Path, rules: str, clos
         ]
     else:
         assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- Removing it ---------------------------------------------------------------------------------
+
+
+def test_the_guide_removes_of_certbot_what_the_role_does() -> None:
+    """What is left runs each hour, and its package cannot be removed by apt."""
+    guide = (PROJECT / "docs/PRODUCTION_SETUP.md").read_text().split("\n## Remove it\n")[1]
+    role = PROJECT / "roles/certbot"
+    known: dict[str, Any] = {}
+    for part in ("defaults", "vars"):
+        known |= yaml.safe_load((role / part / "main.yml").read_text())
+    tasks = {
+        key: task
+        for task in yaml.safe_load((role / "tasks/uninstall.yml").read_text())
+        for key in task
+    }
+    removed = [
+        Path(re.sub(r"{{ (\w+) }}", lambda name: known[name[1]], path))
+        for path in tasks["ansible.builtin.file"]["loop"]
+    ]
+    words = guide.replace("'", " ").split()
+    assert [path for path in removed if not {str(path), str(path.parent)} & {*words}] == []
+    package = tasks["ansible.builtin.command"]["ansible.builtin.command"]["argv"][-1]
+    assert {*known["__certbot_timers"], package} <= {*words}
 
 
 # --- The steps -----------------------------------------------------------------------------------

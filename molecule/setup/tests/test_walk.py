@@ -390,14 +390,18 @@ def test_commands_of_the_guide_that_remove(as_root, host):
     )
     as_root("set -e\n" + commands("Remove it").replace("sudo ", ""))
     assert as_root("ss -Hltn 'sport = :80 or sport = :443 or sport = :5000'") == ""
-    assert as_root("systemctl list-units --all --no-legend 'toll-app*' 'certbot*'") == ""
+    assert as_root("systemctl list-units --all --no-legend 'toll-app*' 'cert*'") == ""
     left = as_root(
         "ls -d /opt/* /etc/toll-app* /etc/nginx /etc/letsencrypt /etc/systemd/system/*toll* "
         "/usr/local/sbin/toll-app* /usr/local/lib/apphost /usr/local/bin/certbot "
-        "/var/lib/toll-app* /var/lib/application-metrics "
+        "/var/lib/toll-app* /var/lib/application-metrics /etc/systemd/system/*cert* "
+        "/usr/local/lib/certificates /etc/certificates /var/lib/certificates "
         "/var/lib/gunicorn-handover /var/lib/config-tree 2>/dev/null || true"
     )
     assert left.split() == ["/var/lib/toll-app"]
+    # apt would ask for a sentence before it lets them go.
+    packages = as_root("dpkg-query --show --showformat '${Package} ${db:Status-Status}\\n'")
+    assert "-interpreter installed" not in packages
 
 
 @pytest.mark.usefixtures("bare")
