@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from .describing import toll_app
+from .preflight import Case, preflight
 from .render import ROLES, evaluate
 
 ROLE = "toll_app"
@@ -80,6 +82,41 @@ def test_a_password_is_in_no_command() -> None:
     ]
     assert (admin["name"], admin["key"], admin["stdin"]) == ("admin", "anna", SECRET)
     assert SECRET not in admin["words"]
+
+
+# Reads names with passwords, and prints which of them the application makes a user of.
+MAKE = """
+import json, sys
+from toll.services import accounts
+told = [accounts._name_errors(n) + accounts._password_errors(p, n) for n, p in json.load(sys.stdin)]
+print(json.dumps([not errors for errors in told]))
+"""
+
+
+def test_an_admin_that_the_application_refuses_is_refused_before() -> None:
+    """On the host it would be, with the release shipped and the database migrated."""
+    names = ["a", "0", "anna.b-c_d", "n" * 40, "n" * 41, "Anna", "anna@a.example", "-a", "_a", ".a"]
+    admins = [(name, SECRET) for name in [*names, "\N{LATIN SMALL LETTER A WITH RING ABOVE}"]]
+    admins += [("anna", (SECRET * 15)[:length]) for length in (11, 12, 200, 201)]
+    admins += [("bridge", "Bridge" * times) for times in (2, 3, 4)] + [
+        ("bridge-admin", "bridge-admin")
+    ]
+    result = subprocess.run(
+        [sys.executable, "-c", MAKE],
+        cwd=ROLES.parent / "app",
+        input=json.dumps(admins),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    cases = {
+        f"{name} {password}": Case(
+            {**toll_app(), "toll_app_admin_name": name, "toll_app_admin_password": password}
+        )
+        for name, password in admins
+    }
+    said = preflight(ROLE, cases)
+    assert [not said[case] for case in cases] == json.loads(result.stdout), said
 
 
 @pytest.mark.parametrize(("password", "words"), [("", "make the first on web1"), (SECRET, "as ")])
