@@ -41,18 +41,18 @@ run_step "Looking at this server" check_server
 agree_to_replace "$yes"
 run_step "Installing Ansible for this server alone" prepare_control
 write_inventory
-keep_copy
-run_step "Making room" stop_old
 # A person has just agreed to it, or did before a run that was cut off.
 agreed=()
 if [[ -e $taken || $old_nginx == true || -n ${old_units[*]} ]]; then
   agreed=(--extra-vars '{"nginx_take_over": true, "gunicorn_systemd_take_over": true}')
 fi
-: >"$taken"
+keep_copy
+run_step "Making room" stop_old
 run_playbook site.yml "${agreed[@]}" || {
   bring_back
   stop "the set-up failed in the step above."
 }
+: >"$taken"
 
 summary "$start"
 name=$(sed -n 's/^setup_domains: \[\([^],]*\).*/\1/p' "$choices")

@@ -13,7 +13,8 @@ choices=$inventory/group_vars/web/choices.yml
 settings=$inventory/group_vars/web/main.yml
 # Where both were before the group was called web.
 before_web=$inventory/group_vars/toll_app
-# Says that this server was looked at, and that what is on it now is the project's.
+# Says that this server was looked at, and that what is on it now is the project's. Until a run has come to its end, it
+# names the copy of what was there before.
 taken=$inventory/taken-over
 # The control environment, which nothing but these scripts uses.
 state=/var/lib/toll-app-setup
@@ -111,13 +112,15 @@ ended() {
   local code=$?
   if ((code)) && [[ $explained == false ]]; then
     complain "a command failed (exit status $code). The end of the log, $log:" \
-      "$(tail -n 15 "$log")" "Run the same command again: what is done already stays."
+      "$(tail -n 15 "$log")" "Run the same command again: what is done already stays." \
+      ${copy:+"Or bring back what served before: $copy/restore.sh"}
   fi
 }
 
 interrupted() {
   explained=true
-  complain "interrupted. Run the same command again: what is done already stays."
+  complain "interrupted. Run the same command again: what is done already stays." \
+    ${copy:+"Or bring back what served before: $copy/restore.sh"}
   exit 130
 }
 
@@ -274,8 +277,7 @@ managed() { # file
 found=()        # what a person is told
 old_pid=""      # the process on port 5000
 old_units=()    # units of our name that are not ours
-copy=""         # where what is replaced is kept
-by_hand=false   # whether no unit starts what is replaced
+copy=""         # where what is replaced is kept, by this run or by one that was cut off
 old_nginx=false # nginx with a configuration that is not ours
 
 # Without a domain of its own choices this script would undo the one that a control node has set up.
@@ -288,12 +290,11 @@ look_at_owner() {
 
 # Finds what somebody set up by hand and this project replaces, and what it cannot replace.
 look_around() {
+  [[ ! -s $taken || ! -e $(<"$taken")/restore.sh ]] || copy=$(<"$taken")
   look_at_owner
   look_at_application
-  if [[ ! -e $taken ]]; then
-    look_at_units
-    look_at_nginx
-  fi
+  look_at_units
+  [[ -e $taken ]] || look_at_nginx
   look_at_web_ports
 }
 
@@ -386,17 +387,26 @@ agree_to_replace() { # --yes or nothing
 
 # --- Taking over ------------------------------------------------------------------------------------
 
-# Copies what is replaced, and writes the script that brings it back.
+# The copy of a run that was cut off has what this one does not find any more.
 keep_copy() {
-  ((${#found[@]})) || return 0
+  local made
+  if ((${#found[@]})); then
+    made=$backups/$(date +%Y-%m-%dT%H-%M-%S)
+    copy_to "$made"
+    copy=${copy:-$made}
+  fi
+  printf %s "$copy" >"$taken"
+}
+
+# Copies what is replaced, and writes the script that brings it back.
+copy_to() { # directory
   # On a server that was ours before, nginx goes on.
-  local unit path place services="toll-app.socket toll-app.service"
+  local into=$1 unit path place services="toll-app.socket toll-app.service"
   # shellcheck disable=SC2016 # for the shell of the script that is written
   [[ -e $taken ]] || services='$(systemctl list-unit-files --no-legend "toll-app*" | cut -d" " -f1) nginx.service'
-  copy=$backups/$(date +%Y-%m-%dT%H-%M-%S)
-  place=$copy/restore.sh
-  install -d -m 0700 "$backups" "$copy"
-  printf '%s\n' "${found[@]}" >"$copy/found.txt"
+  place=$into/restore.sh
+  install -d -m 0700 "$backups" "$into"
+  printf '%s\n' "${found[@]}" >"$into/found.txt"
   cat >"$place" <<SCRIPT
 #!/bin/bash
 # Brings back what $program replaced, and stops what took its place.
@@ -405,11 +415,11 @@ failed=0
 systemctl disable --now $services
 SCRIPT
   if [[ $old_nginx == true ]]; then
-    cp -a "$nginx" "$copy/nginx"
+    cp -a "$nginx" "$into/nginx"
     # The place of units that were added to it as well, which are the project's.
     cat >>"$place" <<SCRIPT
 rm -rf $(printf %q "$nginx") /etc/systemd/system/nginx.service.d
-cp -a $(printf %q "$copy/nginx") $(printf %q "$nginx")
+cp -a $(printf %q "$into/nginx") $(printf %q "$nginx")
 SCRIPT
   fi
   # Ours lie where the administrator's do, whatever lay there before.
@@ -417,11 +427,11 @@ SCRIPT
     echo "rm -rf /etc/systemd/system/toll-app*" >>"$place"
   for unit in "${old_units[@]}"; do
     path=$(systemctl show --property=FragmentPath --value "$unit")
-    cp -a "$path" "$copy/$unit"
-    echo "cp -a $(printf %q "$copy/$unit") $(printf %q "$path")" >>"$place"
+    cp -a "$path" "$into/$unit"
+    echo "cp -a $(printf %q "$into/$unit") $(printf %q "$path")" >>"$place"
     if [[ -d /etc/systemd/system/$unit.d ]]; then
-      cp -a "/etc/systemd/system/$unit.d" "$copy/$unit.d"
-      echo "cp -a $(printf %q "$copy/$unit.d") /etc/systemd/system/" >>"$place"
+      cp -a "/etc/systemd/system/$unit.d" "$into/$unit.d"
+      echo "cp -a $(printf %q "$into/$unit.d") /etc/systemd/system/" >>"$place"
     fi
   done
   echo "systemctl daemon-reload" >>"$place"
@@ -435,14 +445,13 @@ SCRIPT
     if is_service "$old_pid" "$unit"; then
       echo "systemctl enable --now $unit || failed=1" >>"$place"
     else
-      by_hand=true
       echo "echo 'Start the application as it was started before: see found.txt beside this script.'" >>"$place"
     fi
   fi
   if [[ $old_nginx == true ]] && systemctl --quiet is-active nginx.service; then
     echo "systemctl enable --now nginx.service || failed=1" >>"$place"
   fi
-  [[ -e $taken ]] || echo "rm -f $(printf %q "$taken")" >>"$place"
+  if [[ -e $taken ]]; then echo ": >$(printf %q "$taken")"; else echo "rm -f $(printf %q "$taken")"; fi >>"$place"
   # shellcheck disable=SC2016 # for the shell of the script that is written
   echo 'exit $failed' >>"$place"
   chmod 0700 "$place"
@@ -461,7 +470,7 @@ bring_back() {
     say "" "The new toll-app serves. $copy/restore.sh would bring back what served before."
   elif bash "$copy/restore.sh" </dev/null; then
     say "" "What served before was started again, with $copy/restore.sh."
-    [[ $by_hand == false ]] ||
+    ! grep -q "^echo 'Start the application" "$copy/restore.sh" ||
       say "What was started by hand has to be started by hand again: see $copy/found.txt."
   else
     complain "What served before does not start any more: look at $copy, and at the log."

@@ -599,6 +599,11 @@ def test_a_command_that_fails_without_a_word_shows_the_log(call: Call, tmp_path:
         ("serves() { false; }", "What served before was started again, with"),
         ("serves() { true; }", "The new toll-app serves."),
         ("serves() { false; }; echo 'exit 3' >$copy/restore.sh", "does not start any more"),
+        (
+            """serves() { false; }; echo "echo 'Start the application as'" >>$copy/restore.sh""",
+            "What served before was started again, with {}/restore.sh.\n"
+            "What was started by hand has to be started by hand again: see {}/found.txt",
+        ),
     ],
 )
 def test_what_served_before_is_brought_back(
@@ -612,8 +617,56 @@ def test_what_served_before_is_brought_back(
         bring_back
     """)
     assert done.returncode == 0, done.stderr
-    assert words in done.stdout + done.stderr
+    assert words.replace("{}", str(tmp_path)) in done.stdout + done.stderr
     assert ("restored" in done.stdout) == ("started again" in words)
+
+
+def production(call: Call, root: Path, replaced: str, run: str) -> subprocess.CompletedProcess[str]:
+    """Run setup-production.sh where nothing is installed, stopped or brought back for real."""
+    _, script = (PROJECT / "setup-production.sh").read_text().split("\nbegin\n")
+    return call(f"""
+        log={root}/log; logs={root}; backups={root}/backups; yes=--yes; : >"$choices"
+        check_server() {{ look_around; found=({replaced}); }}
+        prepare_control() {{ :; }}; write_inventory() {{ :; }}; stop_old() {{ :; }}
+        serves() {{ false; }}; summary() {{ :; }}; address() {{ :; }}
+        run_playbook() {{ {run}; }}
+        trap ended EXIT; trap interrupted INT
+        # Its restore.sh, which would look for units of this machine.
+        bash() {{ : >"$taken"; }}
+        {script}
+    """)
+
+
+def test_a_run_that_was_cut_off_leaves_the_way_back_to_the_next(call: Call, tmp_path: Path) -> None:
+    """The next one does not find any more what the first one has stopped."""
+    first = production(call, tmp_path, "'an old unit'", "kill -INT $$")
+    assert first.returncode == 130
+    (copy,) = (tmp_path / "backups").iterdir()
+    assert f"Or bring back what served before: {copy}/restore.sh" in first.stderr
+    second = production(call, tmp_path, "", "false")
+    assert second.returncode == 1
+    assert f"What served before was started again, with {copy}/restore.sh." in second.stdout
+    # Then a run begins anew, and one that has come to its end needs no way back.
+    third = production(call, tmp_path, "", "false")
+    assert "restore.sh" not in third.stdout + third.stderr
+    production(call, tmp_path, "'an old unit'", "kill -INT $$")
+    fourth = production(call, tmp_path, "", "true")
+    assert fourth.returncode == 0, fourth.stderr
+    assert "restore.sh brings it back" in fourth.stdout
+    assert "restore.sh" not in production(call, tmp_path, "", "false").stdout
+
+
+def test_what_was_replaced_before_is_kept_beside_what_is_found_now(
+    call: Call, tmp_path: Path
+) -> None:
+    """Somebody may start the old application by hand between the two."""
+    production(call, tmp_path, "'an old unit'", "kill -INT $$")
+    (copy,) = (tmp_path / "backups").iterdir()
+    copy = copy.rename(copy.with_name("first"))
+    (tmp_path / "etc/taken-over").write_text(str(copy))
+    second = production(call, tmp_path, "'a process'", "false")
+    assert f"started again, with {copy}/restore.sh" in second.stdout
+    assert len(list((tmp_path / "backups").iterdir())) == 2
 
 
 def test_where_nothing_was_replaced_nothing_is_brought_back(call: Call, tmp_path: Path) -> None:
