@@ -438,8 +438,10 @@ def test_the_parser_reads_every_file(variant: str, lay_out: Callable[..., Path])
 def test_the_analyser_finds_nothing(variant: str, lay_out: Callable[..., Path]) -> None:
     """gixy knows mistakes that nginx accepts: leaking aliases, spoofed hosts, lost headers."""
     path = lay_out(files_of(variant))
+    # It takes $kept_or_new for part of a name that has to be resolved. All upstreams are addresses.
+    skipped = ["--skips", "missing_resolver"]
     done = subprocess.run(
-        [PROJECT / ".venv/bin/gixy", "--format", "console", path],
+        [PROJECT / ".venv/bin/gixy", *skipped, "--format", "console", path],
         check=False,
         capture_output=True,
         text=True,

@@ -67,9 +67,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
-    do_GET = do_POST = do_PUT = answer
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -569,6 +570,49 @@ def test_only_what_may_be_repeated_goes_over_a_kept_connection(
     assert len(set(ports["GET"])) == 1
     others = ports["POST"] + ports["PUT"]
     assert len({*others, *ports["GET"]}) == len(others) + 1
+
+
+@pytest.mark.parametrize("keepalive", [0, 4])
+def test_a_method_opens_nothing(
+    serve: Callable[..., Served],
+    with_tls: dict[str, str],
+    certificate: tuple[Path, Path],
+    application: Application,
+    keepalive: int,
+) -> None:
+    """What keeps clients out of a location does so whichever upstream a method leads to."""
+    members: dict[str, tuple[dict[str, Any], int]] = {
+        "/vault/": ({"client_certificate": True}, 403),
+        "/closed/": ({"extra": "return 403;"}, 403),
+        "/search/": ({"extra": "if ($arg_q) {\n    return 404;\n}"}, 404),
+        "/office/": ({"allow": [NEIGHBOUR]}, 403),
+        "/abroad/": ({"deny": [CLIENT]}, 403),
+        "/users/": ({"basic_auth": {"users": [{"name": "anna", "hash": "$6$" + "a" * 86}]}}, 401),
+        "/few/": ({"limits": {"rate": "1r/m", "burst": 0}}, 429),
+    }
+    served = serve(
+        upstream_keepalive=keepalive,
+        client_certificates={"authority": str(certificate[0]), "verify": "optional"},
+        locations=[{"path": path, **those} for path, (those, _) in members.items()],
+        **with_tls,
+    )
+    (served.directory / "etc/nginx/users").mkdir()
+    (served.directory / "etc/nginx/users/shop~6").write_text("anna:$6$a\n")
+    assert served.ask("/few/", tls=anybody()).status == 200
+    application.asked.clear()
+    methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+    for method in methods:
+        found = {
+            path: served.ask(f"{path}?q=1", method=method, tls=anybody()).status for path in members
+        }
+        assert (method, found) == (method, {path: status for path, (_, status) in members.items()})
+    assert application.asked == []
+    # And to whom a location is open, it is for all methods; the path goes on as it came.
+    for method in methods:
+        answer = served.ask("/vault/a%2Fb//c?d=%20", method=method, tls=anybody(certificate))
+        assert answer.status == 200
+    assert {path for _, path, _ in application.asked} == {"/vault/a%2Fb//c?d=%20"}
+    assert [method for method, _, _ in application.asked] == list(methods)
 
 
 def test_a_location_can_have_an_application_of_its_own(
