@@ -141,7 +141,7 @@ def test_the_site_has_the_members_of_the_description() -> None:
         # A directory below `current` is of the live release.
         "static": [{"directory": "/opt/shop/current/app/public"}],
         "locations": [],
-        "maintenance_open": ["/readyz"],
+        "health_paths": ["/readyz"],
         "max_body_size": "50m",
     }
 

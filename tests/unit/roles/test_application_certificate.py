@@ -110,19 +110,19 @@ def test_a_certificate_that_is_brought_along_is_served_and_not_obtained() -> Non
 @pytest.mark.parametrize(
     ("health", "paths"),
     [
-        ({}, []),
+        ({}, ["/"]),
         ({"path": "/readyz", "live_path": "/healthz"}, ["/healthz", "/readyz"]),
         ({"path": "/health/?full=1"}, ["/health/"]),
-        ({"path": "/a%20b"}, []),
+        ({"path": "/a%20b"}, ["/a b"]),
     ],
 )
-def test_health_checks_get_through_in_maintenance(health: dict[str, str], paths: list[str]) -> None:
-    """But for the front page, and for what nginx could not be told."""
-    told = trusted(
-        {"applications": {"blog": {"source": "app", "domains": [APP], "health": health}}}
-    )
+def test_nginx_knows_the_health_checks(health: dict[str, str], paths: list[str]) -> None:
+    """Whatever else a person says of the site, or a drained host would never be left alone."""
+    more = {"maintenance_open": ["/status"], "health_paths": ["/up"]}
+    described = {"source": "app", "domains": [APP], "health": health, "site": more}
+    told = trusted({"applications": {"blog": described}})
     (site,) = evaluate("application", "__application_descriptions", "Debian", **told)["sites"]
-    assert site["maintenance_open"] == paths
+    assert (site["maintenance_open"], site["health_paths"]) == (["/status"], [*paths, "/up"])
 
 
 @pytest.mark.parametrize("file", ["main.yml", "certificate.yml"])

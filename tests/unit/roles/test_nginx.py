@@ -152,7 +152,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "nginx_unlimited_clients": ["192.0.2.0/24", "2001:db8::1"],
     },
     "behind-a-proxy": {
-        "nginx_sites": [SITE, {**BOTH, "default": True}],
+        "nginx_sites": [SITE, {**BOTH, "default": True, "health_paths": ["/", "/healthz"]}],
         "nginx_trusted_proxies": ["192.0.2.1", "2001:db8::/64"],
         "nginx_client_address_header": "CF-Connecting-IP",
         "nginx_limit_rate": "unlimited",
@@ -179,6 +179,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
                 "maintenance": True,
                 "maintenance_allow": ["192.0.2.0/24", "2001:db8::/32"],
                 "maintenance_open": ["/healthz", "/health/"],
+                "health_paths": ["/healthz", "/a b", "/"],
             },
         ],
         "nginx_maintenance_retry_after_seconds": 60,
@@ -835,6 +836,10 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
     "open-path-with-a-query": (
         {"nginx_sites": [{**PLAIN, "maintenance_open": ["/health?full=1"]}]},
         "nginx_sites has an entry in maintenance_open that is not a plain path: write it without",
+    ),
+    "health-path-with-a-query": (
+        {"nginx_sites": [{**PLAIN, "health_paths": ["/health?full=1"]}]},
+        "nginx_sites has an entry in health_paths that is not a path, or that has a query",
     ),
     "cache-location-with-slash": (
         {"nginx_sites": [{**PLAIN, "cache": {"locations": ["/news/"]}}]},

@@ -17,7 +17,8 @@ __all__ = ["certificate", "installed_version", "nginx_program"]  # fixtures
 STRANGER, OFFICE = "127.0.0.2", "127.0.1.7"
 SITE = {
     "maintenance_allow": ["127.0.1.0/24"],
-    "maintenance_open": ["/healthz"],
+    "maintenance_open": ["/status"],
+    "health_paths": ["/healthz", "/STATUS", "/"],
     "cache": {"locations": ["/kept"]},
     "private_locations": ["/metrics"],
 }
@@ -122,7 +123,8 @@ def test_some_get_through(running: Serving, flag: Path) -> None:
     flag.touch()
     for source in (OFFICE, "127.0.0.1"):
         assert running.ask("/", source=source).body == "app"
-    assert running.ask("/healthz", source=STRANGER).body == "app"
+    for path in ("/healthz", "/status"):
+        assert running.ask(path, source=STRANGER).body == "app"
     token = "/.well-known/acme-challenge/token"
     assert running.ask(token, source=STRANGER).body == "proof"
     # Who claims to be there is not there.

@@ -11,9 +11,6 @@ from urllib.parse import unquote, urlsplit
 
 from . import families
 
-# A path that nginx's configuration can name as it stands, the front page left out.
-OPEN_PATH = re.compile(r"/[A-Za-z0-9._~/+@:,=-]+")
-
 
 def entries(variables: Mapping[str, Any]) -> Mapping[str, Any]:
     """The applications that the inventory has for a host; empty where it has no dictionary."""
@@ -210,8 +207,10 @@ def site(description: Mapping[str, Any], links_directory: str) -> dict[str, Any]
     if isinstance(told.get("cache"), Mapping):
         # The handover moves it: no release answers with what another one has said.
         told["cache"] = {"key_path": f"/opt/{name}/cache-key", **told["cache"]}
-    asked = (str(description["health"][key]) for key in ("path", "live_path"))
-    health = (path.partition("?")[0] for path in asked)
+    # What balancers ask is always known, whatever else a person names.
+    more = told.pop("health_paths", None) or []
+    asked = {_plain(description["health"][key]) for key in ("path", "live_path")} - {""}
+    health = [*sorted(asked), *more] if isinstance(more, list) else more
     return {
         "name": name,
         "domains": description["domains"],
@@ -219,11 +218,15 @@ def site(description: Mapping[str, Any], links_directory: str) -> dict[str, Any]
         "certificate_key": f"{certificate}/privkey.pem",
         "upstream": f"unix:/run/gunicorn/{name}.sock",
         "static": static,
-        # Whoever asks there looks after hosts, unless it is the front page.
-        "maintenance_open": sorted({path for path in health if OPEN_PATH.fullmatch(path)}),
+        "health_paths": health,
         "locations": locations,
         **told,
     }
+
+
+def _plain(path: object) -> str:
+    """The path as nginx compares it: without a query, and decoded."""
+    return unquote(str(path).partition("?")[0])
 
 
 def _with_health(locations: list[Any], path: str) -> list[Any]:
