@@ -153,15 +153,27 @@ def test_a_location_can_have_a_directory_of_the_release() -> None:
 
 
 @pytest.mark.parametrize("rule", [{"allow": ["192.0.2.1"]}, {"basic_auth": {"users": [1]}}])
-def test_the_host_still_asks_a_site_that_is_not_for_everybody(rule: dict[str, Any]) -> None:
-    """A deploy is judged through nginx, and would fail with 401 or 403."""
-    health = {"path": "/readyz", "exact": True, "open_to_host": True}
-    told = whole(site={**rule, "locations": [{"path": "/readyz"}]})
-    assert site(told, "/x")["locations"] == [{"path": "/readyz"}, health]
+def test_who_looks_after_a_site_may_ask_it(rule: dict[str, Any]) -> None:
+    """A deploy is judged through nginx, and would fail with 401 or 403; balancers ask there too."""
+    watch = ["192.0.2.9"]
+    opened = {"path": "/readyz", "exact": True, "open_to_host": True, "open_to": watch}
+
+    def locations(health: str = "/readyz", **members: Any) -> list[dict[str, Any]]:
+        told = whole(site=members, health={"path": health, "live_path": ""})
+        found: list[dict[str, Any]] = site(told, "/x", watch)["locations"]
+        return found
+
+    assert locations(**rule) == [opened]
+    assert locations("/readyz?full=1", **rule) == [opened]
+    # It has what the location around it has, which may be what keeps others out.
+    around = {"path": "/r", "max_body_size": "1k", **rule}
+    root = {"path": "/"}
+    assert locations(locations=[root, around]) == [root, around, {**around, **opened}]
     # Who describes the path has the last word.
-    own = {"path": "/readyz", "exact": True, "allow": []}
-    told = whole(site={**rule, "locations": [own]})
-    assert site(told, "/x")["locations"] == [{**own, "open_to_host": True}]
+    own = {"path": "/readyz", "exact": True, "open_to": ["192.0.2.7"]}
+    assert locations(**rule, locations=[own]) == [{**opened, **own}]
+    free = {"path": "/readyz", "exact": True, "allow": [], "basic_auth": {}}
+    assert locations(**rule, locations=[free]) == [free]
 
 
 def test_static_files_of_all_releases_come_first() -> None:

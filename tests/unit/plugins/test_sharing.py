@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.wsgi.host.plugins.plugin_utils.descriptions import certificate_name
-from ansible_collections.wsgi.host.plugins.plugin_utils.sharing import endpoint, sharing
+from ansible_collections.wsgi.host.plugins.plugin_utils.sharing import asking, endpoint, sharing
 
 
 def host(*domains: str, **variables: Any) -> dict[str, Any]:
@@ -40,6 +40,31 @@ def test_hosts_with_the_same_certificate_are_counted() -> None:
     }
     assert found(hosts)["alike"] == ["web1", "web2"]
     assert found(hosts)["peers"] == ["192.0.2.2:80", "192.0.2.3:80"]
+
+
+def test_who_asks_for_the_health_of_a_name() -> None:
+    """Each host that serves it and is monitored, or the host that does so for it."""
+    watched = {"monitoring_enabled": True, "monitoring_server": "watch"}
+    hosts = {
+        "web1": host("shop.example.com", **watched),
+        "web2": host("Shop.example.com", ansible_host="192.0.2.2", monitoring_enabled=True),
+        "web3": host("shop.example.com", ansible_host="192.0.2.3"),
+        "web4": host("blog.example.com", ansible_host="192.0.2.4", monitoring_enabled=True),
+        "watch": {"ansible_host": "192.0.2.9"},
+    }
+    names = ["shop.example.com"]
+    assert asking("web1", names, hosts, hosts) == {
+        "addresses": ["192.0.2.9", "192.0.2.2"],
+        "nowhere": [],
+    }
+    hosts["watch"] = {"ansible_host": "watch.example.com"}
+    assert asking("web1", names, hosts, hosts)["nowhere"] == ["watch"]
+    # It knows itself without.
+    alone = {"web1": host("shop.example.com", monitoring_enabled=True)}
+    assert asking("web1", names, alone, alone) == {"addresses": [], "nowhere": []}
+    # Another role says that it does not exist.
+    alone = {"web1": hosts["web1"]}
+    assert asking("web1", names, alone, alone) == {"addresses": [], "nowhere": []}
 
 
 @pytest.mark.parametrize(

@@ -476,6 +476,19 @@ HOSTS: dict[str, tuple[Case, str]] = {
         ),
         'application_peer_address ("") is not set for lb1 of the group balancers, whose',
     ),
+    "a monitoring server of which only a name is known": (
+        Case(
+            {
+                **shop(site={"allow": ["192.0.2.0/24"]}),
+                "monitoring_enabled": True,
+                "monitoring_server": "watch",
+            },
+            beside={"watch": {"ansible_host": "watch.example.com"}},
+            groups={"monitoring": ["watch"]},
+        ),
+        'application_peer_address ("") is not set for watch, whose monitoring asks for the health '
+        "path of shop, where basic_auth, allow or deny keeps others out",
+    ),
     "two hosts of the group databases": (
         fleet_database(db1={"ansible_host": "192.0.2.31"}, db2={"ansible_host": "192.0.2.32"}),
         "the group databases has db1 and db2, the voters that elect the primary database: if "

@@ -102,6 +102,7 @@ RICH: dict[str, Any] = {
         },
         {"path": "/vault/", "client_certificate": True},
         {"path": "/healthz", "exact": True, "open_to_host": True, "allow": ["192.0.2.0/24"]},
+        {"path": "/up", "open_to": ["2001:db8::1", "2001:db8::1"], "deny": ["192.0.2.9"]},
     ],
 }
 MOVED: dict[str, Any] = {

@@ -760,6 +760,51 @@ def test_a_path_is_open_to_the_host_itself(
     assert (ask("192.0.2.7"), ask(NEIGHBOUR)) == (403, 401)
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"basic_auth": {"users": [{"name": "anna", "hash": "$6$" + "a" * 86}]}},
+        {"allow": ["192.0.2.0/24"]},
+        {"deny": ["127.0.0.0/8"]},
+    ],
+    ids=["basic_auth", "allow", "deny"],
+)
+@pytest.mark.parametrize("protocol", [True, False])
+def test_who_looks_after_a_site_is_let_in(
+    serve: Callable[..., Served], with_tls: dict[str, str], rule: dict[str, Any], protocol: bool
+) -> None:
+    """Or it would be down for ever, to balancers and to who monitors it, and works for people."""
+    watch = "127.0.0.7"
+    served = serve(
+        {"nginx_trusted_proxies": [PROXY], "nginx_proxy_protocol": protocol},
+        locations=[{"path": "/up", "open_to_host": True, "open_to": [watch]}],
+        **rule,
+        **with_tls,
+    )
+    (served.directory / "etc/nginx/users").mkdir()
+    (served.directory / "etc/nginx/users/shop").write_text("anna:$6$a\n")
+    kept_out = 401 if "basic_auth" in rule else 403
+
+    def through(address: str, path: str = "/up") -> int:
+        how: dict[str, Any] = {"client": PROXY, "to": "127.0.0.9", "tls": anybody()}
+        if protocol:
+            how["first"] = proxied(address)
+        elif address != PROXY:
+            how["headers"] = {"X-Forwarded-For": address}
+        return served.ask(path, **how).status
+
+    # A balancer that asks for itself, a server of monitoring, and the host at one of its addresses.
+    assert [through(each) for each in (PROXY, watch, "127.0.0.9")] == [200] * 3
+    assert served.ask("/up", tls=anybody()).status == 200
+    # What they may ask for is no way to the rest, and nobody comes in behind them.
+    assert [through(each, "/") for each in (PROXY, watch, "127.0.0.9")] == [kept_out] * 3
+    assert [through(each) for each in ("127.0.0.8", NEIGHBOUR)] == [kept_out] * 2
+    if not protocol:
+        claim = {"X-Forwarded-For": watch}
+        answer = served.ask("/up", client=NEIGHBOUR, headers=claim, tls=anybody())
+        assert answer.status == kept_out
+
+
 @pytest.mark.parametrize("verify", ["required", "optional"])
 def test_client_certificates(
     serve: Callable[..., Served],

@@ -106,6 +106,11 @@ class ActionModule(KeptModules):
             whole.update(descriptions.reached(whole, links, port, public))
         # Who brings a certificate along also renews it.
         obtained = [n for n, whole in right.items() if not whole["site"].get("certificate")]
+        groups, hostvars = task_vars.get("groups") or {}, task_vars.get("hostvars") or {}
+        own = str(task_vars.get("inventory_hostname"))
+        domains = [str(domain) for whole in right.values() for domain in whole["domains"]]
+        asking = sharing.asking(own, domains, groups.get("all", []), hostvars)
+        sites = [descriptions.site(whole, links, asking["addresses"]) for whole in right.values()]
         certificates = [
             {"name": right[name]["certificate_name"], "domains": right[name]["domains"]}
             for name in obtained
@@ -118,15 +123,9 @@ class ActionModule(KeptModules):
             "applications": result,
             "names": list(result),
             "certificates": certificates,
-            "sharing": sharing.sharing(
-                str(task_vars.get("inventory_hostname")),
-                certificates,
-                (task_vars.get("groups") or {}).get("all", []),
-                task_vars.get("hostvars") or {},
-            ),
-            "balancers": balancing.balancers(
-                task_vars.get("groups") or {}, task_vars.get("hostvars") or {}
-            ),
+            "sharing": sharing.sharing(own, certificates, groups.get("all", []), hostvars),
+            "asking": {**asking, "closed": descriptions.closed(sites)},
+            "balancers": balancing.balancers(groups, hostvars),
             "database": {
                 "names": list(found["addresses"]),
                 "applications": [
@@ -135,7 +134,7 @@ class ActionModule(KeptModules):
                 "without": without,
                 "problems": found["problems"],
             },
-            "sites": [descriptions.site(whole, links) for whole in right.values()],
+            "sites": sites,
             "origins": _origins(list(right), obtained),
             "ansible_facts": {FACT: host},
             "_ansible_verbose_override": True,

@@ -40,7 +40,8 @@ RETURN = r"""
 _value:
   description:
     - The sites with all members. C(places) are the locations that say something of what they serve,
-      C(pools) the upstreams, C(zones) what counts clients, and C(user_files) the files of users.
+      C(pools) the upstreams, C(zones) what counts clients, C(user_files) the files of users, and
+      C(watched) the places that are open to who looks after the host, each with a C(number).
   type: list
   elements: dict
 """
@@ -63,6 +64,8 @@ PLACE: dict[str, Any] = {
     "immutable": False,
     "redirect": {},
     "open_to_host": False,
+    "open_to": [],
+    "number": "",
     "extra": "",
     "cached": False,
 }
@@ -83,14 +86,14 @@ def sites(
     given: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any], limits: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Return the sites in full."""
-    return [_site(site, defaults, limits) for site in given]
+    return [_site(number, site, defaults, limits) for number, site in enumerate(given, 1)]
 
 
 def _site(
-    site: Mapping[str, Any], defaults: Mapping[str, Any], limits: Mapping[str, Any]
+    number: int, site: Mapping[str, Any], defaults: Mapping[str, Any], limits: Mapping[str, Any]
 ) -> dict[str, Any]:
-    whole = {**defaults, **_said(site)}
-    whole["pools"], whole["zones"], whole["user_files"] = [], [], []
+    whole = {**defaults, **_said(site), "number": number}
+    whole["pools"], whole["zones"], whole["user_files"], whole["watched"] = [], [], [], []
     whole["cache"] = {**defaults["cache"], **_said(site.get("cache") or {})}
     own: dict[str, Any] = {key: whole[key] for key in INHERITED}
     own["pool"] = whole["pool"] = _pool(whole, whole["name"], whole)
@@ -162,6 +165,9 @@ def _place(
     else:
         place["connections_zone"] = "downloads" if place["kind"] == "files" else "connections"
     place["match"] = "= " if place["exact"] else "" if place["path"] == "/" else "^~ "
+    if place["open_to_host"] or place["open_to"]:
+        site["watched"].append(place)
+        place["number"] = f"{site['number']}_{len(site['watched'])}"
     return place
 
 

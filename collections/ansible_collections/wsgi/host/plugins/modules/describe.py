@@ -62,6 +62,12 @@ sharing:
     address is not known; C(alike), the hosts that have the same set of names on a certificate, for the set that most have.
   type: dict
   returned: success
+asking:
+  description: >-
+    Whose monitoring asks for the health of this host's sites, C(addresses), and C(nowhere), other hosts whose address is not
+    known; and C(closed), the applications whose health path is open to them alone.
+  type: dict
+  returned: success
 balancers:
   description: >-
     The hosts of the group C(balancers), C(names) and C(addresses), and C(nowhere), those whose address is not known.

@@ -172,11 +172,14 @@ def certificate_name(domains: Sequence[str]) -> str:
     return f"{names[0][:200]}-{hashlib.sha256(','.join(names).encode()).hexdigest()[:8]}"
 
 
-def site(description: Mapping[str, Any], links_directory: str) -> dict[str, Any]:
+def site(
+    description: Mapping[str, Any], links_directory: str, asking: Sequence[str] = ()
+) -> dict[str, Any]:
     """The application's site, as an item of `nginx_sites`.
 
     Args:
         links_directory: where certbot's role has a directory for each certificate.
+        asking: addresses of other hosts that ask for the health path.
     """
     name, told = description["name"], dict(description["site"])
     certificate = f"{links_directory}/{certificate_name(description['domains'])}"
@@ -202,8 +205,7 @@ def site(description: Mapping[str, Any], links_directory: str) -> dict[str, Any]
             else item
             for item in locations
         ]
-        if any(told.get(key) for key in ("basic_auth", "allow", "deny")):
-            locations = _with_health(locations, description["health"]["path"])
+        locations = _with_health(told, locations, _plain(description["health"]["path"]), asking)
     if isinstance(told.get("cache"), Mapping):
         # The handover moves it: no release answers with what another one has said.
         told["cache"] = {"key_path": f"/opt/{name}/cache-key", **told["cache"]}
@@ -229,15 +231,36 @@ def _plain(path: object) -> str:
     return unquote(str(path).partition("?")[0])
 
 
-def _with_health(locations: list[Any], path: str) -> list[Any]:
-    """The locations with that of the health path, which the host itself asks for through nginx."""
-    found: list[Any] = []
-    others: list[Any] = []
-    for item in locations:
-        own = isinstance(item, Mapping) and item.get("exact") and item.get("path") == path
-        (found if own else others).append(item)
-    open_to_host = {"path": path, "exact": True, "open_to_host": True}
-    return [*others, *({**open_to_host, **item} for item in found or [{}])]
+def _with_health(
+    site: Mapping[str, Any], locations: list[Any], path: str, asking: Sequence[str]
+) -> list[Any]:
+    """The locations with that of the health path, open to who looks after the host.
+
+    As they are, where nobody is kept out there.
+    """
+    known = [item for item in locations if isinstance(item, Mapping)]
+    own = next((item for item in known if item.get("exact") and item.get("path") == path), None)
+    around = [
+        item
+        for item in known
+        if not item.get("exact") and path.startswith(str(item.get("path") or "none"))
+    ]
+    base = own or max(around, key=lambda item: len(item["path"]), default={})
+    whole = {**site, **{key: value for key, value in base.items() if value is not None}}
+    if not any(whole.get(key) for key in ("basic_auth", "allow", "deny")):
+        return locations
+    opened = {"open_to_host": True, "open_to": list(asking), **base, "path": path, "exact": True}
+    return [*(item for item in locations if item is not own), opened]
+
+
+def closed(sites: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of those whose health path is open to some alone."""
+    return [
+        site["name"]
+        for site in sites
+        for each in (site["locations"] if isinstance(site["locations"], list) else ())
+        if isinstance(each, Mapping) and each.get("open_to_host")
+    ]
 
 
 def credentials(description: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -57,6 +57,32 @@ def sharing(
     return {**found, "alike": max(alike.values(), key=len, default=[])}
 
 
+def asking(
+    name: str, domains: Iterable[str], hosts: Iterable[str], hostvars: Mapping[str, Any]
+) -> dict[str, list[str]]:
+    """Who asks for the health of this host's sites by their names, as the inventory has it.
+
+    A host that serves one of them asks itself, or its server of monitoring does.
+
+    Returns:
+        `addresses`, and `nowhere`, names of others whose address the inventory does not say.
+    """
+    wanted, known = {domain.lower() for domain in domains}, list(hosts)
+    asks: dict[str, None] = {}
+    for host in known:
+        variables = hostvars[host]
+        if not variables.get("monitoring_enabled"):
+            continue
+        if host == name or any(wanted & domains_of(each) for each in certificates_of(variables)):
+            asks[str(variables.get("monitoring_server") or host)] = None
+    # The role monitoring says what is wrong with others.
+    found = {host: address_of(hostvars[host], host) for host in asks if host in known}
+    return {
+        "addresses": [address for address in found.values() if address],
+        "nowhere": [host for host, address in found.items() if not address and host != name],
+    }
+
+
 def certificates_of(variables: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Names and domains of a host's certificates; nothing where its own run will complain."""
     try:
