@@ -274,6 +274,30 @@ def test_another_address_is_another_answer(site: Serving) -> None:
     assert site.paths() == paths
 
 
+@pytest.mark.parametrize("key_path", ["", "/srv"])
+def test_a_client_by_https_is_another_one(
+    tmp_path: Path,
+    nginx_program: tuple[Path, Path],
+    certificate: tuple[Path, Path],
+    key_path: str,
+) -> None:
+    """Also where TLS ends before nginx: or a redirect to HTTPS is kept for who came by it."""
+    upstream = Upstream(
+        tmp_path / "app.sock",
+        lambda asked: (200, {"Cache-Control": PUBLIC}, str(asked.headers["X-Forwarded-Proto"])),
+    )
+    cache = {"locations": ["/api", "/"], "key_path": key_path}
+    trusted = {"nginx_trusted_proxies": ["127.0.0.1"]}
+    with serving(
+        tmp_path, nginx_program, certificate, upstream, NEWER, {"cache": cache}, **trusted
+    ) as made:
+        for path in ("/", "/api"):
+            for scheme in ("http", "https", "http", "https"):
+                said = {"X-Forwarded-Proto": scheme, "X-Forwarded-For": "192.0.2.7"}
+                assert made.ask(path, said).body == scheme
+        assert made.paths() == ["/", "/", "/api", "/api"]
+
+
 def test_a_range_of_what_is_kept_is_the_applications(site: Serving) -> None:
     """Part of an answer must not stand for the whole."""
     site.upstream.answer = lambda asked: (
