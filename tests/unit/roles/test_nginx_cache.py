@@ -162,6 +162,17 @@ def test_who_says_more_than_a_stranger_is_passed_on(site: Serving, header: dict[
     assert last["If-None-Match"] == '"1"'
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_is_part_of_what_is_asked(site: Serving, chunked: bool) -> None:
+    """Of a GET too, for applications that read it: or anybody puts their answer into the cache."""
+    header = {"Transfer-Encoding": "chunked"} if chunked else {}
+    sent = "1\r\nx\r\n0\r\n\r\n" if chunked else "x"
+    assert [site.ask("/api/x", header, body=sent).cache for _ in range(2)] == ["", ""]
+    assert site.ask("/api/x", {"Content-Length": "0"}).cache == MISS
+    assert site.ask("/api/x").cache == HIT
+    assert [asked.headers["Content-Length"] for asked in site.upstream.asked] == ["1", "1", "0"]
+
+
 def test_two_users_never_get_each_others_answer(site: Serving) -> None:
     """Though the application says by mistake that what it answers them is for everybody."""
     site.upstream.answer = lambda asked: (

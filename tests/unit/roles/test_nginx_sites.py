@@ -25,6 +25,7 @@ import pytest
 
 from .ports import free_port
 from .test_nginx import certificate, configuration, installed_version, lay_out, nginx_program
+from .test_nginx_refusals import http2
 
 __all__ = ["certificate", "installed_version", "lay_out", "nginx_program"]  # fixtures
 
@@ -43,6 +44,7 @@ class Application(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__((CLIENT, 0), Handler)
         self.asked: list[tuple[str, str, int]] = []
+        self.said: dict[str, str] = {}
         self.go = threading.Event()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -65,6 +67,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.go.wait(20)
         body = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
         self.send_response(200)
+        for name, value in self.server.said.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
@@ -827,6 +831,40 @@ def test_client_certificates(
     if verify == "optional":
         assert "x-client-certificate-subject" not in without.json()
         assert served.ask("/vault/", tls=anybody()).status == 403
+
+
+def test_the_cache_is_not_asked_for_a_certificate_or_a_body(
+    serve: Callable[..., Served],
+    with_tls: dict[str, str],
+    certificate: tuple[Path, Path],
+    application: Application,
+) -> None:
+    """The application is told of both, and neither is part of the key."""
+    served = serve(
+        client_certificates={"authority": str(certificate[0]), "verify": "optional"},
+        cache={"locations": ["/", "/direct"]},
+        locations=[{"path": "/direct", "extra": "proxy_request_buffering off;"}],
+        **with_tls,
+    )
+    application.said["Cache-Control"] = "public, s-maxage=60"
+
+    def over_http2(body: bytes = b"") -> str:
+        raw = socket.create_connection((CLIENT, served.tls_port), 20)
+        connection = http2.offering(anybody()).wrap_socket(raw, server_hostname=NAME)
+        # Without Content-Length.
+        (stream,) = http2.exchange(connection, [http2.get(NAME, "/a")], body)
+        return str(stream.headers.get("cache-status", ""))
+
+    def over_http1(path: str, client: ssl.SSLContext, body: bytes | None = None) -> str:
+        return served.ask(path, tls=client, body=body).headers.get("cache-status", "")
+
+    hit, miss = "nginx; hit", "nginx; fwd=miss"
+    assert [over_http2(b"x"), over_http2(), over_http2(), over_http2(b"x")] == ["", miss, hit, ""]
+    # nginx writes it to a file, or has not read it yet.
+    assert over_http1("/a", anybody(), b"x" * 50_000) == ""
+    assert [over_http1("/direct", anybody(), body) for body in (b"x", None)] == ["", miss]
+    assert [over_http1("/b", each) for each in (anybody(certificate), anybody())] == ["", miss]
+    assert over_http1("/b", anybody(certificate)) == ""
 
 
 def test_further_lines(serve: Callable[..., Served]) -> None:
