@@ -1021,18 +1021,6 @@ def test_what_other_roles_say_holds_where_they_do_not_run(
     assert str(set_by_hand).startswith("/elsewhere")
 
 
-def test_every_stage_of_a_role_is_told_the_same() -> None:
-    """A preflight that checks other values than those that are used afterwards checks nothing."""
-    told: dict[str, list[Any]] = {}
-    for task in tasks(load(ROLES / ROLE / "tasks" / "main.yml")):
-        if imported := task.get("ansible.builtin.import_role"):
-            told.setdefault(imported["name"], []).append(task["vars"])
-    assert set(told) == {"nginx", "certbot"}
-    for variables in told.values():
-        assert len(variables) > 1
-        assert all(each == variables[0] for each in variables)
-
-
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
@@ -1045,30 +1033,121 @@ def test_every_stage_of_a_role_is_told_the_same() -> None:
 def test_nginx_is_told_who_serves_the_same_names(
     variables: dict[str, Any], expected: list[str]
 ) -> None:
-    nginx = next(
-        task["vars"]
-        for task in tasks(load(ROLES / ROLE / "tasks" / "main.yml"))
-        if task.get("ansible.builtin.import_role", {}).get("name") == "nginx"
-    )
-    expression = nginx["nginx_challenge_peers"].strip("{} \n")
+    [nginx] = load(ROLES / ROLE / "tasks" / "nginx.yml")
+    expression = nginx["vars"]["nginx_challenge_peers"].strip("{} \n")
     case = fleet(3, **variables)
     hosts = {"web1": {**case.variables}, **case.beside}
     told = trusted({**case.variables, "hostvars": hosts})
     assert evaluate(ROLE, expression, "Debian", **told) == expected
 
 
-def test_the_service_is_told_in_one_place() -> None:
-    """What `check.yml` checks is what `provision.yml` sets up and `remove.yml` removes."""
-    stages = {}
-    for path in (ROLES / ROLE / "tasks").rglob("*.yml"):
-        text = path.read_text()
-        if path.name != "service.yml":
-            assert "name: gunicorn_systemd" not in text, path
-        for task in tasks(load(path)):
-            if task.get("ansible.builtin.include_tasks") == "service.yml":
-                stages[path.name] = task["vars"]["__application_service_stage"]
-    assert stages == {
-        "check.yml": "preflight",
-        "provision.yml": "prepare",
-        "remove_application.yml": "remove",
+@pytest.mark.parametrize(
+    ("file", "role", "expected"),
+    [
+        (
+            *("service.yml", "gunicorn_systemd"),
+            {
+                "check.yml": ["preflight"],
+                "provision.yml": ["prepare"],
+                "remove_application.yml": ["remove"],
+            },
+        ),
+        (
+            *("nginx.yml", "nginx"),
+            {"main.yml": ["preflight", "main"], "remove.yml": ["main", "remove"]},
+        ),
+        (
+            *("certbot.yml", "certbot"),
+            {
+                "certificate.yml": ["main"],
+                "main.yml": ["preflight", "prepare", "obtain"],
+                "remove.yml": ["remove"],
+            },
+        ),
+    ],
+)
+def test_a_role_is_told_in_one_place(file: str, role: str, expected: dict[str, list[str]]) -> None:
+    """A way that tells it less undoes what another has set up, and a preflight checks nothing."""
+    stages: dict[str, list[str]] = {}
+    for path in sorted((ROLES / ROLE / "tasks").rglob("*.yml")):
+        listed = list(tasks(load(path)))
+        roles = [
+            task[key]["name"]
+            for task in listed
+            for key in ("ansible.builtin.import_role", "ansible.builtin.include_role")
+            if key in task
+        ]
+        assert path.name == file or role not in roles, path
+        for task in listed:
+            include = task.get("ansible.builtin.include_tasks")
+            if file in (include, (include or {}).get("file") if isinstance(include, dict) else ""):
+                name = Path(file).stem
+                stages.setdefault(path.name, []).append(task["vars"][f"__application_{name}_stage"])
+    assert stages == expected
+
+
+def handed_over(file: str, role: str, stage: str, **variables: Any) -> dict[str, Any]:
+    """What a file of tasks has a role do at a stage, as the role sees it."""
+    [own] = [
+        task["vars"]
+        for task in tasks(load(ROLES / ROLE / "tasks" / file))
+        if task.get("vars", {}).get(f"__application_{role}_stage") == stage
+    ]
+    [task] = load(ROLES / ROLE / "tasks" / f"{role}.yml")
+    return {
+        name: evaluate(ROLE, "given", "Debian", **variables, **trusted({**own, "given": told}))
+        for name, told in task["vars"].items()
+        if name != "__certbot_fails_later"
     }
+
+
+def test_a_removal_leaves_the_other_sites_as_they_were() -> None:
+    """Behind balancers nginx listens where they connect, and believes what they say."""
+    told = trusted(
+        {
+            **two({}, {}),
+            "__application_name": "shop",
+            "application_remove": "application",
+            "inventory_hostname": "web1",
+            "__application_balancers": {"names": ["lb1"], "addresses": ["192.0.2.1"]},
+        }
+    )
+    before = handed_over("main.yml", "nginx", "main", **told)
+    after = handed_over("remove.yml", "nginx", "main", **told)
+    assert before["nginx_proxy_protocol"]
+    assert before["nginx_trusted_proxies"] == ["192.0.2.1"]
+    shop, blog = before.pop("nginx_sites")
+    assert (shop["name"], after.pop("nginx_sites")) == ("shop", [blog])
+    written = before.pop("__nginx_origins")
+    assert written["nginx_sites[1].domains"] == "applications.blog.domains"
+    assert after.pop("__nginx_origins") == {
+        "nginx_sites[0]": "applications.blog.site",
+        "nginx_sites[0].domains": "applications.blog.domains",
+        "nginx_sites[1:]": "application_more_sites",
+    }
+    assert after == before
+
+
+def test_every_way_to_a_certificate_looks_at_the_same_ones() -> None:
+    """Those of other sites are watched as before after a run for certificates alone."""
+    more = {"name": "more", "domains": ["more.example.com"], "certificate": "/etc/ssl/more.pem"}
+    told = trusted(
+        {
+            **two({}, {}),
+            "__application_name": "blog",
+            "inventory_hostname": "web1",
+            "application_more_sites": [more],
+        }
+    )
+    site = handed_over("main.yml", "certbot", "obtain", **told)
+    alone = handed_over("certificate.yml", "certbot", "main", **told)
+    assert site == alone
+    assert [each["name"] for each in site["certbot_watched"]] == ["more"]
+    gone = handed_over("remove.yml", "certbot", "remove", **told)
+    [removed] = gone.pop("certbot_certificates")
+    assert removed == site.pop("certbot_certificates")[1]
+    assert gone.pop("__certbot_origins") == {
+        "certbot_certificates[0].domains": "applications.blog.domains"
+    }
+    site.pop("__certbot_origins")
+    assert gone == site

@@ -125,21 +125,17 @@ def test_nginx_knows_the_health_checks(health: dict[str, str], paths: list[str])
     assert (site["maintenance_open"], site["health_paths"]) == (["/status"], [*paths, "/up"])
 
 
-@pytest.mark.parametrize("file", ["main.yml", "certificate.yml"])
-def test_each_way_to_a_certificate_asks_for_the_same(file: str) -> None:
-    """playbooks/certificate.yml obtains what site.yml will look for, where nginx listens."""
-    tasks = yaml.safe_load((ROLES / "application" / "tasks" / file).read_text())
-    (first, *_) = [
-        task["vars"]
-        for task in tasks
-        if task.get("ansible.builtin.import_role", {}).get("name") == "certbot"
-    ]
+def test_the_authority_is_asked_for_what_nginx_shows() -> None:
+    """Where nginx listens."""
+    [task] = yaml.safe_load((ROLES / "application/tasks/certbot.yml").read_text())
     variables = {**trusted(shop(domains=[WWW, APP])), "nginx_https_port": 8443}
     for key, expected in (
         ("certbot_certificates", [{"name": name(APP, WWW), "domains": [WWW, APP]}]),
         ("certbot_serving_address", "127.0.0.1:8443"),
     ):
         given = evaluate(
-            "application", "given", "Debian", given=trust_as_template(first[key]), **variables
+            *("application", "given", "Debian"),
+            given=trust_as_template(task["vars"][key]),
+            **variables,
         )
         assert given == expected

@@ -135,7 +135,7 @@ class ActionModule(KeptModules):
                 "problems": found["problems"],
             },
             "sites": sites,
-            "origins": _origins(list(right), obtained),
+            "origins": _origins(obtained),
             "ansible_facts": {FACT: host},
             "_ansible_verbose_override": True,
         }
@@ -301,12 +301,9 @@ def _with_what_follows(
     return whole
 
 
-def _origins(names: list[str], obtained: list[str]) -> dict[str, str]:
-    """What a person wrote that sites and certificates are made of, the latter of some only."""
+def _origins(obtained: list[str]) -> dict[str, str]:
+    """What a person wrote that certificates are made of."""
     found = {}
-    for index, name in enumerate(names):
-        found[f"nginx_sites[{index}]"] = f"applications.{name}.site"
-        found[f"nginx_sites[{index}].domains"] = f"applications.{name}.domains"
     for index, name in enumerate(obtained):
         found[f"certbot_certificates[{index}]"] = f"applications.{name}.domains"
         found[f"certbot_certificates[{index}].domains"] = f"applications.{name}.domains"

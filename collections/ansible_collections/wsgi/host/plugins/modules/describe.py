@@ -81,7 +81,7 @@ database:
   type: dict
   returned: success
 origins:
-  description: What a person wrote that the items of both are made of.
+  description: What a person wrote that the certificates are made of.
   type: dict
   returned: success
 https_port:
