@@ -382,6 +382,10 @@ CLASHES: dict[str, tuple[dict[str, Any], str]] = {
         two({}, {}, "shop-backup"),
         "applications.shop.name is the beginning of shop-backup, whose units would be mistaken",
     ),
+    "measured under one name": (
+        two({}, {}, "shop-metrics"),
+        "applications.shop.name is the beginning of shop-metrics, whose units would be mistaken",
+    ),
     "a bundle for two": (
         {**two({}, {}), "application_bundle": __file__},
         "belongs to one application, and this run covers shop and blog: name it with "

@@ -125,3 +125,79 @@ def test_a_removal_takes_no_directory_of_copies_away_whole() -> None:
         if "backup.directory" in str(each) and "ansible.builtin.debug" not in each
     ]
     assert users == ["wsgi.host.copies"]
+
+
+TREES = ["shop", "shop-backup", "nginx"]
+METRICS = "/var/lib/application-metrics"
+MEASURED = ("shop", "blog", "haproxy", "keepalived", "postgresql", "etcd")
+INCLUDE = "ansible.builtin.include_tasks"
+
+
+def unmeasured(include: dict[str, Any], **given: Any) -> tuple[list[str], list[str]]:
+    """Units that are stopped and files that are removed, where all units are there."""
+    stop, remove = yaml.safe_load((ROLES / "application/tasks/unmeasured.yml").read_text())
+    units: dict[str, Any] = {
+        f"{name}-metrics.{kind}": {} for name in MEASURED for kind in ("timer", "service")
+    }
+    facts = {"trees": TREES, **given.pop("wsgi_host", {}), "units": units}
+    given = {**given, **trusted(include["vars"]), "wsgi_host": facts}
+
+    def of(template: str, **more: Any) -> Any:
+        return evaluate("application", "told", "Debian", told=trusted(template), **given, **more)
+
+    path = remove["ansible.builtin.file"]["path"]
+    paths = [of(path, __application_measured=each) for each in of(remove["loop"])]
+    return of(stop["loop"]), paths
+
+
+@pytest.mark.parametrize(
+    ("neighbours", "monitored", "removes", "stay"),
+    [
+        (True, True, "application", True),
+        (True, False, "everything", True),
+        (False, True, "application", True),
+        (False, True, "everything", False),
+        (False, False, "application", False),
+    ],
+)
+def test_a_removal_takes_what_was_measured_along(
+    neighbours: bool, monitored: bool, removes: str, stay: bool
+) -> None:
+    """An alert on a timer or a deploy of it would fire for good; what others measure stays."""
+    told = trusted(shop())
+    if neighbours:
+        told["applications"]["blog"] = {"source": "app", "domains": ["blog.example.com"]}
+    given = {
+        **told,
+        "application_name": "shop",
+        "application_remove": removes,
+        "wsgi_host": {"trees": [*TREES, *(["monitoring"] if monitored else [])]},
+    }
+    tasks = yaml.safe_load((ROLES / "application/tasks/remove_application.yml").read_text())
+    [one] = [each for each in tasks if each.get(INCLUDE) == "unmeasured.yml"]
+    assert evaluate("application", one["when"], "Debian", **given) is stay
+    [several] = [each["loop"] for each in tasks if "__application_metrics" in str(each.get("loop"))]
+    removed = evaluate("application", "told", "Debian", told=trusted(several), **given)
+    assert (METRICS in removed) is not stay
+    assert unmeasured(one, **given) == (
+        ["shop-metrics.timer", "shop-metrics.service"],
+        [f"{METRICS}/shop.prom", f"{METRICS}/shop-backup.prom"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "names"),
+    [
+        ("floating.yml", ["keepalived"]),
+        ("remove_database.yml", ["postgresql", "etcd"]),
+        ("schedule.yml", ["shop-backup"]),
+    ],
+)
+def test_what_goes_is_measured_no_more(file: str, names: list[str]) -> None:
+    tasks = yaml.safe_load((ROLES / "application/tasks" / file).read_text())
+    [one] = [each for each in tasks if each.get(INCLUDE) == "unmeasured.yml"]
+    units, files = unmeasured(one, **trusted(shop()))
+    assert files == [f"{METRICS}/{name}.prom" for name in names]
+    assert [each for each in units if each.endswith("timer")] == [
+        f"{name}-metrics.timer" for name in names if name in MEASURED
+    ]

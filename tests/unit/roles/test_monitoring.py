@@ -641,6 +641,25 @@ def test_numbers_are_written_where_node_exporter_reads_them() -> None:
     assert told == read == str(Application("toll-app").metrics)
 
 
+def test_what_is_measured_no_more_leaves_no_numbers() -> None:
+    """Of an application or a role that left the host they would raise an alert for good."""
+    unit = "/etc/systemd/system/{}-metrics.{}".format
+    files = {
+        **{unit(name, "timer"): "removed" for name in ("keepalived", "blog", "my-metrics")},
+        unit("blog", "service"): "removed",
+        unit("shop", "timer"): "updated",
+        "/etc/monitoring/gateway.yml": "removed",
+    }
+    gone = evaluate(
+        "monitoring", "__monitoring_unmeasured", "Debian", __monitoring_tree={"files": files}
+    )
+    assert gone == ["keepalived", "blog", "my-metrics"]
+    tasks = yaml.safe_load((ROLES / "monitoring/tasks/configure.yml").read_text())
+    registered = [each.get("register") for each in tasks]
+    [remove] = [each for each in tasks if each.get("loop") == "{{ __monitoring_unmeasured }}"]
+    assert tasks.index(remove) > registered.index("__monitoring_tree")
+
+
 def test_alertmanager_reads_what_systemd_hands_it() -> None:
     """By a variable of systemd's, which a second dollar sign would make into text."""
     services = evaluate("monitoring", "__monitoring_all_services", "Debian", **HOST, **ON)
