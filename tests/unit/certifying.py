@@ -273,6 +273,9 @@ class Tls:
         threading.Thread(target=self.run, daemon=True).start()
 
     def choose(self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
+        # Who asks for an address sends no name.
+        if name is None:
+            return None
         if name not in self.pairs:
             return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
         connection.context = self.pairs[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 import ssl
@@ -82,8 +83,8 @@ def look(entry: Entry, domain: str, settings: Settings, now: float) -> Seen:
         seen.faults.append(Fault("unreachable", text))
         return seen
     seen.faults += list(of_time(seen, told, settings.percent, now))
-    covered = {value.lower() for _, value in told.get("subjectAltName", ())}
-    if not {name.lower(), f"*.{name.lower().partition('.')[2]}"} & covered:
+    covered = {spelled(value) for _, value in told.get("subjectAltName", ())}
+    if not {spelled(name), f"*.{name.lower().partition('.')[2]}"} & covered:
         seen.faults.append(Fault("wrong-name", f"it is for {', '.join(sorted(covered))}"))
     if is_stale(entry, leaf):
         seen.faults.append(Fault("stale", f"it is not the one in {entry.file}"))
@@ -104,6 +105,14 @@ def of_time(seen: Seen, told: dict[str, Any], percent: float, now: float) -> Ite
     elif seen.ends - now < (seen.ends - seen.begins) * percent / 100:
         left = (seen.ends - now) / 86400
         yield Fault("soon", f"it ends at {written(seen.ends)}, in {left:.1f} days")
+
+
+def spelled(name: str) -> str:
+    """A name or an address in one of its spellings: Python shows 2001:DB8:0:0:0:0:0:1."""
+    try:
+        return str(ipaddress.ip_address(name.strip()))
+    except ValueError:
+        return name.lower()
 
 
 def handshake(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import ipaddress
 import json
 import socket
 from collections.abc import Iterator
@@ -24,6 +25,14 @@ from cryptography.x509.oid import NameOID
 
 DOMAIN = "shop.example.org"
 DAY = datetime.timedelta(days=1)
+
+
+def general(name: str) -> x509.GeneralName:
+    """A name as it is in a certificate, where an address is of another kind."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 class Authority:
@@ -59,7 +68,7 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
         if domains:
-            names = x509.SubjectAlternativeName([x509.DNSName(each) for each in domains])
+            names = x509.SubjectAlternativeName([general(each) for each in domains])
             builder = builder.add_extension(names, critical=False)
         return builder.sign(signer.key, hashes.SHA256())
 
@@ -182,6 +191,15 @@ def test_a_wildcard_is_for_one_label(world: World, domain: str) -> None:
     assert world.kinds(pair, domains=[domain]) == []
     world.tls.serve(pair, "a.b.example.org")
     assert world.kinds(pair, domains=["a.b.example.org"]) == ["wrong-name"]
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1", "2001:db8:0:1::f"])
+def test_an_address_is_the_same_in_each_spelling(world: World, address: str) -> None:
+    """Python shows 2001:DB8:0:0:0:0:0:1, and every such certificate was for another name."""
+    pair = world.issue(domains=(DOMAIN, address))
+    world.tls.serve(pair)
+    assert world.kinds(pair, domains=[address]) == []
+    assert world.kinds(pair, domains=["2001:db8::2"]) == ["wrong-name"]
 
 
 def test_a_chain_without_its_issuer(world: World) -> None:
