@@ -228,7 +228,8 @@ def gauges(seen: list[Seen], now: float) -> Iterator[Gauge]:
     about = "When the certificates that are served were last looked at."
     yield Gauge("certificate_watch_timestamp_seconds", about, now)
     for each in seen:
-        labels = {"certificate": each.entry.name, "domain": each.domain}
+        # As an address has it that somebody asks for.
+        labels = {"certificate": each.entry.name, "domain": each.domain.lower()}
         kinds = {fault.kind for fault in each.faults}
         for kind in FAULTS:
             about = "Whether the certificate that is served has this fault."

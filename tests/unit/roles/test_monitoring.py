@@ -486,6 +486,21 @@ def test_what_is_measured_depends_on_what_a_host_does() -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "domain"),
+    [
+        (URLS[0], "app.example.com"),
+        ("https://App.example.com:8443/", "app.example.com"),
+        ("https://[2001:db8::1]:8443/", "2001:db8::1"),
+    ],
+)
+def test_a_site_is_known_by_the_domain_of_its_certificate(url: str, domain: str) -> None:
+    """As the host that looks at the certificate calls it, for the limit of its end."""
+    read = yaml.safe_load(configuration(**{**ON, "monitoring_urls": [url]})["prometheus.yml"])
+    [probe] = [each for each in read["scrape_configs"] if each["job_name"] == "probe"]
+    assert [each["labels"]["domain"] for each in probe["static_configs"]] == [domain]
+
+
+@pytest.mark.parametrize(
     ("variant", "module"),
     [
         (ON, "site"),
