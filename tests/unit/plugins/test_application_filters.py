@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from ansible_collections.wsgi.host.plugins.filter.answers import answers
 from ansible_collections.wsgi.host.plugins.filter.backing_up import backing_up
 from ansible_collections.wsgi.host.plugins.filter.having import having
@@ -67,15 +68,37 @@ def test_answers_are_told_from_silence() -> None:
 
 def test_a_host_backs_up_what_is_its_own_or_what_it_is_first_of() -> None:
     def host(url: str, **backup: Any) -> dict[str, Any]:
-        return {"applications": {"shop": {"data": {"database_url": url}, "backup": backup}}}
+        data = {"database_url": url} if url else {"sqlite": ["shop.sqlite"]}
+        return {"applications": {"shop": {"data": data, "backup": backup}}}
 
     hosts = ["web1", "web2"]
     shared = {"web1": host("pg"), "web2": host("pg")}
-    assert [backing_up(shared, each, hosts) for each in hosts] == [True, False]
+    assert [backing_up(shared, each, hosts) for each in hosts] == [["shop"], []]
     own = {"web1": host(""), "web2": host("", enabled=False)}
-    assert [backing_up(own, each, hosts) for each in hosts] == [True, False]
+    assert [backing_up(own, each, hosts) for each in hosts] == [["shop"], []]
     # The other application of the second host is its own.
-    shared["web2"]["applications"]["blog"] = SHOP
-    assert backing_up(shared, "web2", hosts)
+    shared["web2"]["applications"]["blog"] = {"data": {"directories": ["uploads"]}}
+    assert backing_up(shared, "web2", hosts) == ["blog"]
     told = {"web1": {**host("pg"), "monitoring_backups": False}}
-    assert not backing_up(told, "web1", ["web1"])
+    assert backing_up(told, "web1", ["web1"]) == []
+    shared["web2"]["monitoring_backups"] = True
+    assert backing_up(shared, "web2", hosts) == ["shop", "blog"]
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        (SHOP, False),
+        ({**SHOP, "data": {"directories": ["uploads"]}}, True),
+        ({**SHOP, "data": {"postgresql": True}}, True),
+        ({**SHOP, "backup": {"enabled": True}}, True),
+        ({"role": "toll_app"}, True),
+        ({"role": "toll_app", "backup": {"enabled": False}}, False),
+        ({**SHOP, "data": "wrong", "backup": "wrong"}, False),
+        ("wrong", False),
+    ],
+)
+def test_what_has_no_data_has_no_copies(description: Any, expected: bool) -> None:
+    """An alert would ask for them; a role may say what the inventory does not."""
+    told = {"web1": {"applications": {"shop": description}}}
+    assert backing_up(told, "web1", ["web1"]) == (["shop"] if expected else [])

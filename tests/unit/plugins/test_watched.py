@@ -56,16 +56,17 @@ def test_balancers_and_databases_are_watched_too():
     }
     found = [[*each.values()] for each in watched(hostvars, "watch1", groups)]
     assert found == [
-        ["web1", "192.0.2.10:9443", True, ["shop"], ["web", "voter"], ""],
-        ["both", "192.0.2.9:9443", True, ["shop"], ["web", "balancer"], "192.0.2.9:443"],
-        ["lb1", "[2001:db8::21]:9443", False, [], ["balancer"], "[2001:db8::21]:8443"],
-        ["db1", "192.0.2.31:9443", False, [], ["database", "voter"], ""],
-        ["vote1", "192.0.2.41:9443", False, [], ["voter"], ""],
+        ["web1", "192.0.2.10:9443", True, ["shop"], ["shop"], ["web", "voter"], ""],
+        ["both", "192.0.2.9:9443", True, ["shop"], ["shop"], ["web", "balancer"], "192.0.2.9:443"],
+        ["lb1", "[2001:db8::21]:9443", False, [], [], ["balancer"], "[2001:db8::21]:8443"],
+        ["db1", "192.0.2.31:9443", False, [], [], ["database", "voter"], ""],
+        ["vote1", "192.0.2.41:9443", False, [], [], ["voter"], ""],
     ]
 
 
 def shop(url: str = "", **backup: Any) -> dict[str, Any]:
-    told = {"domains": ["a.example"], "data": {"database_url": url}, "backup": backup}
+    data = {"database_url": url} if url else {"sqlite": ["shop.sqlite"]}
+    told = {"domains": ["a.example"], "data": data, "backup": backup}
     return {"applications": {"shop": told}}
 
 

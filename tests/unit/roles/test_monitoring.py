@@ -47,6 +47,7 @@ WATCHES: dict[str, Any] = {
             "name": "web1",
             "address": "192.0.2.10:9443",
             "backups": True,
+            "backed_up": ["toll-app"],
             "applications": ["toll-app", "shop"],
         },
         {
@@ -654,6 +655,26 @@ def test_numbers_are_written_where_node_exporter_reads_them() -> None:
     told = evaluate("application", "__application_metrics_directory", "Debian")
     read = evaluate("monitoring", "__monitoring_textfiles", "Debian")
     assert told == read == str(Application("toll-app").metrics)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, ["toll-app", "shop"]),
+        ({"monitoring_backed_up": ["shop"]}, ["shop"]),
+        ({"monitoring_backed_up": []}, []),
+        ({"monitoring_backups": False}, []),
+        ({"monitoring_application": False}, []),
+        ({"monitoring_applications": []}, [""]),
+    ],
+)
+def test_copies_are_missed_of_each_application(
+    variables: dict[str, Any], expected: list[str]
+) -> None:
+    """Where nobody says which ones there are, of any."""
+    given = {**HOST, **ON, **variables}
+    found = evaluate("monitoring", "__monitoring_backed_up", "Debian", **given)
+    assert found == [{"host": "web1", "application": name} for name in expected]
 
 
 def test_what_is_measured_no_more_leaves_no_numbers() -> None:

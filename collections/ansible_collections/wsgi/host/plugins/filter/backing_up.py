@@ -1,4 +1,4 @@
-"""`wsgi.host.backing_up`: whether a host makes copies of the data of an application."""
+"""`wsgi.host.backing_up`: the applications of whose data a host makes copies."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.wsgi.host.plugins.filter.sharing import database_url, described
+from ansible_collections.wsgi.host.plugins.plugin_utils import databases
 
 DOCUMENTATION = r"""
 name: backing_up
-short_description: Say whether a host makes copies of data
+short_description: List the applications of whose data a host makes copies
 version_added: "0.1.0"
 description:
   - A host makes copies of an application's data if they are its own, or if it is the first of the
-    hosts that share them. What C(monitoring_backups) of the host says goes before.
+    hosts that share them. With C(monitoring_backups) the host says that it makes all or none.
 positional: name, hosts
 options:
   _input:
@@ -33,30 +34,53 @@ author: [toll-app maintainers]
 """
 
 EXAMPLES = r"""
-backs_up: "{{ hostvars | wsgi.host.backing_up(inventory_hostname, groups['web']) }}"
+backed_up: "{{ hostvars | wsgi.host.backing_up(inventory_hostname, groups['web']) }}"
 """
 
 RETURN = r"""
 _value:
-  description: Whether it does.
-  type: bool
+  description: Their names.
+  type: list
+  elements: str
 """
 
+# Of a description: where data are that there are copies of.
+DATA = ("sqlite", "database_url", "directories")
 
-def backing_up(hostvars: Mapping[str, Any], name: str, hosts: Sequence[str]) -> bool:
-    """Whether a host makes copies: with a database of its own, or as the first of a shared one."""
+
+def backing_up(hostvars: Mapping[str, Any], name: str, hosts: Sequence[str]) -> list[str]:
+    """What a host makes copies of: its own data, or as the first of those that share them."""
     own = hostvars[name]
-    if "monitoring_backups" in own:
-        return bool(own["monitoring_backups"])
-    for application, description in described(own).items():
-        told = description if isinstance(description, Mapping) else {}
+    if not own.get("monitoring_backups", True):
+        return []
+
+    def makes(application: str) -> bool:
         url = database_url(own, application)
         first = next(
             (each for each in hosts if database_url(hostvars[each], application) == url), name
         )
-        if (told.get("backup") or {}).get("enabled", True) and (not url or first == name):
-            return True
-    return False
+        return "monitoring_backups" in own or not url or first == name
+
+    return [
+        application
+        for application, description in described(own).items()
+        if has_copies(description) and makes(application)
+    ]
+
+
+def has_copies(description: object) -> bool:
+    """Whether there are any, as far as it is written: where it is not, an application has data."""
+    if not isinstance(description, Mapping):
+        return False
+    backup, data = (description.get(each) or {} for each in ("backup", "data"))
+    if isinstance(backup, Mapping) and "enabled" in backup:
+        return bool(backup["enabled"])
+    # A role may say what is not written here.
+    return (
+        "role" in description
+        or databases.may_be_wanted(description)
+        or (isinstance(data, Mapping) and any(data.get(each) for each in DATA))
+    )
 
 
 class FilterModule:

@@ -46,8 +46,9 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description: >-
-    For each host C(name), C(address) with the port of its gateway, C(backups), the names of its
-    C(applications), its C(kinds), and for a balancer C(entrance), where clients reach it.
+    For each host C(name), C(address) with the port of its gateway, the names of its
+    C(applications), those of which it makes copies, C(backed_up), and whether there are any,
+    C(backups); its C(kinds), and for a balancer C(entrance), where clients reach it.
   type: list
   elements: dict
 """
@@ -82,12 +83,14 @@ def watched(
         kinds = [kind for kind, names in doing.items() if name in names]
         # Variables of all hosts may have applications, which only those that serve have.
         serves = "web" in kinds
+        backed_up = backing_up(hostvars, name, serving) if serves else []
         entrance = address(told, name, told.get("haproxy_https_port", HTTPS_PORT))
         found.append(
             {
                 "name": name,
                 "address": address(told, name, told.get("monitoring_gateway_port", GATEWAY_PORT)),
-                "backups": serves and backing_up(hostvars, name, serving),
+                "backups": bool(backed_up),
+                "backed_up": backed_up,
                 "applications": list(described(told)) if serves else [],
                 "kinds": kinds,
                 "entrance": entrance if "balancer" in kinds else "",
