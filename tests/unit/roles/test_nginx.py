@@ -912,6 +912,19 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         {"nginx_sites": [{**PLAIN, "locations": [{"path": "/a", "directory": "/srv/a"}]}]},
         "nginx_sites has a directory under a path without a slash at its end: plain/a",
     ),
+    "redirect-in-a-circle": (
+        {
+            "nginx_sites": [
+                {**PLAIN, "locations": [{"path": "/a", "redirect": {"to": "/", "keep_path": True}}]}
+            ]
+        },
+        "nginx_sites has a redirect with keep_path that leads back to the same path: plain/a: "
+        "write a URL or another path in to, or leave out keep_path",
+    ),
+    "redirect-of-a-site-in-a-circle": (
+        {"nginx_sites": [{**MOVED, "redirect": {"to": "//", "keep_path": True}}]},
+        "nginx_sites has a redirect with keep_path that leads back to the same path: moved/: write",
+    ),
     "hidden-directory-of-a-location": (
         {"nginx_sites": [{**PLAIN, "locations": [{"path": "/a/", "directory": "/root/a"}]}]},
         "nginx_sites has static files in a place that the sandbox of nginx.service hides",

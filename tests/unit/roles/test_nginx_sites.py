@@ -660,6 +660,23 @@ def test_redirects(serve: Callable[..., Served]) -> None:
         assert "content-security-policy" in answer.headers
 
 
+def test_a_redirect_leads_to_no_host_of_a_clients_choice(serve: Callable[..., Served]) -> None:
+    """`path` is a prefix, and nginx takes two slashes for one where it looks for a location."""
+    served = serve(
+        locations=[
+            {"path": path, "redirect": {"to": to, "keep_path": True}}
+            for path, to in (("/old", "/new/"), ("/moved", "https://b.example.org/"))
+        ]
+    )
+    for path, location in (
+        ("/old.evil.example/x", "/new/old.evil.example/x"),
+        ("//old.evil.example/x", "/new//old.evil.example/x"),
+        ("/moved.evil.example", "https://b.example.org/moved.evil.example"),
+        ("//moved@evil.example", "https://b.example.org//moved@evil.example"),
+    ):
+        assert served.ask(path).headers["location"] == location
+
+
 def test_a_site_may_only_lead_elsewhere(
     serve: Callable[..., Served], application: Application
 ) -> None:

@@ -79,6 +79,7 @@ FAULTS = (
     "open_certificates",
     "unasked_certificates",
     "open_directories",
+    "circles",
 )
 
 
@@ -140,7 +141,7 @@ def _place(
         place["pool"] = _pool(site, name, {**place, "upstreams": given.get("upstreams", [])})
     if "basic_auth" in given:
         place["users"] = _users(site, name, given["basic_auth"])
-    place["redirect"] = {**REDIRECT, **place["redirect"]} if place["redirect"] else {}
+    place["redirect"] = _redirect(place["redirect"])
     place["kind"] = (
         "redirect"
         if place["redirect"]
@@ -169,6 +170,17 @@ def _place(
         site["watched"].append(place)
         place["number"] = f"{site['number']}_{len(site['watched'])}"
     return place
+
+
+def _redirect(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A redirect in full; empty without one."""
+    if not told:
+        return {}
+    whole = {**REDIRECT, **_said(told)}
+    if whole["keep_path"] and "to" in whole:
+        # A path begins with a slash. Browsers take two at the beginning for a host's name.
+        whole["to"] = str(whole["to"]).rstrip("/")
+    return whole
 
 
 def _said(members: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,6 +248,7 @@ def site_faults(whole: Sequence[Mapping[str, Any]], behind_proxy: bool) -> dict[
                 "open_passwords": bool(part.get("users")) and plain and not behind_proxy,
                 "open_certificates": part is site and asked and (plain or behind_proxy),
                 "unasked_certificates": bool(part.get("client_certificate")) and not asked,
+                "circles": part is not site and part["redirect"].get("to") == "",
                 "open_directories": bool(part.get("directory"))
                 and not part["exact"]
                 and not part["path"].endswith("/"),
