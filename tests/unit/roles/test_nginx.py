@@ -945,6 +945,15 @@ GUARDS: dict[str, tuple[dict[str, Any], str]] = {
         {"nginx_proxy_protocol_https_port": 80, "nginx_proxy_protocol_http_port": 81},
         "nginx_proxy_protocol_https_port (80) is also nginx_http_port",
     ),
+    "peers-without-the-proxy-protocol": (
+        {
+            "nginx_trusted_proxies": ["192.0.2.1"],
+            "nginx_proxy_protocol": True,
+            "nginx_challenge_peers": ["192.0.2.11:80"],
+        },
+        "nginx_proxy_protocol_http_port (80) is also nginx_http_port, where other hosts of the "
+        "same names (192.0.2.11:80) fetch answers",
+    ),
     "host-in-a-network": (
         {"nginx_trusted_proxies": ["192.0.2.1/24"]},
         'nginx_trusted_proxies[0] is "192.0.2.1/24", which names a host within a network: write '
@@ -1040,7 +1049,9 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "good-and-changed": Case(VARIANTS["everything-changed"]),
         "good-and-rich": Case(VARIANTS["all-members"]),
         "good-behind-a-proxy": Case(VARIANTS["behind-a-proxy"]),
-        "good-proxy-protocol": Case(VARIANTS["proxy-protocol-beside"]),
+        "good-proxy-protocol": Case(
+            {**VARIANTS["proxy-protocol-beside"], "nginx_challenge_peers": ["192.0.2.11:80"]}
+        ),
         "good-and-running": Case(host={"listeners": [{**APACHE, "program": "nginx"}]}),
     }
     return preflight("nginx", cases)
