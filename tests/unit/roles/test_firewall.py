@@ -189,6 +189,38 @@ def test_a_source_that_is_nobody_is_named(told: dict[str, Any], said: str) -> No
     assert f"{problem['variable']} {problem['problem']}: {problem['remedy']}" == said
 
 
+@pytest.mark.parametrize(
+    ("sources", "clients"),
+    [
+        (["everybody"], ["everybody"]),
+        (["clients"], ["everybody"]),
+        (["lb1", "clients"], ["0.0.0.0/0"]),
+        (["0.0.0.0/0"], []),
+        (["::/0"], []),
+        (["10.0.0.0/0"], []),
+        (["0.0.0.0/1", "128.0.0.0/1"], []),
+    ],
+)
+def test_no_host_opens_every_port_to_everybody(sources: list[str], clients: list[str]) -> None:
+    """By no other word for it either: clients are everybody unless somebody says who they are."""
+    everything = {"protocol": "any", "sources": sources, "reason": "tunnels"}
+    told = {"firewall_open": [everything], "firewall_clients": clients}
+    hosts = {**HOSTS, "web1": {**HOSTS["web1"], **told}}
+    [problem] = opened("web1", hosts, GROUPS)["problems"]
+    here = ", here or in firewall_clients" if "clients" in sources else ""
+    assert f"{problem['variable']} {problem['problem']}: {problem['remedy']}" == (
+        f"firewall_open opens every port to everybody, by the sources {' and '.join(sources)} "
+        f"(tunnels): name the networks that you mean{here}, or set firewall_enabled: false"
+    )
+
+
+def test_clients_that_are_known_may_have_every_port() -> None:
+    everything = {"protocol": "any", "sources": ["clients"], "reason": "tunnels"}
+    told = {"firewall_open": [everything], "firewall_clients": ["192.0.2.0/24"]}
+    text = rules("web1", {**HOSTS, "web1": {**HOSTS["web1"], **told}}, GROUPS)
+    assert let_in("firewall_open: tunnels", text) == ["ip saddr { 192.0.2.0/24 } accept"]
+
+
 SAID = sorted(ROLES.glob("*/meta/openings.yml"))
 
 
@@ -223,7 +255,6 @@ def test_preflight_says_what_is_wrong() -> None:
             "ufw, and no firewall": Case({}, {"firewall": {**SEEN, "ufw": True}}),
             "no port": Case({**ON, "firewall_open": [{**MAIL, "port": 0}]}),
             "a port of vrrp": Case({**ON, "firewall_open": [{**VRRP, "port": 112}]}),
-            "everything": Case({**ON, "firewall_open": [{**MAIL, "port": 0, "protocol": "any"}]}),
             "nobody": Case({**ON, "firewall_ssh_sources": []}),
         },
     )
@@ -233,7 +264,6 @@ def test_preflight_says_what_is_wrong() -> None:
     assert "(systemctl disable --now firewalld)" in said["firewalld"]
     for name in ("no port", "a port of vrrp"):
         assert "firewall_open has an entry for tcp or udp without a port" in said[name]
-    assert "firewall_open opens every port to everybody: mail" in said["everything"]
     assert "firewall_ssh_sources is empty, so nobody could log in over SSH" in said["nobody"]
 
 

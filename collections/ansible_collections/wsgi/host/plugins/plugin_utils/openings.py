@@ -171,6 +171,16 @@ def openings(loader: DataLoader, templar: Templar, task_vars: Mapping[str, Any])
             continue
         ports = [f"{first}-{last}" if last else first] if first else []
         networks = inventory.networks(each["sources"], "firewall_open")
+        if each.get("protocol") == "any" and _has_everybody(networks):
+            sources = list(map(str, each["sources"]))
+            here = ", here or in firewall_clients" if CLIENTS in sources else ""
+            inventory.problem(
+                "firewall_open",
+                f"opens every port to everybody, by the sources {' and '.join(sources)} "
+                f"({each['reason']})",
+                f"name the networks that you mean{here}, or set firewall_enabled: false",
+            )
+            continue
         found.append(_opening({"role": "firewall_open", **each, "ports": ports}, networks))
     # Connections to SSH are few, and worth a place in the kernel's table.
     public = [each for each in found[1:] if each["everybody"] and each["ports"]]
@@ -219,6 +229,13 @@ def _opening(told: Mapping[str, Any], networks: list[Network] | None) -> dict[st
         "everybody": networks is None,
         "matches": list(_matches(protocol, ports, networks)),
     }
+
+
+def _has_everybody(networks: list[Network] | None) -> bool:
+    """Whether they are all addresses of a family, also in parts."""
+    if networks is None:
+        return True
+    return any(each in ANYWHERE for listed in _by_family(networks).values() for each in listed)
 
 
 def _matches(protocol: str, ports: list[str], networks: list[Network] | None) -> Iterator[str]:
