@@ -167,6 +167,11 @@ def test_what_nobody_comes_for_is_not_open() -> None:
             "network nor a group or host of the inventory: use one of these, or everybody",
         ),
         (
+            {"firewall_clients": ["clients"]},
+            "firewall_clients has the source clients, who are the ones that it is to name: "
+            "name them, or write everybody",
+        ),
+        (
             {"firewall_ssh_sources": ["named"]},
             "application_peer_address is not set for named, whose ansible_host is not an IP "
             "address that the firewall of web1 could admit: set it to the address from which named "

@@ -30,6 +30,7 @@ ROLE = "firewall"
 FILE = "openings.yml"
 GONE = "__firewall_roles_gone"
 EVERYBODY, CLIENTS = "everybody", "clients"
+WHO_CLIENTS_ARE = "firewall_clients"
 WORDS = (EVERYBODY, CLIENTS)
 ANYWHERE = ("0.0.0.0/0", "::/0")
 MATCHES = {
@@ -64,8 +65,15 @@ class Inventory:
         """
         found: list[Network] = []
         for source in map(str, sources):
+            if source == CLIENTS and variable == WHO_CLIENTS_ARE:
+                self.problem(
+                    variable,
+                    f"has the source {CLIENTS}, who are the ones that it is to name",
+                    f"name them, or write {EVERYBODY}",
+                )
+                continue
             if source == CLIENTS:
-                more = self.networks(self.clients, "firewall_clients")
+                more = self.networks(self.clients, WHO_CLIENTS_ARE)
             elif source == EVERYBODY:
                 more = None
             else:
