@@ -41,6 +41,7 @@ class Database:
         files: of SQLite, in the application's directory of data; the first one says whether there
             are data.
         credential: the name of the credential with the URL of a server.
+        names: addresses of that server, or of several that copy one another.
         packaged: a file of a release that knows commands about data; a release without it is from
             before there was a database. Empty: each release knows them.
         migrations: patterns of the files of a release that, with its packages, decide which schema
@@ -50,6 +51,7 @@ class Database:
     kind: str = ""
     files: tuple[str, ...] = ()
     credential: str = "database_url"
+    names: tuple[str, ...] = ()
     packaged: str = ""
     migrations: tuple[str, ...] = ()
 
@@ -170,7 +172,8 @@ class Application:
         # An earlier version wrote one file.
         files = described.get("files", [described["file"]] if described.get("file") else [])
         described["files"] = tuple(map(str, files))
-        described["migrations"] = tuple(map(str, described.get("migrations", [])))
+        for member in ("names", "migrations"):
+            described[member] = tuple(map(str, described.get(member, [])))
         told = Database(**known(Database, described))
         if told.kind and self.credential(told.credential).exists():
             return replace(told, kind="postgresql")

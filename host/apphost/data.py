@@ -12,7 +12,9 @@ transaction, so that one that fails leaves the data as they were. The copy in
 meanwhile.
 
 `--seeds` reads a JSON object from standard input. Each seed runs once for each database and key. A
-command that prints a JSON object with "changed": false did nothing.
+command that prints a JSON object with "changed": false did nothing. Where another host of the same
+database runs them, `--seeded-elsewhere` keeps that they were run, for the day on which this host
+stands for the database.
 
     {"seeds": [{"name": "admin", "key": "anna", "words": ["python", "..."], "stdin": "secret"}]}
 """
@@ -20,6 +22,7 @@ command that prints a JSON object with "changed": false did nothing.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from typing import Any
@@ -27,7 +30,7 @@ from typing import Any
 from . import files, reach, readiness, schema, seeds, unmigrate
 from .answer import Answer
 from .application import Application
-from .database import emptied, identity, is_emptied, read_stamp, seeded, write_stamp
+from .database import emptied, identity, is_emptied, is_noted, seeded, write_stamp
 from .errors import RefusedError, UsageError
 from .migration import migrate
 from .schema import Schema
@@ -39,13 +42,8 @@ LOCK_SECONDS = 600
 
 def is_done(application: Application, wanted: list[Seed]) -> bool:
     """Whether all that is asked for, besides the schema, was done to this very database."""
-    stamp = read_stamp(application).get("database")
     done = seeded(application)
-    return (
-        stamp is not None
-        and stamp == identity(application)
-        and all(done.get(seed.name) == seed.key for seed in wanted)
-    )
+    return is_noted(application) and all(done.get(seed.name) == seed.key for seed in wanted)
 
 
 def prepare(application: Application, options: argparse.Namespace, wanted: list[Seed]) -> Answer:
@@ -77,14 +75,29 @@ def prepare(application: Application, options: argparse.Namespace, wanted: list[
     if options.check and (not shipped or identity(application) is None):
         msg = f"The database would be brought to the schema of release {release}."
         return Answer(msg, changed=True, facts={**facts, "did": ["migrate"]})
+    with alone(application):
+        return _prepare(application, options, wanted, release, facts) or Answer(
+            as_needed, facts=facts
+        )
+
+
+def alone(application: Application) -> contextlib.AbstractContextManager[None]:
+    """Be the only run. Raises RefusedError where another one does not end."""
     busy = RefusedError(
         f"Another run of `{application.name} migrate` has not ended for {LOCK_SECONDS} s. Look for "
         f"it with `ps`, let it end, then run this again."
     )
-    with files.held(application.state / "data.lock", LOCK_SECONDS, busy):
-        return _prepare(application, options, wanted, release, facts) or Answer(
-            as_needed, facts=facts
-        )
+    return files.held(application.state / "data.lock", LOCK_SECONDS, busy)
+
+
+def note_seeded(application: Application, wanted: list[Seed], check: bool) -> Answer:
+    """Keep that another host of the same database has run the seeds."""
+    if not check and not is_done(application, wanted):
+        with alone(application):
+            write_stamp(
+                application, {**seeded(application), **{seed.name: seed.key for seed in wanted}}
+            )
+    return Answer(f"Another host has run the seeds of {application.name}.")
 
 
 def _prepare(
@@ -143,6 +156,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help=f"copies to keep, 0 for none (default: {KEEP})",
     )
     add("--seeds", action="store_true", help="run the seeds of the JSON object on standard input")
+    add("--seeded-elsewhere", action="store_true", help="--seeds: another host has run them")
     add("--anew", action="store_true", help="begin with an empty database where the data are lost")
     add("--restore", default="", metavar="NAME", help="a copy in the directory backups of its data")
     add("--reach", action="store_true", help="look at the database of the URL on standard input")
@@ -171,6 +185,8 @@ def run(application: Application, options: argparse.Namespace) -> Answer:
     """Do what is asked. Raises UsageError, RefusedError and HostError."""
     if options.reach and options.seeds:
         raise UsageError("--reach and --seeds both read standard input: use one of them")
+    if options.seeded_elsewhere and not options.seeds:
+        raise UsageError("--seeded-elsewhere belongs to --seeds")
     if options.ignore_table and not options.reach:
         raise UsageError("--ignore-table belongs to --reach")
     if os.geteuid() != 0:
@@ -180,4 +196,7 @@ def run(application: Application, options: argparse.Namespace) -> Answer:
         return unmigrate.restore_copy(application, options.restore, by)
     if options.reach:
         return reach.look(application, options.release, sys.stdin.read(), options.ignore_table)
-    return prepare(application, options, seeds.read(sys.stdin.read()) if options.seeds else [])
+    wanted = seeds.read(sys.stdin.read()) if options.seeds else []
+    if options.seeded_elsewhere:
+        return note_seeded(application, wanted, options.check)
+    return prepare(application, options, wanted)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from . import files
 from .application import Application
 from .errors import RefusedError
 from .schema import Schema
+
+# One of the hosts in front of a URL's path, which may be an address of IPv6.
+HOST = re.compile(r"\[?(.*?)\]?(?::(\d*))?")
 
 
 def is_postgresql(application: Application) -> bool:
@@ -28,12 +34,11 @@ def database_file(application: Application) -> Path | None:
 
 
 def identity(application: Application) -> str | None:
-    """A name for the database that changes when it is another one; None if there is none yet."""
+    """A name for the database, see `is_same`; None if there is none yet."""
     try:
         if is_postgresql(application):
-            # A pooler in front of it makes it no other one.
-            url = application.direct_credential(application.database.credential)
-            return "url:" + files.digest(url)
+            url = _url(application).read_text(encoding="utf-8")
+            return "url:" + place(url, application.database.names)
         path = database_file(application)
         if path is None:
             return None
@@ -43,6 +48,49 @@ def identity(application: Application) -> str | None:
         return None
 
 
+def _url(application: Application) -> Path:
+    # A pooler in front of it makes it no other one.
+    return application.direct_credential(application.database.credential)
+
+
+def place(url: str, names: Collection[str]) -> str:
+    """Which database a URL of PostgreSQL names, whoever logs in to it with what password.
+
+    Args:
+        names: of one server, or of several that copy one another.
+    """
+    parts = urlsplit(url.strip())
+    options = dict(parse_qsl(parts.query))
+    listed = unquote(parts.netloc.rpartition("@")[2]).split(",")
+    written = [match.groups() for match in map(HOST.fullmatch, listed) if match]
+    hosts = options["host"].split(",") if options.get("host") else [host for host, _ in written]
+    ports = options["port"].split(",") if options.get("port") else [port for _, port in written]
+    # One port may be that of all.
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    pairs = zip(hosts, ports)  # noqa: B905 (Python 3.9)
+    each = {(host or "localhost", port or "5432") for host, port in pairs}
+    each |= {(name, port) for host, port in each if host in names for name in names}
+    return ",".join(sorted(map(":".join, each))) + "/" + parts.path.lstrip("/")
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two names are of one database: hosts join a cluster and leave it."""
+    (hosts, name), (others, named) = (each.rpartition("/")[::2] for each in (one, other))
+    common = {*hosts.removeprefix("url:").split(",")} & {*others.removeprefix("url:").split(",")}
+    return name == named and bool(common)
+
+
+def is_noted(application: Application) -> bool:
+    """Whether what is kept of earlier runs is of this very database."""
+    noted, now = read_stamp(application).get("database"), identity(application)
+    if noted is None or now is None:
+        return False
+    # An earlier version went by the URL as a whole.
+    return is_same(noted, now) or (
+        is_postgresql(application) and noted == "url:" + files.digest(_url(application))
+    )
+
+
 def read_stamp(application: Application) -> dict[str, Any]:
     """What earlier runs did: `database`, and `seeds` with the key of each by its name."""
     return files.read_json_if_possible(application.state / "data.json")
@@ -50,10 +98,7 @@ def read_stamp(application: Application) -> dict[str, Any]:
 
 def seeded(application: Application) -> dict[str, str]:
     """The seeds of this very database."""
-    stamp = read_stamp(application)
-    if stamp.get("database") is None or stamp["database"] != identity(application):
-        return {}
-    return dict(stamp.get("seeds") or {})
+    return dict(read_stamp(application).get("seeds") or {}) if is_noted(application) else {}
 
 
 def write_stamp(application: Application, seeds: dict[str, str]) -> None:
@@ -78,7 +123,8 @@ def note_served(application: Application) -> None:
         return  # A service that no role describes as an application.
     now = identity(application) if on_server else None
     if now is not None and read_stamp(application).get("database") != now:
-        write_stamp(application, {})
+        # A cluster whose hosts are replaced one by one is still known when the last one goes.
+        write_stamp(application, seeded(application))
 
 
 def is_emptied(application: Application, now: Schema) -> bool:
@@ -90,7 +136,7 @@ def is_emptied(application: Application, now: Schema) -> bool:
     else:
         path = database_file(application)
         empty = not on_server and path is not None and not _has_bytes(path)
-    same = before == identity(application) if on_server else before.startswith("file:")
+    same = is_noted(application) if on_server else before.startswith("file:")
     return empty and same
 
 

@@ -227,6 +227,72 @@ def test_a_pooler_in_front_of_a_database_makes_it_no_other_one(host: Host) -> No
     assert database.identity(host.application) == before
 
 
+ADDRESSES = ["127.0.0.1", "192.0.2.31", "192.0.2.32"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        # Another secret, another user, another way to write it.
+        ("shop:first@192.0.2.31/shop", "shop:second@192.0.2.31/shop", True),
+        ("shop:p@db1/shop", "ben@/shop?host=db1&port=5432&sslmode=require", True),
+        ("u@[2001:db8::31]/shop", "u@/shop?host=2001:db8::31,2001:db8::32", True),
+        ("u@/shop", "u@localhost/shop", True),
+        ("u@/shop?host=/run/one", "u@/shop?host=%2Frun%2Fone&connect_timeout=2", True),
+        # Others have joined it, and one has left.
+        ("u@192.0.2.41/shop", "u@192.0.2.41,192.0.2.42,192.0.2.43/shop", True),
+        ("u@192.0.2.41,192.0.2.42/shop", "u@192.0.2.42:5432,192.0.2.43/shop", True),
+        # The description says that these are of one cluster.
+        ("u@127.0.0.1/shop?sslmode=disable", "u@192.0.2.31,192.0.2.32/shop", True),
+        ("u@192.0.2.41/shop", "u@192.0.2.42/shop", False),
+        ("u@192.0.2.31/shop", "u@192.0.2.31:5433/shop", False),
+        ("u@192.0.2.31:5433/shop", "u@192.0.2.32/shop", False),
+        ("u@192.0.2.31/shop", "u@192.0.2.31/other", False),
+        ("u@/shop?host=/run/one", "u@/shop?host=/run/two", False),
+    ],
+)
+def test_who_logs_in_and_which_hosts_are_listed_makes_no_other_database(
+    host: Host, first: str, second: str, same: bool
+) -> None:
+    kind = {"kind": "postgresql", "names": ADDRESSES}
+    host.application = describe(host.application, database=kind)
+    host.credential.write_text(f"postgresql://{first}")
+    host.run("--release", "1", seeds=[admin(), DEMO])
+    host.go_live("1")
+    host.credential.write_text(f"postgresql+psycopg://{second}\n")
+    answer = host.run("--release", "1", seeds=[DEMO])
+    assert answer["did"] == ([] if same else ["demo"])
+    # The handover keeps where it is now, so that each host of a cluster can go in its turn.
+    database.note_served(host.application)
+    assert host.stamp()["database"] == database.identity(host.application)
+    assert ("admin" in host.stamp()["seeds"]) is same
+
+
+def test_a_stamp_of_an_earlier_version_is_of_this_database(host: Host) -> None:
+    """Of one that went by the URL as a whole."""
+    host.credential.write_text("postgresql://u:p@db/shop")
+    host.run("--release", "1", seeds=[DEMO])
+    told = {**host.stamp(), "database": f"url:{files.digest(host.credential)}"}
+    files.write_json(host.application.state / "data.json", told)
+    assert host.run("--release", "1", seeds=[DEMO])["did"] == []
+
+
+def test_a_host_that_takes_over_runs_no_seed_again(host: Host) -> None:
+    """The first host of a fleet has prepared the database, and is gone one day."""
+    host.credential.write_text("postgresql://u:p@db/shop")
+    host.run("--release", "1", seeds=[admin(), DEMO])
+    # Another host has a state of its own.
+    (host.application.state / "data.json").unlink()
+    host.calls()
+    host.run("--seeded-elsewhere", "--check", seeds=[admin(), DEMO])
+    assert not (host.application.state / "data.json").exists()
+    assert host.run("--seeded-elsewhere", seeds=[admin(), DEMO])["changed"] is False
+    assert host.calls() == []
+    database.note_served(host.application)
+    answer = host.run("--release", "1", seeds=[admin(), DEMO, {**DEMO, "name": "more"}])
+    assert answer["did"] == ["more"]
+
+
 def test_seed_runs_again_for_another_key(host: Host) -> None:
     """Another name for the admin is another admin; a seed that is no longer asked for stays."""
     host.run("--release", "1", seeds=[admin(), DEMO])
@@ -671,7 +737,14 @@ def test_answer_is_one_json_object(
 
 
 @pytest.mark.parametrize(
-    "words", [["--keep", "-1"], ["--reach", "--seeds"], ["--ignore-table", "a"], ["nonsense"]]
+    "words",
+    [
+        ["--seeded-elsewhere"],
+        ["--keep", "-1"],
+        ["--reach", "--seeds"],
+        ["--ignore-table", "a"],
+        ["nonsense"],
+    ],
 )
 def test_wrong_use_has_a_code_of_its_own(host: Host, words: list[str]) -> None:
     assert host.type(*words) == 64

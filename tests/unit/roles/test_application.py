@@ -791,6 +791,44 @@ def test_a_database_is_migrated_by_one_host(
         assert found == expected[name]
 
 
+def test_hosts_that_share_a_database_note_its_seeds() -> None:
+    """The next of them stands for the database once the first is gone, and would run them again."""
+    tasks = yaml.safe_load((ROLES / "application/tasks/migrate.yml").read_text())
+    (task,) = [each for each in tasks if "Note the seeds" in each["name"]]
+    for demo in (True, False):
+        told = {**play(a="x", b="x", c=""), "toll_app_demo": demo}
+        noting = [
+            name
+            for name in "abc"
+            if all(
+                evaluate(ROLE, each, "Debian", **{**told["hostvars"][name], **told})
+                for each in task["when"]
+            )
+        ]
+        assert noting == (["b"] if demo else [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "moves", "new"),
+    [
+        ("postgresql", False, False),
+        ("postgresql", True, True),
+        ("sqlite", True, True),
+        ("", False, True),
+    ],
+)
+def test_another_password_is_no_other_database(kind: str, moves: bool, new: bool) -> None:
+    """In check mode the host has the URL of before, so the program cannot look at another one."""
+    told = {
+        **trusted(shop()),
+        "__application_holdings": {"database": {"kind": kind, "moves": moves}},
+    }
+    files = {"/etc/shop/credentials/database_url": "x"}
+    for tree, expected in (({"files": files}, new), ({"files": {}}, False)):
+        variables = {**told, "__gunicorn_systemd_tree": tree}
+        assert evaluate(ROLE, "__application_new_database", "Debian", **variables) is expected
+
+
 def test_password_is_in_no_argument() -> None:
     """Arguments are in the process list of the host, and in the output of a talkative run."""
     variables = {

@@ -75,6 +75,7 @@ def test_the_command_reads_what_the_description_says(told: dict[str, Any], tmp_p
     path.parent.mkdir(parents=True)
     path.write_text(text)
     application = Application(name, tmp_path)
+    assert application.database.names == ()
     toll = name == "toll-app"
     assert application.health == Health(
         path="/readyz" if toll else "/",

@@ -96,6 +96,11 @@ def test_a_host_of_both_groups_asks_itself() -> None:
     assert ":6432/" in str(shared["credentials"])
     assert told["database_authority"] == ""
     assert told["database_names"] == ["127.0.0.1", "192.0.2.11"]
+    # The host goes by them too.
+    names = "__application_described.database.names"
+    assert (
+        evaluate("application", names, "Debian", __application_entry=told) == told["database_names"]
+    )
 
 
 RESTORE = {
