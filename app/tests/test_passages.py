@@ -6,7 +6,11 @@ import gc
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from threading import Event
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,6 +25,7 @@ from toll.services import fields, passages, tariffs
 from toll.services.passages import IdempotencyConflict, NewPassage, PassageFilter
 
 MORNING = datetime(2026, 5, 4, 7, 30, tzinfo=UTC)  # A Monday, 08:30 in Lisbon: peak.
+MOMENT = timedelta(seconds=1)
 processes = multiprocessing.get_context("fork")
 
 
@@ -50,6 +55,72 @@ def test_a_passage_is_charged_by_the_tariff_of_its_time(session):
     assert (passage.plate, passage.lane, passage.recorded_by) == ("AA12BB", "3", "key:lane-3")
     assert passage.passed_at == MORNING
     assert passage.local_time.isoformat() == "2026-05-04T08:30:00+01:00"
+
+
+@contextmanager
+def beside(url: str, what: Callable[[Session], object]) -> Iterator[Callable[[], Future[object]]]:
+    """Yield what lets another thread, connected already, begin; it has to wait for us there."""
+    ready, begin = Event(), Event()
+
+    def work() -> object:
+        with Session(make_engine(url)) as other:
+            tariffs.list_plazas(other)
+            ready.set()
+            begin.wait()
+            return what(other)
+
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
+        assert ready.wait(30)
+
+        def start() -> Future[object]:
+            begin.set()
+            assert wait([working], timeout=0.3).not_done
+            return working
+
+        try:
+            yield start
+        finally:
+            begin.set()
+
+
+def test_a_tariff_does_not_end_between_the_charge_and_its_passage(
+    session, database_url, monkeypatch
+):
+    """To end one now is to end it before a passage that is being recorded."""
+    (tariff,) = tariffs.list_tariffs(session, "harbour-bridge", "car", at=now())
+    ending: list[Future[object]] = []
+
+    def end(other: Session) -> None:
+        tariffs.end_tariff(other, tariffs.get_tariff(other, tariff.id), now() - MOMENT)
+
+    with beside(database_url, end) as start:
+        insert = passages._insert
+        monkeypatch.setattr(
+            passages, "_insert", lambda *given: (ending.append(start()), insert(*given))
+        )
+        passages.record(session, new(passed_at=None), "key:test")
+        with pytest.raises(InvalidParameters) as error:
+            ending[0].result()
+    assert "is before 1 passages that were charged by" in error.value.errors[0].problem
+
+
+def test_a_passage_waits_for_a_tariff_that_is_being_ended(session, database_url, monkeypatch):
+    (tariff,) = tariffs.list_tariffs(session, "harbour-bridge", "car", at=now())
+    recording: list[Future[object]] = []
+
+    def record(other: Session) -> None:
+        passages.record(other, new(passed_at=None), "key:test")
+
+    with beside(database_url, record) as start:
+        charged = tariffs._charged
+        monkeypatch.setattr(
+            tariffs, "_charged", lambda *given: [charged(*given), recording.append(start())][0]
+        )
+        tariffs.end_tariff(session, tariff, now() - MOMENT)
+        with pytest.raises(InvalidParameters) as error:
+            recording[0].result()
+    assert "has no tariff for car" in error.value.errors[0].problem
 
 
 def test_without_a_time_it_is_now(session):
@@ -402,8 +473,10 @@ def test_the_charge_uses_few_queries(session, queries):
     session.expunge_all()
     queries.clear()
     passages.record(session, new(), "key:test", ("key:1", "k", "hash"))
+    # SQLite's BEGIN IMMEDIATE is the lock.
+    lock = ["SELECT"] * (session.get_bind().dialect.name == "postgresql")
     assert [each.split()[0] for each in queries if not each.startswith("BEGIN")] == [
-        "SELECT", "SELECT", "INSERT", "INSERT"
+        "SELECT", *lock, "SELECT", "INSERT", "INSERT"
     ]  # fmt: skip
     queries.clear()
     tariffs.quote(session, "harbour-bridge", "car")

@@ -11,6 +11,7 @@ more patience.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import random
@@ -613,15 +614,18 @@ def writing(session: Session, lock: str | None = None) -> Iterator[Session]:
         session.info.pop(WRITES, None)
 
 
-def take_lock(session: Session, name: str) -> None:
+def take_lock(session: Session, name: str, *, shared: bool = False) -> None:
     """Wait for the lock of that name; it is held until the transaction ends.
 
-    On SQLite a writing transaction excludes all others already.
+    Those that share it keep out only who wants it alone. On SQLite a writing transaction excludes
+    all others already.
     """
     if session.get_bind().dialect.name == "postgresql":
-        session.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_number(name))))
+        function = f"pg_advisory_xact_lock{'_shared' if shared else ''}"
+        session.connection().exec_driver_sql(f"SELECT {function}({lock_number(name)})")
 
 
+@functools.cache
 def lock_number(name: str) -> int:
     """Return PostgreSQL's number (64 bits, signed) for a lock's name."""
     digest = hashlib.sha256(f"toll-app {name}".encode()).digest()

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, contains_eager
 from sqlalchemy.orm.attributes import set_committed_value
 
-from toll.database import SECONDS, writing
+from toll.database import SECONDS, take_lock, writing
 from toll.errors import FieldError, InvalidParameters, MalformedRequest, cut, not_known
 from toll.models import (
     PAYMENT_METHODS,
@@ -219,6 +219,8 @@ def _record(
         return known
     try:
         with writing(s):
+            # Or the tariff may be ended, from a moment before, until the passage is there.
+            take_lock(s, tariffs.CHARGES, shared=True)
             passages = _charge(s, new, recorded_by, indexed=indexed)
             _insert(s, passages)
             if idempotency:

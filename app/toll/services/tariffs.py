@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, contains_eager, joinedload
 
-from toll.database import UtcDateTime, writing
+from toll.database import UtcDateTime, take_lock, writing
 from toll.errors import FieldError, InvalidParameters, cut, not_known
 from toll.models import (
     DAYS,
@@ -35,6 +35,8 @@ __all__ = ["CURRENCIES", "format_money"]
 CODE = re.compile(fields.CODE, re.ASCII)
 NAME_MOST = 80  # characters of a name
 LOCK = "tariffs"
+# Whoever records shares it from the charge to the end; whoever ends a tariff has it alone.
+CHARGES = "charges"
 EVERY_DAY = (1 << len(DAYS)) - 1
 
 
@@ -578,7 +580,11 @@ def _create(s: Session, new: NewTariff) -> Tariff:
 
 
 def _charged(s: Session, tariff: Tariff, at: datetime, field: str) -> list[FieldError]:
-    """Return an error if passages were charged by the tariff at or after a moment."""
+    """Return an error if passages were charged by the tariff at or after a moment.
+
+    Until the transaction ends, none will be.
+    """
+    take_lock(s, CHARGES)
     count, last = s.execute(
         sa.select(sa.func.count(), sa.func.max(Passage.passed_at)).where(
             Passage.tariff_id == tariff.id, Passage.passed_at >= at
