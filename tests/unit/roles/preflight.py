@@ -121,7 +121,7 @@ def check(
     loader = Loader()
     told = arguments(role) | {
         name: Templar(loader=loader, variables=task_vars).template(arguments(role)[name])
-        for name in ("role", "playbook", "formats", "computed")
+        for name in ("role", "formats", "computed")
         if name in arguments(role)
     }
     action = action_of(action_plugin.ActionModule, told, task_vars, loader)

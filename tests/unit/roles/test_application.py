@@ -12,7 +12,7 @@ import yaml
 from conftest import trusted
 
 from .describing import of_roles, shop, toll_app
-from .preflight import Case, check, own, preflight
+from .preflight import Case, check, preflight
 from .render import FAMILIES, ROLES, evaluate
 
 ROLE = "application"
@@ -942,7 +942,7 @@ def test_every_playbook_for_one_application_asks_which_first() -> None:
 
 
 def test_every_playbook_that_checks_says_which_one_it_is() -> None:
-    """By its name variables are refused that only another playbook reads."""
+    """Only what builds a release asks for its source."""
     found = {}
     for path in (ROLES / ROLE / "tasks").glob("*.yml"):
         for task in tasks(load(path)):
@@ -951,11 +951,6 @@ def test_every_playbook_that_checks_says_which_one_it_is() -> None:
     # What says nothing is site.yml, and single.yml passes on what it is told.
     assert [found.pop("main"), found.pop("single")] == [None, None]
     assert found == {name: f"playbooks/{name}.yml" for name in found}
-    (task,) = (t for t in load(ROLES / ROLE / "tasks/preflight.yml") if "wsgi.host.preflight" in t)
-    for row in task["wsgi.host.preflight"]["typed"]:
-        for playbook in row["playbooks"]:
-            assert (ROLES.parent / playbook).is_file(), playbook
-        assert set(row["variables"]) - set(own(ROLE)) <= {"release"}
 
 
 @pytest.mark.parametrize(

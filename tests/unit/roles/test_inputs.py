@@ -749,69 +749,6 @@ def test_a_name_typed_for_this_run_is_meant_for_it(monkeypatch: pytest.MonkeyPat
     assert "mine" not in message
 
 
-def typed(monkeypatch: pytest.MonkeyPatch, playbook: str, **given: Any) -> str:
-    """What a playbook says to variables that were typed for it."""
-    monkeypatch.setattr(preflight.action_plugin, "load_extra_vars", lambda loader: given)
-    told = {"__application_playbook": playbook} if playbook else {}
-    return check("application", trusted(BASE["application"] | given | told))
-
-
-@pytest.mark.parametrize(
-    ("playbook", "given", "message"),
-    [
-        (
-            "playbooks/deploy.yml",
-            {"release": "v1.4.0"},
-            '- release is "v1.4.0", and is for playbooks/rollback.yml; playbooks/deploy.yml takes '
-            "application_revision, application_bundle or application_bundle_sha256: run the",
-        ),
-        (
-            "playbooks/deploy.yml",
-            {"application_release": "v1.4.0"},
-            '- application_release is "v1.4.0", and is for playbooks/rollback.yml; playbooks/dep',
-        ),
-        (
-            "playbooks/rollback.yml",
-            {"application_revision": "v1.3.0"},
-            '- application_revision is "v1.3.0", and is for site.yml and playbooks/deploy.yml; '
-            "playbooks/rollback.yml takes application_release or release: run the playbook",
-        ),
-        (
-            "",
-            {"application_remove": "everything"},
-            '- application_remove is "everything", and is for playbooks/remove.yml; site.yml takes',
-        ),
-    ],
-)
-def test_what_is_typed_for_another_playbook_is_not_ignored(
-    playbook: str, given: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`deploy.yml -e release=v1.4.0` deployed the working tree, and nobody was told."""
-    assert message in typed(monkeypatch, playbook, **given)
-
-
-@pytest.mark.parametrize(
-    ("playbook", "given"),
-    [
-        ("", {"application_revision": "v1"}),
-        ("playbooks/deploy.yml", {"application_revision": "v1", "release": ""}),
-        ("playbooks/rollback.yml", {"release": "v1", "application_remove_data": "no"}),
-        ("playbooks/remove.yml", {"application_remove": "application"}),
-        ("playbooks/restore_database.yml", {"application_restore_to": "latest"}),
-    ],
-)
-def test_what_is_typed_for_this_playbook_passes(
-    playbook: str, given: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And so does what says nothing, such as an empty value that a script types."""
-    assert typed(monkeypatch, playbook, **given) == ""
-
-
-def test_what_an_inventory_sets_for_one_playbook_stands_in_the_way_of_no_other() -> None:
-    given = {"application_backup_fetch": "/srv/copies", "__application_playbook": "site.yml"}
-    assert check("application", trusted(BASE["application"] | given)) == ""
-
-
 @pytest.mark.parametrize("name", ["nginx_sites", "certbot_certificates"])
 def test_what_the_role_makes_itself_has_no_effect_in_an_inventory(name: str) -> None:
     """The remedies of nginx and certbot named them, and nobody read what was written there."""

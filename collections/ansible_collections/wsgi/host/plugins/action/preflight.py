@@ -62,8 +62,6 @@ class ActionModule(KeptModules):
             "modules",
             "ports",
             "short_names",
-            "playbook",
-            "typed",
         }
     )
 
@@ -187,7 +185,6 @@ class ActionModule(KeptModules):
                     f"{name} is given with -e, and no role has such a variable; did you mean "
                     f"{whole}? Rename it, or remove it",
                 )
-        self._check_typed(checker, defaults)
         checker.unknown(_names(variables), is_set, _roles_beside(directory), short)
         values: dict[str, Any] = {}
         errors: dict[str, AnsibleError] = {}
@@ -210,23 +207,6 @@ class ActionModule(KeptModules):
             why = "" if hidden else f" ({reason(errors[name])})"
             checker.add(
                 name, f"{name} cannot be computed{why}: define what it refers to, or correct it"
-            )
-
-    def _check_typed(self, checker: Checker, defaults: Mapping[str, Any]) -> None:
-        """Refuse what was typed for another playbook, which this one would ignore in silence."""
-        playbook = str(self._task.args.get("playbook") or "")
-        rows = self._task.args.get("typed") or []
-        taken = [name for row in rows if playbook in row["playbooks"] for name in row["variables"]]
-        for name, value in load_extra_vars(self._loader).items():
-            row = next((each for each in rows if name in each["variables"]), None)
-            # As good as not typed, which scripts do.
-            if row is None or name in taken or value in (None, "", defaults.get(name)):
-                continue
-            takes = f"takes {_in_words(taken, 'or')}" if taken else "takes no such variable"
-            checker.add(
-                name,
-                f"{name} is {shown(value)}, and is for {_in_words(row['playbooks'], 'and')}; "
-                f"{playbook} {takes}: run the playbook that you mean, with its own variables",
             )
 
     def _options(self, directory: Path) -> dict[str, dict[str, Any]]:
@@ -371,12 +351,6 @@ def _roles_beside(directory: Path) -> dict[str, list[str]]:
         for path in directory.parent.iterdir()
         if (path / "tasks").is_dir()
     }
-
-
-def _in_words(names: list[str], last: str) -> str:
-    """Some names in a sentence: `a, b or c`."""
-    *first, final = names
-    return f"{', '.join(first)} {last} {final}" if first else final
 
 
 def _names(variables: Mapping[str, Any]) -> Iterator[str]:

@@ -76,28 +76,6 @@ options:
     type: list
     elements: str
     default: []
-  playbook:
-    description: The playbook that runs, such as C(playbooks/deploy.yml), for O(typed).
-    type: str
-    default: ""
-  typed:
-    description: >-
-      Variables that only some playbooks read. With C(-e) for another O(playbook) one is refused, unless it is empty or has its
-      default.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      variables:
-        description: Their names.
-        type: list
-        elements: str
-        required: true
-      playbooks:
-        description: The playbooks that read them.
-        type: list
-        elements: str
-        required: true
   free_disk_mib:
     description: >-
       MiB that have to be free by path. What stands for paths on one file system is added up.
