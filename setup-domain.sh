@@ -14,7 +14,7 @@ usage: sudo ./setup-domain.sh [NAME...] [EMAIL] [--staging] [--acme-url URL [--a
   --staging        Let's Encrypt's authority for trials: no tight limits, and browsers do not trust it
   --acme-url URL   the ACME directory of another authority
   --acme-ca FILE   PEM file with what signed that authority's own certificate, if it is a private one
-  --no-probe       do not ask the names from this server first, which cannot reach its public address
+  --no-probe       look first neither at the names, for a server that cannot reach its public address, nor at ufw
 TEXT
 }
 
@@ -25,7 +25,7 @@ wrong() {
   exit 2
 }
 
-names=() email="" url="" authority="" probe=true
+names=() email="" url="" authority="" probe=true note=""
 while (($#)); do
   case $1 in
     --help | -h) usage && exit 0 ;;
@@ -96,14 +96,47 @@ check_server() {
   refuse_problems
 }
 
-# Requests of the server to itself pass a firewall that others do not.
+# Requests of the server to itself pass a firewall that others do not. Who does not probe knows better.
 look_at_firewall() {
-  local status
-  command -v ufw >/dev/null || return 0
-  status=$(ufw status)
-  if [[ $status == *"Status: active"* ]] && ! grep -qE '^(80(,443)?(/tcp)?|Nginx (Full|HTTP)|WWW( Full)?) +ALLOW' <<<"$status"; then
-    problem "the firewall ufw lets nobody reach port 80: \`ufw allow 80,443/tcp\`."
-  fi
+  [[ $probe == true ]] && command -v ufw >/dev/null || return 0
+  case $(ufw status verbose | port_80) in
+    closed) problem "the firewall ufw lets nobody reach port 80: \`ufw allow 80,443/tcp\`." ;;
+    unknown)
+      note="Whether the firewall ufw lets everybody reach port 80 cannot be told from its rules: see \`ufw status\`."
+      ;;
+  esac
+}
+
+# What ufw's rules make of port 80: open, closed, or unknown where one may open it to some.
+port_80() {
+  awk '
+    /^Status: / {active = $2 == "active"}
+    /^Default: allow \(incoming\)/ {open = 1}
+    match($0, / +(ALLOW|LIMIT)( IN)?  +/) {
+      to = substr($0, 1, RSTART - 1)
+      everybody = substr($0, RSTART + RLENGTH) ~ /^Anywhere *(\(log(-all)?\) *)?(#.*)?$/
+      if (to ~ / on [^ ]+$|\(v6\)/) everybody = 0
+      sub(/ on [^ ]+$/, "", to)
+      sub(/ \(.*/, "", to)
+      if (to ~ /(^| )[0-9]+([,:][0-9]+)*(\/[a-z]+)?$/) {
+        if (sub(/^[^ ]+ /, "", to)) everybody = 0
+        if (!has_80(to)) next
+      } else if (to != "Anywhere") everybody = 0
+      if (everybody) open = 1
+      unknown = 1
+    }
+    function has_80(ports,  count, range, end, ends, i) {
+      if (ports ~ /\/udp$/) return 0
+      sub(/\/.*/, "", ports)
+      count = split(ports, range, ",")
+      for (i = 1; i <= count; i++) {
+        ends = split(range[i], end, ":")
+        if (end[1] + 0 <= 80 && 80 <= end[ends] + 0) return 1
+      }
+      return 0
+    }
+    END {print !active || open ? "open" : unknown ? "unknown" : "closed"}
+  '
 }
 
 choice() {
@@ -161,6 +194,7 @@ ask_for_the_rest
 names=("${names[@],,}")
 steps=$((1 + $(steps_of certificate.yml) + $(steps_of site.yml)))
 run_step "Looking at the domain and this server" check_server
+[[ -z $note ]] || say "$note"
 obtain
 change_site
 

@@ -888,28 +888,79 @@ def test_settings_that_would_overrule_the_choice_are_refused(call: Call, tmp_pat
     assert done.returncode == 0, done.stderr
 
 
+def firewall(
+    call: Call, root: Path, status: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Look at what `ufw status verbose` says."""
+    code = f"ufw() {{ cat <<'RULES'\n{status}\nRULES\n}}\nlook_at_firewall; refuse_problems"
+    return domain(call, root, f'{code}; echo "$note"', *arguments)
+
+
+ACTIVE = "Status: active\nDefault: deny (incoming), allow (outgoing), disabled (routed)\n\n"
+RULE = "{:<26} {:<12}{}"
+
+
 @pytest.mark.parametrize(
-    ("rules", "closed"),
+    "status",
     [
-        ("Status: inactive", False),
-        ("Status: active\n22/tcp  ALLOW  Anywhere", True),
-        ("Status: active\n80,443/tcp                 ALLOW       Anywhere", False),
-        ("Status: active\n80/tcp (v6)                ALLOW       Anywhere (v6)", True),
-        ("Status: active\n80                         ALLOW       Anywhere", False),
-        ("Status: active\nNginx Full                 ALLOW       Anywhere", False),
-        ("Status: active\n8080/tcp                   ALLOW       Anywhere", True),
+        "Status: inactive",
+        ACTIVE + RULE.format("80,443/tcp", "ALLOW IN", "Anywhere"),
+        ACTIVE + RULE.format("80", "ALLOW IN", "Anywhere"),
+        ACTIVE + RULE.format("22,79:90/tcp", "ALLOW IN", "Anywhere"),
+        ACTIVE + RULE.format("80/tcp", "LIMIT IN", "Anywhere"),
+        ACTIVE
+        + RULE.format("80,443/tcp (Nginx Full)", "ALLOW IN", "Anywhere                   # site"),
+        ACTIVE + RULE.format("Anywhere", "ALLOW IN", "Anywhere"),
+        ACTIVE.replace("deny", "allow"),
     ],
 )
-def test_a_closed_firewall_is_found(call: Call, tmp_path: Path, rules: str, closed: bool) -> None:
+def test_an_open_firewall_is_not_spoken_of(call: Call, tmp_path: Path, status: str) -> None:
+    done = firewall(call, tmp_path, status)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "",
+        RULE.format("8080/tcp", "ALLOW IN", "Anywhere"),
+        RULE.format("22", "LIMIT IN", "Anywhere"),
+        RULE.format("192.0.2.1 22/tcp on eth0", "ALLOW IN", "Anywhere"),
+        RULE.format("443,8000:9000/tcp", "ALLOW IN", "Anywhere"),
+        RULE.format("80/udp", "ALLOW IN", "Anywhere"),
+        RULE.format("80/tcp", "DENY IN", "Anywhere"),
+        RULE.format("80/tcp", "ALLOW OUT", "Anywhere"),
+        RULE.format("22/tcp (OpenSSH (v6))", "ALLOW IN", "Anywhere (v6)"),
+        RULE.format("443/tcp (Nginx HTTPS)", "ALLOW IN", "Anywhere"),
+    ],
+)
+def test_a_closed_firewall_is_found(call: Call, tmp_path: Path, rule: str) -> None:
     """The server's requests to itself pass it, and the authority's do not."""
-    code = f"ufw() {{ cat <<'RULES'\n{rules}\nRULES\n}}\nlook_at_firewall; refuse_problems"
-    done = domain(call, tmp_path, code)
-    if closed:
-        assert problems(done) == [
-            "the firewall ufw lets nobody reach port 80: `ufw allow 80,443/tcp`."
-        ]
-    else:
-        assert (done.returncode, done.stderr) == (0, "")
+    assert problems(firewall(call, tmp_path, ACTIVE + rule)) == [
+        "the firewall ufw lets nobody reach port 80: `ufw allow 80,443/tcp`."
+    ]
+    # Such as one that its provider's firewall keeps apart from the world.
+    assert firewall(call, tmp_path, ACTIVE + rule, "--no-probe").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        RULE.format("80/tcp on eth0", "ALLOW IN", "Anywhere"),
+        RULE.format("192.0.2.1 80/tcp", "ALLOW IN", "Anywhere"),
+        RULE.format("80/tcp", "ALLOW IN", "203.0.113.0/24"),
+        RULE.format("80/tcp (v6)", "ALLOW IN", "Anywhere (v6)"),
+        RULE.format("Anywhere", "ALLOW IN", "203.0.113.7"),
+        RULE.format("Anywhere on eth1", "ALLOW IN", "Anywhere"),
+        RULE.format("2001:db8:1234:5678:9abc:def0:1234:5678 80/tcp", "ALLOW IN", "Anywhere (v6)"),
+        RULE.format("80/tcp (Nginx HTTP (v6))", "ALLOW IN", "Anywhere (v6)"),
+        RULE.format("80/tcp (Nginx HTTP) on eth0", "ALLOW IN", "Anywhere"),
+    ],
+)
+def test_a_firewall_that_may_be_open_is_no_obstacle(call: Call, tmp_path: Path, rule: str) -> None:
+    done = firewall(call, tmp_path, ACTIVE + rule)
+    assert done.returncode == 0, done.stderr
+    assert "ufw lets everybody reach port 80 cannot be told" in done.stdout
 
 
 # --- Removing it ---------------------------------------------------------------------------------
