@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from argon2 import PasswordHasher, extract_parameters
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
+from toll.database import make_engine
 from toll.errors import InvalidParameters
 from toll.models import ApiKey, User
 from toll.services import accounts
@@ -72,6 +74,31 @@ def test_a_weaker_hash_is_replaced_at_the_next_log_in(session, anna):
     assert accounts.verify_password(session, "anna", PASSWORD)
     assert not accounts._hasher.check_needs_rehash(anna.password_hash)
     assert accounts.verify_password(session, "anna", PASSWORD)
+
+
+def test_a_log_in_does_not_undo_a_password_that_is_set_meanwhile(
+    session, anna, database_url, monkeypatch
+):
+    """Whoever set it may have done so because the old one is known to others."""
+    anna.password_hash = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
+    session.commit()
+
+    plain = accounts._hasher
+
+    class Slow(PasswordHasher):
+        def verify(self, *given):
+            verified = super().verify(*given)
+            monkeypatch.setattr(accounts, "_hasher", plain)
+            with Session(make_engine(database_url)) as other:
+                found = accounts.find_user(other, "anna")
+                accounts.set_password(other, found, "another seven random words")
+            return verified
+
+    monkeypatch.setattr(accounts, "_hasher", Slow())
+    assert accounts.verify_password(session, "anna", PASSWORD) is None
+    session.expire_all()
+    assert accounts.verify_password(session, "anna", PASSWORD) is None
+    assert accounts.verify_password(session, "anna", "another seven random words")
 
 
 @pytest.mark.parametrize(

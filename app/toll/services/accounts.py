@@ -85,17 +85,27 @@ def list_users(s: Session) -> list[User]:
 def verify_password(s: Session, name: str, password: str) -> User | None:
     """Return the active user whose password it is. It takes as long for a name that is unknown."""
     user = find_user(s, name)
+    stored = user.password_hash if user else NOBODYS_HASH
     # Longer ones cannot have been set, and would cost more to hash.
     password = password[: PASSWORD_CHARACTERS[1] + 1]
     try:
-        _hasher.verify(user.password_hash if user else NOBODYS_HASH, password)
+        _hasher.verify(stored, password)
     except (VerificationError, InvalidHashError):
         return None
     if user is None or not user.active:
         return None
-    if _hasher.check_needs_rehash(user.password_hash):
+    if _hasher.check_needs_rehash(stored):
+        # Unless somebody has set another password meanwhile.
+        replace = (
+            sa.update(User)
+            .where(User.id == user.id, User.password_hash == stored)
+            .values(password_hash=_hasher.hash(password))
+            .returning(User.id)
+            .execution_options(synchronize_session="fetch")
+        )
         with writing(s):
-            user.password_hash = _hasher.hash(password)
+            if s.scalar(replace) is None:
+                return None
     return user
 
 
