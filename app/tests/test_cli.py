@@ -57,7 +57,7 @@ def test_users(toll, session):
 def test_the_first_admin_is_made_once(toll, session, tmp_path):
     """The deployment runs it each time, and must not set a changed password back."""
     file = tmp_path / "password"
-    file.write_text(PASSWORD + "\n")
+    file.write_text(PASSWORD + "\n# of the admin\n")
     create = ("user", "create", "admin", "--role", "admin", "--if-absent")
     code, out, _ = toll(*create, "--password-file", str(file))
     assert (code, out) == (0, "admin (admin) was created.\n")

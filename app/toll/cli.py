@@ -244,7 +244,7 @@ def user() -> None:
 @click.option(
     "--password-file",
     type=click.File(encoding="utf-8"),
-    help="Holds the password; - is standard input. Without it one is made up and shown once.",
+    help="Has the password in its first line; - is standard input. Without it one is made up.",
 )
 @click.option("--if-absent", is_flag=True, help="Leave a user of that name as it is.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
@@ -368,7 +368,7 @@ def read_password(file: IO[str] | None) -> str:
     """Return the first line of a file, or a new password."""
     if file is None:
         return accounts.generate_password()
-    return str(file.read()).rstrip("\r\n")
+    return str(file.readline()).rstrip("\r\n")
 
 
 # Keys
