@@ -67,6 +67,7 @@ ask_for_the_rest() {
 # What only this script knows; the roles check the same again, and more.
 check_choice() {
   local name
+  ((${#names[@]})) || problem "there is no domain: write one such as app.example.com."
   for name in "${names[@]}"; do
     valid_name "$name" && [[ $name == *.* ]] ||
       problem "$name is not a domain: write the name alone, such as app.example.com."
@@ -80,10 +81,15 @@ check_choice() {
 }
 
 check_server() {
+  local unit
   check_choice
-  if [[ ! -e $choices || ! -e $venv/.complete ]] || ! systemctl --quiet is-active nginx toll-app; then
-    problem "toll-app does not run on this server: run setup-production.sh first."
-  fi
+  # Asked about both, systemctl would say whether one of them is active.
+  for unit in toll-app nginx; do
+    if [[ ! -e $choices || ! -e $venv/.complete ]] || ! systemctl --quiet is-active "$unit"; then
+      problem "$unit does not run on this server: run setup-production.sh first."
+      break
+    fi
+  done
   if grep -qE '^(setup_(domains|default_site)|certbot_(obtain|email|directory_url|ca_file|probe)):' "$settings" 2>/dev/null; then
     problem "$settings sets setup_domains or certbot's variables, which this script is for: remove them" \
       "there, or edit them there and run setup-production.sh."

@@ -869,6 +869,26 @@ def test_a_server_that_is_not_set_up_is_refused(call: Call, tmp_path: Path) -> N
     assert found == ["toll-app does not run on this server: run setup-production.sh first."]
 
 
+@pytest.mark.parametrize("unit", ["toll-app", "nginx"])
+def test_each_unit_has_to_run(call: Call, tmp_path: Path, unit: str) -> None:
+    """The certificate is obtained through the site as it is."""
+    ready = f"choices={tmp_path} venv={tmp_path}; touch $venv/.complete"
+    # Asked about several, it says whether one is active.
+    others = f'for each in "${{@:3}}"; do [[ $each == {unit} ]] || return 0; done; return 3'
+    code = f"{ready}; systemctl() {{ {others}; }}; check_server"
+    assert problems(domain(call, tmp_path, code, "a.example.com", "o@e.com")) == [
+        f"{unit} does not run on this server: run setup-production.sh first."
+    ]
+
+
+def test_no_domain_is_refused(call: Call, tmp_path: Path) -> None:
+    """Somebody who is asked may press Enter."""
+    code = "read -ra names <<<''; check_choice; refuse_problems"
+    assert problems(domain(call, tmp_path, code, "o@e.com")) == [
+        "there is no domain: write one such as app.example.com."
+    ]
+
+
 def test_settings_that_would_overrule_the_choice_are_refused(call: Call, tmp_path: Path) -> None:
     """They would be read after it, and the domain would be another than was asked for."""
     ready = f"choices={tmp_path} venv={tmp_path}; touch $venv/.complete;"
