@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -69,3 +71,32 @@ def test_an_environment_of_another_folder_is_made_again(call: Call, tmp_path: Pa
     environment(tmp_path, "3.11.2")
     (tmp_path / ".venv/bin/molecule").write_text("#!/elsewhere/.venv/bin/python\n")
     assert "making .venv" in install(call, "3.11").stderr
+
+
+@pytest.mark.parametrize(
+    ("sudo", "said"),
+    [
+        (
+            "return 1",
+            "bootstrap: This needs root, and sudo asks for a password: run `sudo -v` first.",
+        ),
+        ('"${@:2}"', ""),
+    ],
+)
+def test_sudo_that_asks_for_a_password_is_said_so(sudo: str, said: str) -> None:
+    """Nobody could answer: what it says is kept for the case that the command fails."""
+    script = (PROJECT / "tools/bootstrap").read_text()
+    found = [
+        re.search(rf"^{name}\(\) {{.*?}}$", script, re.M | re.S)
+        for name in ("say", "fail", "as_root")
+    ]
+    functions = "\n".join(match[0] for match in found if match)
+    done = subprocess.run(
+        ["bash", "-c", f"{functions}\nsudo() {{ {sudo}; }}\nas_root true"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        user=65534 if os.geteuid() == 0 else None,
+    )
+    assert (done.returncode, done.stderr.strip()) == (bool(said), said)
