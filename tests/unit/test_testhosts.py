@@ -374,3 +374,15 @@ def test_what_hosts_share_is_empty_at_first(monkeypatch):
 
 def test_a_host_keeps_its_card():
     assert mac_address("10.89.3.254") == "02:00:0a:59:03:fe"
+
+
+def test_make_clean_needs_no_podman():
+    """What it removes after the hosts and images, such as .venv, is there without it."""
+    done = subprocess.run(
+        [sys.executable, PROJECT / "testhosts" / "testhosts.py", "clean"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/nonexistent"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
