@@ -119,7 +119,7 @@ def test_systemd_takes_the_unit(tmp_path: Path, family: str) -> None:
 @pytest.mark.parametrize("other", ["redis", "timer", "worker", "timer-a"])
 def test_its_units_are_no_other_application(other: str) -> None:
     """A deploy of shop stopped shop-timer-backup.timer, the backups of shop-timer."""
-    entries = {"shop": {}, f"shop-{other}": {}, "shop-timers": {}}
+    entries: dict[str, dict[str, str]] = {"shop": {}, f"shop-{other}": {}, "shop-timers": {}}
     variables = {"__application_entries": entries, "__application_name": "shop"}
     assert evaluate("application", "__application_taken_names", "Debian", **variables) == [
         f"shop-{other}"
