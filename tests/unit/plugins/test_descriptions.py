@@ -172,6 +172,8 @@ def test_who_looks_after_a_site_may_ask_it(rule: dict[str, Any]) -> None:
     # Who describes the path has the last word.
     own = {"path": "/readyz", "exact": True, "open_to": ["192.0.2.7"]}
     assert locations(**rule, locations=[own]) == [{**opened, **own}]
+    assert descriptions.closed([site(whole(site={**rule, "locations": [own]}), "/x")]) == []
+    assert descriptions.closed([site(whole(site=rule), "/x"), site(whole(), "/x")]) == ["shop"]
     free = {"path": "/readyz", "exact": True, "allow": [], "basic_auth": {}}
     assert locations(**rule, locations=[free]) == [free]
 

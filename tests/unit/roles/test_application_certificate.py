@@ -122,7 +122,7 @@ def test_nginx_knows_the_health_checks(health: dict[str, str], paths: list[str])
     described = {"source": "app", "domains": [APP], "health": health, "site": more}
     told = trusted({"applications": {"blog": described}})
     (site,) = evaluate("application", "__application_descriptions", "Debian", **told)["sites"]
-    assert (site["maintenance_open"], site["health_paths"]) == (["/status"], [*paths, "/up"])
+    assert (site["maintenance_open"], site["health_paths"]) == (["/status"], ["/up", *paths])
 
 
 def test_the_authority_is_asked_for_what_nginx_shows() -> None:

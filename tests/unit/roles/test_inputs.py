@@ -549,13 +549,10 @@ def test_a_limit_of_the_journal_that_is_there_stays() -> None:
 
 def told(role: str) -> dict[str, Any]:
     """What the role `application` tells another one."""
-    file = "service.yml" if role == "gunicorn_systemd" else "main.yml"
-    for task in read(ROLES / "application" / "tasks" / file):
-        for how in ("ansible.builtin.import_role", "ansible.builtin.include_role"):
-            if task.get(how, {}).get("name") == role:
-                found: dict[str, Any] = task["vars"]
-                return found
-    raise AssertionError(role)
+    file = "service.yml" if role == "gunicorn_systemd" else f"{role}.yml"
+    (task,) = read(ROLES / "application" / "tasks" / file)
+    found: dict[str, Any] = task["vars"]
+    return found
 
 
 def composed(role: str, variables: Mapping[str, Any]) -> str:

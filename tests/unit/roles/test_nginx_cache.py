@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -299,9 +298,14 @@ def test_a_client_by_https_is_another_one(
         lambda asked: (200, {"Cache-Control": PUBLIC}, str(asked.headers["X-Forwarded-Proto"])),
     )
     cache = {"locations": ["/api", "/"], "key_path": key_path}
-    trusted: dict[str, Any] = {"nginx_trusted_proxies": ["127.0.0.1"]}
     with serving(
-        tmp_path, nginx_program, certificate, upstream, NEWER, {"cache": cache}, **trusted
+        tmp_path,
+        nginx_program,
+        certificate,
+        upstream,
+        NEWER,
+        {"cache": cache},
+        nginx_trusted_proxies=["127.0.0.1"],
     ) as made:
         for path in ("/", "/api"):
             for scheme in ("http", "https", "http", "https"):

@@ -210,13 +210,14 @@ def serve(
             )
             stack.callback(process.communicate)
             stack.callback(process.send_signal, signal.SIGTERM)
-            while True:
-                try:
-                    socket.create_connection((CLIENT, port), 20).close()
-                    break
-                except ConnectionRefusedError:
-                    assert process.poll() is None, process.stderr and process.stderr.read()
-                    time.sleep(0.02)
+            for each in (port, tls_port):
+                while True:
+                    try:
+                        socket.create_connection((CLIENT, each), 20).close()
+                        break
+                    except ConnectionRefusedError:
+                        assert process.poll() is None, process.stderr and process.stderr.read()
+                        time.sleep(0.02)
             served = Served(tmp_path, port, tls_port)
             served.process = process
             return served

@@ -108,9 +108,15 @@ class ActionModule(KeptModules):
         obtained = [n for n, whole in right.items() if not whole["site"].get("certificate")]
         groups, hostvars = task_vars.get("groups") or {}, task_vars.get("hostvars") or {}
         own = str(task_vars.get("inventory_hostname"))
-        domains = [str(domain) for whole in right.values() for domain in whole["domains"]]
-        asking = sharing.asking(own, domains, groups.get("all", []), hostvars)
-        sites = [descriptions.site(whole, links, asking["addresses"]) for whole in right.values()]
+        sites = [descriptions.site(whole, links) for whole in right.values()]
+        asking: dict[str, list[str]] = {"addresses": [], "nowhere": []}
+        closed = descriptions.closed(sites)
+        # Whose variables are read only where it matters.
+        if closed:
+            domains = [str(domain) for whole in right.values() for domain in whole["domains"]]
+            asking = sharing.asking(own, domains, groups.get("all", []), hostvars)
+            addresses = asking["addresses"]
+            sites = [descriptions.site(whole, links, addresses) for whole in right.values()]
         certificates = [
             {"name": right[name]["certificate_name"], "domains": right[name]["domains"]}
             for name in obtained
@@ -124,7 +130,7 @@ class ActionModule(KeptModules):
             "names": list(result),
             "certificates": certificates,
             "sharing": sharing.sharing(own, certificates, groups.get("all", []), hostvars),
-            "asking": {**asking, "closed": descriptions.closed(sites)},
+            "asking": {**asking, "closed": closed},
             "balancers": balancing.balancers(groups, hostvars),
             "database": {
                 "names": list(found["addresses"]),

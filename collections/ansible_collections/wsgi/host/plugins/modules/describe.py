@@ -65,7 +65,7 @@ sharing:
 asking:
   description: >-
     Whose monitoring asks for the health of this host's sites, C(addresses), and C(nowhere), other hosts whose address is not
-    known; and C(closed), the applications whose health path is open to them alone.
+    known; and C(closed), the applications whose health path is open to them alone. Empty where there is no such application.
   type: dict
   returned: success
 balancers:

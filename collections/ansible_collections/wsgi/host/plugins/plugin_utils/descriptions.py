@@ -210,9 +210,10 @@ def site(
         # The handover moves it: no release answers with what another one has said.
         told["cache"] = {"key_path": f"/opt/{name}/cache-key", **told["cache"]}
     # What balancers ask is always known, whatever else a person names.
-    more = told.pop("health_paths", None) or []
+    more = told.pop("health_paths", None)
     asked = {_plain(description["health"][key]) for key in ("path", "live_path")} - {""}
-    health = [*sorted(asked), *more] if isinstance(more, list) else more
+    # nginx's role says what is wrong with anything else.
+    health = [*(more or []), *sorted(asked)] if more is None or isinstance(more, list) else more
     return {
         "name": name,
         "domains": description["domains"],
@@ -239,7 +240,7 @@ def _with_health(
     As they are, where nobody is kept out there.
     """
     known = [item for item in locations if isinstance(item, Mapping)]
-    own = next((item for item in known if item.get("exact") and item.get("path") == path), None)
+    own = next((item for item in known if item.get("exact") and item.get("path") == path), {})
     around = [
         item
         for item in known
@@ -254,12 +255,12 @@ def _with_health(
 
 
 def closed(sites: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of those whose health path is open to some alone."""
+    """Names of those whose health path is open to some alone, whom the person has not named."""
     return [
         site["name"]
         for site in sites
         for each in (site["locations"] if isinstance(site["locations"], list) else ())
-        if isinstance(each, Mapping) and each.get("open_to_host")
+        if isinstance(each, Mapping) and each.get("open_to_host") and not each.get("open_to")
     ]
 
 
