@@ -56,6 +56,14 @@ def test_nobody_is_answered_without_a_certificate() -> None:
     assert told["listen-metrics-urls"] == "http://127.0.0.1:2381"
 
 
+@pytest.mark.parametrize("name", ["12", "on"])
+def test_any_name_is_a_text(name: str) -> None:
+    """etcd does not start with a number in its place."""
+    members = [{**GOOD["etcd_members"][0], "name": name}, *GOOD["etcd_members"][1:]]
+    texts = configuration(etcd_name=name, etcd_members=members)
+    assert yaml.safe_load(texts["etcd/etcd.yml"])["name"] == name
+
+
 def test_its_key_is_read_by_nobody_else() -> None:
     files = evaluate("etcd", "__etcd_files", "Debian", **GOOD)
     (key,) = [each for each in files if each.get("secret")]

@@ -585,6 +585,14 @@ def test_secrets_are_in_one_file_that_only_root_reads() -> None:
     assert written["secret"] is True
 
 
+def test_any_line_logs_in_to_the_mail_server() -> None:
+    """Alertmanager refuses a character that is written as two halves, as in JSON."""
+    told = {"monitoring_smtp_user": "&mail: #1", "monitoring_smtp_password": "0😀"}
+    variant = {**VARIANTS["everything-changed"], **told}
+    read = yaml.safe_load(configuration(**variant)["alertmanager.yml"])["global"]
+    assert [read[f"smtp_auth_{each}"] for each in ("username", "password")] == [*told.values()]
+
+
 CASES = {
     "off": Case(),
     "on": Case(ON),

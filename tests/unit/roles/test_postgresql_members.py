@@ -115,6 +115,30 @@ def test_passwords_are_in_one_file_that_others_do_not_read() -> None:
     assert verifier in texts["applications.sql"]
 
 
+@pytest.mark.parametrize(
+    "password",
+    [
+        "&" + "k" * 40,
+        "%" + "k" * 40,
+        "a horse #of forty characters, with words",
+        "0" * 40,
+        "😀" * 32,
+    ],
+)
+def test_any_line_is_a_password(password: str) -> None:
+    """The replicas log in with what patroni.yml says, the primary knows the password itself."""
+    told = patroni(postgresql_replication_password=password, postgresql_rewind_password=password)
+    logins = told["postgresql"]["authentication"]
+    assert {logins[side]["password"] for side in ("replication", "rewind")} == {password}
+
+
+@pytest.mark.parametrize("name", ["12", "on"])
+def test_any_name_is_a_text(name: str) -> None:
+    members = [{**MEMBER["postgresql_members"][0], "name": name}, MEMBER["postgresql_members"][1]]
+    told = patroni(postgresql_member_name=name, postgresql_members=members)
+    assert told["name"] == name
+
+
 def test_one_host_alone_has_nothing_of_it() -> None:
     for name, text in configuration("Debian", "other-hosts").items():
         assert not re.search("patroni|cluster_re|is-primary|Watchdog", text, re.I), name
