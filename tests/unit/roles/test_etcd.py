@@ -131,15 +131,28 @@ def join(tmp_path: Path) -> ModuleType:
 
 
 class Others:
-    """What the other members answer."""
+    """What the other members answer.
+
+    Attributes:
+        refusals: how often they let nobody in.
+        joins: who joins meanwhile.
+    """
 
     def __init__(self, *members: dict[str, Any]) -> None:
         self.members, self.asked = list(members), []  # type: ignore[var-annotated]
+        self.refusals, self.joins = 0, []  # type: ignore[var-annotated]
 
     def __call__(self, endpoints: list[str], *words: str) -> tuple[Any, str]:
         assert "https://192.0.2.31:2379" not in endpoints
         self.asked.append(words)
-        return ({"members": self.members}, "") if self.members else (None, "nobody")
+        if words[:2] == ("member", "add") and self.refusals:
+            self.refusals -= 1
+            self.members += self.joins
+            self.joins = []
+            return None, "etcdserver: unhealthy cluster"
+        if words[:2] == ("member", "remove"):
+            self.members = [each for each in self.members if f"{each['ID']:x}" != words[2]]
+        return ({"members": list(self.members)}, "") if self.members else (None, "nobody")
 
 
 def member(number: int, **more: Any) -> dict[str, Any]:
@@ -186,6 +199,43 @@ def test_one_that_was_let_in_and_never_began_is_not_let_in_twice(join: ModuleTyp
     others = Others(member(1, name="", clientURLs=[]), member(2), member(3))
     assert began(join, others) == ("existing", ["db1", "db2", "db3"])
     assert others.asked == [("member", "list")]
+
+
+def test_another_machine_takes_the_place_of_one_that_is_lost(join: ModuleType) -> None:
+    """The one that had its name is away, at another address, and nobody is let in until it goes."""
+    lost = {"peerURLs": ["https://192.0.2.99:2380"], "clientURLs": ["https://192.0.2.99:2379"]}
+    others = Others(member(1, **lost), member(2), member(3))
+    assert began(join, others) == ("existing", ["db1", "db2", "db3"])
+    own = "--peer-urls=https://192.0.2.31:2380"
+    assert others.asked[1:] == [("member", "remove", "a1"), ("member", "add", "db1", own)]
+    assert "192.0.2.99" not in join.RUN.read_text()
+
+
+def test_several_that_are_added_wait_for_one_another(
+    join: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """etcd lets one in once the last one has run for five seconds; so it is in the list as well."""
+    monkeypatch.setattr(join.time, "sleep", lambda _: None)
+    others = Others(member(2), member(3))
+    # Before it has started, etcd says no more of it.
+    others.refusals, others.joins = 2, [{"ID": 164, "peerURLs": ["https://192.0.2.34:2380"]}]
+    assert began(join, others) == ("existing", ["a4", "db1", "db2", "db3"])
+    assert "a4=https://192.0.2.34:2380" in join.RUN.read_text()
+
+
+def test_who_is_not_let_in_says_why(join: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins no cluster of its own, also if nobody answers in the end."""
+    monkeypatch.setattr(join.time, "sleep", lambda _: None)
+    monkeypatch.setattr(join, "PATIENCE_SECONDS", 0)
+    others = Others(member(2), member(3))
+    others.refusals = 1 << 30
+    with pytest.raises(SystemExit, match="The others do not let db1 in: etcdserver: unhealthy"):
+        began(join, others)
+    monkeypatch.setattr(join, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(join.time, "sleep", lambda _: others.members.clear())
+    with pytest.raises(SystemExit, match="The others do not let db1 in: etcdserver: unhealthy"):
+        began(join, others)
+    assert not join.RUN.exists()
 
 
 def test_a_member_with_data_asks_nobody(join: ModuleType) -> None:

@@ -513,9 +513,47 @@ def test_a_voter_that_the_others_need_is_not_dismissed(
     assert voters.removed == []
 
 
-def test_a_voter_that_is_lost_is_dismissed(program: ModuleType, tmp_path: Path) -> None:
-    voters = Electorate("db1", "db2", "db3", "lb1", away=("db3",))
-    assert dismissing(program, voters, tmp_path).dismiss("db3")[0]
+@pytest.mark.parametrize(
+    ("names", "away", "danger"),
+    [
+        (("db1", "db2", "db3", "lb1"), (), ""),
+        (("db1", "db2", "db3"), (), " None of db1 and db2 may be lost until another voter has"),
+        (
+            ("db1", "db2", "db3", "lb1", "lb2"),
+            (),
+            " Only 1 of db1 and db2 and lb1 and lb2 may be lost until another voter has joined",
+        ),
+        # The second one that is lost goes after the first.
+        (
+            ("db1", "db2", "db3", "lb1", "lb2"),
+            ("lb2",),
+            " None of db1 and db2 and lb1 may be lost until another voter has joined",
+        ),
+    ],
+    ids=["three left", "two left", "four left", "another one lost"],
+)
+def test_a_voter_that_is_lost_is_dismissed(
+    names: tuple[str, ...], away: tuple[str, ...], danger: str, program: ModuleType, tmp_path: Path
+) -> None:
+    """etcd takes no other one in its place while it is a member that does not answer."""
+    voters = Electorate(*names, away=("db3", *away))
+    found = dismissing(program, voters, tmp_path)
+    would = found.dismiss("db3", only_said=True)
+    assert voters.removed == []
+    assert would[1].startswith(f"db3 would no longer vote.{danger}")
+    done = would[1].replace("would no longer vote", "does not vote any more")
+    assert found.dismiss("db3") == (True, done)
+    assert voters.removed == [("db1", "13")]
+    assert danger or would[1].endswith("vote.")
+
+
+def test_a_lost_voter_stays_where_the_others_would_be_no_majority(
+    program: ModuleType, tmp_path: Path
+) -> None:
+    voters = Electorate("db1", "db2", "db3", away=("db2", "db3"))
+    with pytest.raises(program.Refused, match="db2 does not vote, so db3 cannot be done without"):
+        dismissing(program, voters, tmp_path).dismiss("db3")
+    assert voters.removed == []
 
 
 def test_the_others_are_well_without_a_host_that_leaves(
