@@ -9,7 +9,7 @@ import re
 import sys
 from argparse import Namespace as Options
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -381,9 +381,15 @@ def test_the_primary_is_restored_while_no_other_runs(program: ModuleType, tmp_pa
 
 
 def test_who_has_what_was_replaced_does_not_become_the_primary(
-    program: ModuleType, tmp_path: Path
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What etcd is told, by its JSON gateway; the first voter is away."""
+    """What etcd is told, by its JSON gateway; the first voter is away.
+
+    The data may be those of a cluster that was lost, whose number is another one.
+    """
+    said = "pg_control version number:            1300\nDatabase system identifier:           7412"
+    done = SimpleNamespace(stdout=f"{said}\nDatabase cluster state:  shut down\n", stderr="")
+    monkeypatch.setattr(program.subprocess, "run", lambda *_, **__: done)
     found = cluster(program, Members(db1="leader"), tmp_path)
     told: list[tuple[str, str, str, str]] = []
 
@@ -400,9 +406,10 @@ def test_who_has_what_was_replaced_does_not_become_the_primary(
     found.claim()
     base = "/database/" + patroni()["scope"]
     assert patroni()["namespace"] == "/database/"
-    assert told[0][:3] == ("POST", "/v3/kv/put", f"{base}/sync")
-    assert json.loads(told[0][3]) == {"leader": "db1", "sync_standby": None}
-    assert [each[1:3] for each in told[1:]] == [
+    assert told[0] == ("POST", "/v3/kv/put", f"{base}/initialize", "7412")
+    assert told[1][:3] == ("POST", "/v3/kv/put", f"{base}/sync")
+    assert json.loads(told[1][3]) == {"leader": "db1", "sync_standby": None}
+    assert [each[1:3] for each in told[2:]] == [
         ("/v3/kv/deleterange", f"{base}/status"),
         ("/v3/kv/deleterange", f"{base}/optime/leader"),
         ("/v3/kv/deleterange", f"{base}/failover"),
@@ -413,6 +420,9 @@ def test_who_has_what_was_replaced_does_not_become_the_primary(
 
     program.asked = nobody  # type: ignore[attr-defined]
     with pytest.raises(program.Refused, match=r"The voters do not answer\. .* no leader"):
+        found.claim()
+    done.stdout, done.stderr = "", "could not open file"
+    with pytest.raises(program.Refused, match=r"/main: could not open file$"):
         found.claim()
 
 
