@@ -72,7 +72,10 @@ class Timeline:
         for line in text.splitlines():
             words = line.split()
             if len(words) > 1 and words[0].isdigit():
-                self.parents[int(words[0])] = position(words[1])
+                left = position(words[1])
+                # A restore may have left it before it began, and then the earlier ones as well.
+                self.parents = {number: min(end, left) for number, end in self.parents.items()}
+                self.parents[int(words[0])] = left
 
 
 @dataclass
@@ -164,8 +167,29 @@ def read_time(text: str) -> float:
 
 
 def timeline_at(held: Holdings, time: float) -> int:
-    """The timeline that clients saw at a time."""
-    return max((n for n, each in held.timelines.items() if each.begin <= time), default=1)
+    """The timeline that clients saw at a time, or the one that has its end."""
+    seen = max((n for n, each in held.timelines.items() if each.begin <= time), default=1)
+    segments = path(held, seen)
+    return heir(held, seen) if segments and time > segments[max(segments)] else seen
+
+
+def heir(held: Holdings, timeline: int) -> int:
+    """The timeline that has the end of one: the next one after a failover, or itself.
+
+    The segment that a lost primary wrote last is archived by its successor alone, with what that
+    received of it. The successor left the timeline within this segment. A restore leaves one within
+    what is archived, or where that ends.
+    """
+    segments = path(held, timeline)
+    child = min((each for each in held.timelines if each > timeline), default=0)
+    if not segments or not child:
+        return timeline
+    number = max(segments) + 1
+    left = held.timelines[child].parents.get(timeline, 0)
+    if not number << SEGMENT_BITS < left < (number + 1) << SEGMENT_BITS:
+        return timeline
+    # It may have been lost in the same segment.
+    return child if number in held.segments.get(child, {}) else heir(held, child)
 
 
 def newest_timeline(held: Holdings) -> int:
@@ -226,13 +250,13 @@ def spans(held: Holdings, now: float, *, alive: bool) -> list[tuple[float, float
     found: list[tuple[float, float]] = []
     for number, timeline in enumerate(timelines):
         begin = held.timelines[timeline].begin if timeline in held.timelines else 0.0
-        last = number == len(timelines) - 1
-        end = now if last else held.timelines[timelines[number + 1]].begin
+        end = now if timeline == timelines[-1] else held.timelines[timelines[number + 1]].begin
+        way = heir(held, timeline)
         for copy in held.copies:
             if not is_on(held, copy, timeline) or copy.stop > end:
                 continue
-            until, missing = reach(held, copy, timeline)
-            until = now if last and alive and not missing else min(until, end)
+            until, missing = reach(held, copy, way)
+            until = min(now if way == timelines[-1] and alive and not missing else until, end)
             if until >= max(begin, copy.stop):
                 found.append((max(begin, copy.stop), until))
     return merged(found)

@@ -100,6 +100,81 @@ def test_what_was_archived_last_ends_what_a_lost_host_has() -> None:
         points.choose(evening(), "2026-11-29 23:30Z", at(40), alive=False)
 
 
+def failover(*left: tuple[int, float]) -> points.Holdings:
+    """A copy at 18:00; primaries are lost and replaced in the middle of the log.
+
+    Segments 18, 19 and 20 are archived at half past, as above. From 21:00 on, each timeline begins
+    ten minutes after the one before, which it has left in a segment at so much of it; the last one
+    archives that at 21:30, and one more an hour later.
+    """
+    held = evening()
+    held.copies, held.segments, held.timelines = held.copies[:1], {1: held.segments[1]}, {}
+    text = ""
+    for timeline, (number, part) in enumerate(left, 2):
+        held.add(f"{timeline:08X}.history", at(21 + (timeline - 2) / 6))
+        end = int((number + part) * 2**24)
+        text += f"{timeline - 1}\t0/{end:X}\tno recovery target specified\n"
+        held.timelines[timeline].read(text)
+    last = left[-1][0]
+    held.add(f"{points.name_of(1, last)}.partial-{'0' * 40}.zst", at(21))
+    held.add(points.name_of(len(left) + 1, last), at(21.5))
+    held.add(points.name_of(len(left) + 1, last + 1), at(22.5))
+    return held
+
+
+@pytest.mark.parametrize(
+    ("left", "wanted", "timeline"),
+    [
+        # What the archive has of the lost primary's own timeline.
+        ([(21, 0.5)], "20:15", 1),
+        ([(21, 0.5)], "20:45", 2),
+        ([(21, 0.5)], "21:15", 2),
+        # The second primary was lost before it had archived anything.
+        ([(21, 0.5), (21, 0.6)], "20:45", 3),
+        ([(21, 0.5), (21, 0.6)], "21:05", 3),
+    ],
+)
+def test_the_end_of_a_lost_primary_is_with_its_successor(
+    left: list[tuple[int, float]], wanted: str, timeline: int
+) -> None:
+    """Its last segment is archived by the replica that took its place."""
+    held = failover(*left)
+    for alive, until in (True, at(23)), (False, at(22.5)):
+        assert points.spans(held, at(23), alive=alive) == [(at(18), until)]
+        point = points.choose(held, f"2026-11-29 {wanted}Z", at(23), alive=alive)
+        assert point.timeline == timeline
+
+
+def test_the_end_of_a_lost_primary_can_be_restored_before_its_successor_has_archived_it() -> None:
+    """Before a restore, all that was written until then is archived."""
+    held = failover((21, 0.5))
+    del held.segments[2]
+    wanted = "2026-11-29 20:45Z"
+    assert points.choose(held, wanted, at(21.2), alive=True).timeline == 2
+    with pytest.raises(RefusedError, match=r"reaches from 2026-11-29 18:00:00.* to .* 20:30:00"):
+        points.choose(held, wanted, at(21.2), alive=False)
+
+
+@pytest.mark.parametrize(
+    "left",
+    # Of a lost host: up to the end of what it had archived. To a time before that. And where a
+    # segment is missing.
+    [(21, 0.0), (20, 0.5), (22, 0.5)],
+    ids=["latest", "time", "gap"],
+)
+def test_what_a_restore_has_not_brought_back_is_not_taken_from_it(left: tuple[int, float]) -> None:
+    held = failover(left)
+    with pytest.raises(RefusedError, match=r"20:45Z cannot be restored"):
+        points.choose(held, "2026-11-29 20:45Z", at(23), alive=True)
+
+
+def test_a_restore_to_the_end_of_a_lost_primary_has_no_later_copies_of_it() -> None:
+    """PostgreSQL writes that it left the second timeline, before that one began."""
+    timeline = points.Timeline(0.0)
+    timeline.read("1\t0/6800000\tno recovery target\n2\t0/6500000\tbefore 2026-11-29 20:45\n")
+    assert timeline.parents == {1: 0x6500000, 2: 0x6500000}
+
+
 def test_segments_beyond_the_first_file_of_4_gib_are_counted() -> None:
     name = "00000001000000020000000A"
     assert points.name_of(*points.place(name)) == name

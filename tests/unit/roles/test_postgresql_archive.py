@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -276,6 +277,15 @@ class Archived(Server):
         self.process.send_signal(2)
         self.process.wait()
 
+    def fail_over(self) -> None:
+        """Lose the primary, and promote a replica that has received all of its log."""
+        assert self.process
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait()
+        self.settings.data.joinpath("standby.signal").touch()
+        self.go()
+        self.ask("SELECT pg_promote()")
+
     def go(self) -> None:
         with (self.folder / "log").open("ab") as log:
             words = ["-c", f"config_file={self.folder / 'postgresql.conf'}"]
@@ -351,6 +361,27 @@ def test_what_was_deleted_comes_back_and_what_came_later_does_not(server: Archiv
     server.restore(second)
     assert server.notes() == ["early", "first", "second"]
     assert "The archive reaches from" in server.program("check")
+
+
+def test_the_last_moments_before_a_failover_come_back(server: Archived) -> None:
+    """A lost primary has archived its last segment nowhere; the one that takes its place does."""
+    server.program("copy", "--type", "diff")
+    archived = server.notes()
+    moments = [server.note(f"moment{number}") for number in (1, 2, 3)]
+    # The archive has whole seconds.
+    time.sleep(1)
+    server.fail_over()
+    server.note("afterwards")
+    server.program("check")
+
+    # Those of the same timeline, which the first restore has left.
+    for number in (1, 2):
+        server.restore(moments[number])
+        written = [f"moment{each}" for each in range(1, number + 2)]
+        assert server.notes() == [*archived, *written]
+        assert "The archive reaches from" in server.program("check")
+    server.restore(points.LATEST)
+    assert server.notes() == [*archived, *written]
 
 
 def test_a_copy_by_its_name(server: Archived) -> None:
