@@ -49,6 +49,8 @@ class Cluster:
         self.testhosts, self.control = testhosts, control
         self.names = ("db1", "db2", "db3")
         self.last = 0
+        # Another one than that of the scenario.
+        self.secret = ""
 
     def container(self, name: str) -> str:
         return str(self.control.variable("testhost_container", name))
@@ -77,7 +79,7 @@ class Cluster:
         """Where a client finds the primary, or the pooler in front of it."""
         told = yaml.safe_load((Path(__file__).parents[1] / "molecule.yml").read_text())
         variables = told["provisioner"]["inventory"]["group_vars"]["all"]
-        secret = variables["application_database_secret"]
+        secret = self.secret or variables["application_database_secret"]
         addresses = [self.control.variable("ansible_host", name) for name in self.names]
         port = databases.USUAL_POOLER_PORT if pooled else 0
         found = databases.url(secret, addresses, "shop", port)
@@ -118,6 +120,15 @@ class Cluster:
         primary = self.well()["primary"]
         there = {int(each) for each in self.ask(primary, "SELECT n FROM written").split()}
         return {number for number, _ in written.acknowledged} - there
+
+
+@pytest.fixture(scope="module")
+def voters(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """What has another host vote in place of db3."""
+    path = tmp_path_factory.mktemp("inventory") / "voters.yml"
+    hosts: dict[str, dict[str, str]] = {name: {} for name in ("db1", "db2", "vote")}
+    path.write_text(yaml.safe_dump({"database_voters": {"hosts": hosts}}))
+    return (f"--inventory={path}",)
 
 
 @pytest.fixture(scope="module")

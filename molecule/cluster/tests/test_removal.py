@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-import pytest
-import yaml
 
 PLAYBOOK = "../../playbooks/remove_database.yml"
 CLUSTER = "/usr/local/sbin/postgresql-cluster"
 GOES = "db3"
 STAYS = ("db1", "db2")
-
-
-@pytest.fixture(scope="module")
-def voters(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """What adds another voter in place of the one that goes."""
-    path = tmp_path_factory.mktemp("inventory") / "voters.yml"
-    hosts: dict[str, dict[str, str]] = {name: {} for name in (*STAYS, "vote")}
-    path.write_text(yaml.safe_dump({"database_voters": {"hosts": hosts}}))
-    return (f"--inventory={Path(path)}",)
 
 
 def well(cluster: Any) -> dict[str, Any]:

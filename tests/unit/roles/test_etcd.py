@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import http.server
 import json
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.template import trust_as_template
 from ansible_collections.wsgi.host.plugins.plugin_utils.authority import (
     MEMBERS,
     authority,
@@ -23,7 +25,7 @@ from cryptography import x509
 
 from .ports import free_ports
 from .preflight import Case, preflight
-from .render import evaluate, render
+from .render import ROLES, evaluate, render
 
 SECRET = "s" * 64
 CERTIFICATE, KEY = member_certificate(SECRET, "192.0.2.31", datetime.datetime.now(datetime.UTC))
@@ -68,6 +70,35 @@ def test_its_key_is_read_by_nobody_else() -> None:
     files = evaluate("etcd", "__etcd_files", "Debian", **GOOD)
     (key,) = [each for each in files if each.get("secret")]
     assert (key["dest"], key["mode"], key["group"]) == ("/etc/etcd/member.key", "0640", "etcd")
+
+
+@pytest.mark.parametrize(
+    ("changed", "pending", "restarts", "at_once"),
+    [
+        (["etcd.yml"], False, True, False),
+        (["member.crt", "member.key"], False, False, False),
+        # One that trusts the new one would wait for others, which trust the old one.
+        (["authority.pem", "member.crt", "member.key"], False, True, True),
+        ([], True, True, True),
+    ],
+    ids=["settings", "renewed certificate", "another authority", "interrupted run"],
+)
+def test_members_restart_one_after_the_other_while_they_trust_each_other(
+    changed: list[str], pending: bool, restarts: bool, at_once: bool
+) -> None:
+    task = yaml.safe_load((ROLES / "etcd/handlers/apply.yml").read_text())[0]
+    told = {
+        **{name: trust_as_template(value) for name, value in task["vars"].items()},
+        "__etcd_tree": {"files": {f"/etc/etcd/{name}": {} for name in changed}, "pending": pending},
+        "wsgi_host": {"units": {"etcd.service": {"active": True, "enabled": True}}},
+    }
+
+    def value(text: str) -> Any:
+        return evaluate("etcd", text.strip("{} "), "Debian", **GOOD, **copy.deepcopy(told))
+
+    state = value(task["ansible.builtin.systemd_service"]["state"])
+    assert state == ("restarted" if restarts else "started")
+    assert value(task["throttle"]) == (0 if at_once else 1)
 
 
 def numbers(folder: Path, port: int) -> list[str]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import datetime
+import http.server
 import json
 import random
 import re
+import ssl
 import sys
+import threading
 from argparse import Namespace as Options
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -15,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.wsgi.host.plugins.filter.scram import scram
+from ansible_collections.wsgi.host.plugins.plugin_utils.authority import member_certificate
 
 from .render import FACTS, evaluate, render
 from .test_postgresql import VARIANTS, configuration
@@ -227,6 +232,70 @@ def test_only_who_answers_is_made_the_leader(runner: ModuleType) -> None:
     runner.voter = alone  # type: ignore[attr-defined]
     assert runner.hand_over() is None
     assert alone.asked == []
+
+
+def test_patroni_is_heard_while_it_has_a_certificate_of_another_authority(
+    runner: ModuleType, tmp_path: Path
+) -> None:
+    """Its files change before it reloads. Silence would have systemd kill it, on all hosts."""
+
+    class Patroni(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/liveness" else 503)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    now = datetime.datetime.now(datetime.UTC)
+    pair = tmp_path / "pair.pem"
+    pair.write_text("".join(member_certificate("another" * 9, "127.0.0.1", now)))
+    (tmp_path / "member-authority.pem").write_text(MEMBER["postgresql_member_authority"])
+    runner.ETC = str(tmp_path)  # type: ignore[attr-defined]
+    with http.server.HTTPServer(("127.0.0.1", 0), Patroni) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        runner.PORT = server.server_port  # type: ignore[attr-defined]
+        assert runner.answer("/liveness") == 200
+        assert runner.answer("/primary") == 503
+        server.shutdown()
+    assert runner.answer("/liveness") is None
+
+
+def test_a_reload_takes_a_new_certificate_and_new_settings(
+    runner: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another secret brings both. As Patroni 3.0 and 4.0 have it, with what matters here."""
+
+    class RestApiServer:
+        def __init__(self) -> None:
+            self.renewed = False
+            self.reload_config({})
+            self.serial = "1"
+
+        def reload_local_certificate(self) -> bool | None:
+            if self.serial == "2":
+                return None
+            self.serial, self.renewed = "2", True
+            return True
+
+        def reload_config(self, config: dict[str, Any]) -> None:
+            self.config, self.listens_anew, self.renewed = config, self.renewed, False
+
+    patroni, api = ModuleType("patroni"), ModuleType("patroni.api")
+    api.RestApiServer = RestApiServer  # type: ignore[attr-defined]
+    for each in (patroni, api):
+        monkeypatch.setitem(sys.modules, each.__name__, each)
+    runner.certificate_and_settings()
+    server = RestApiServer()
+    assert not server.listens_anew
+    # Patroni does not look for a certificate before this one.
+    server.reload_config({"listen": "*"})
+    assert (server.listens_anew, server.config) == (True, {"listen": "*"})
+    server.reload_config({})
+    assert not server.listens_anew
 
 
 # The program --------------------------------------------------------------------------------------
