@@ -345,8 +345,9 @@ look_at_nginx() {
   local configuration file whose names sites=()
   [[ -e $nginx/nginx.conf ]] && ! managed "$nginx/nginx.conf" || return 0
   configuration=$(nginx_configuration 2>&1) || {
-    problem "nginx does not take its own configuration ($(grep -F '[emerg]' <<<"$configuration" | head -n 1)), so" \
-      "nobody can tell what it serves: mend what \`nginx -t\` says, or remove nginx and $nginx."
+    problem "nginx does not take its own configuration ($(grep -m 1 -F '[emerg]' <<<"$configuration" ||
+      tail -n 1 <<<"$configuration")), so nobody can tell what it serves: mend what \`nginx -t\` says, or remove" \
+      "nginx and $nginx."
     return 0
   }
   while IFS=$'\t' read -r file whose names; do
@@ -495,8 +496,8 @@ stop_old() {
     (($(now) < end)) ||
       stop "port 5000 is still taken by $(described "$pid"): something starts it again, perhaps" \
         "$(described "$(parent_of "$pid")"); stop it there."
-    # One that ends has closed its files before its socket is gone; and `kill 0` would end this run.
-    ((pid == 0)) || kill "$pid" 2>/dev/null || true
+    # One that ends has closed its files before its socket is gone. `kill 0` would end this run, and 1 is systemd.
+    ((pid < 2)) || kill "$pid" 2>/dev/null || true
     sleep 0.3
   done
 }
