@@ -271,7 +271,8 @@ taken_by() { # port, pid
 }
 
 managed() { # file
-  head -n 5 "$1" 2>/dev/null | grep -q 'Ansible managed'
+  # As plugin_utils/rendering.py has it; files of other playbooks say it otherwise.
+  head -n 5 "$1" 2>/dev/null | grep -q 'This file is managed by Ansible: '
 }
 
 found=()        # what a person is told

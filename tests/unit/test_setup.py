@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.wsgi.host.plugins.plugin_utils.rendering import MANAGED
 from conftest import PROJECT
 
 BIN = Path(sys.executable).parent
@@ -343,7 +344,7 @@ def test_a_unit_of_our_name_is_found(call: Call, tmp_path: Path) -> None:
         "toll-app.service",
         f"the unit {unit} was not written by this project: it is stopped and replaced",
     ]
-    unit.write_text("#\n# Ansible managed\n#\n[Unit]\n")
+    unit.write_text(f"#\n# {MANAGED}\n#\n[Unit]\n")
     assert call(f"{show}; look_at_units; ((${{#found[@]}} == 0))").returncode == 0
 
 
@@ -489,7 +490,7 @@ def test_what_is_ours_is_not_asked_for_again(call: Call, tmp_path: Path) -> None
 
 def test_what_a_control_node_set_up_is_left_to_it(call: Call, tmp_path: Path) -> None:
     """The domain stands in its inventory, and a run from here would know nothing of it."""
-    (tmp_path / "etc/toll-app.service").write_text("#\n# Ansible managed\n#\n[Unit]\n")
+    (tmp_path / "etc/toll-app.service").write_text(f"#\n# {MANAGED}\n#\n[Unit]\n")
     found = problems(call("look_around; refuse_problems"))
     assert len(found) == 1
     assert found[0].startswith("toll-app was set up here from a control node: go on from there")
@@ -772,7 +773,7 @@ def test_an_older_inventory_is_carried_over(call: Call, tmp_path: Path) -> None:
 
 
 def test_an_older_inventory_is_no_control_node(call: Call, tmp_path: Path) -> None:
-    (tmp_path / "etc/toll-app.service").write_text("#\n# Ansible managed\n#\n[Unit]\n")
+    (tmp_path / "etc/toll-app.service").write_text(f"#\n# {MANAGED}\n#\n[Unit]\n")
     (tmp_path / "etc/before").mkdir()
     (tmp_path / "etc/before/choices.yml").touch()
     assert call("look_around; refuse_problems").returncode == 0
