@@ -85,7 +85,12 @@ class File(NamedTuple):
     @classmethod
     def read(cls, path: Path) -> File:
         """Return a file of the control node."""
-        return cls(path.read_bytes(), bool(path.stat().st_mode & stat.S_IXUSR))
+        return cls(path.read_bytes(), is_executable(path))
+
+
+def is_executable(path: Path) -> bool:
+    """Whether its owner can run it."""
+    return bool(path.stat().st_mode & stat.S_IXUSR)
 
 
 def inputs_id(lock: bytes, files: Mapping[str, File], python: str, architecture: str) -> str:
@@ -172,11 +177,6 @@ def locked(cache: Path) -> Iterator[None]:
     with (cache / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def executable(files: Mapping[str, File]) -> list[str]:
-    """Return the names of those that can be run."""
-    return [name for name, file in files.items() if file.executable]
 
 
 class Bundle:
@@ -349,7 +349,7 @@ class Bundle:
             "packages": dict(name.removesuffix(".dist-info").split("-", 1) for name in names),
             "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
             "executable": [
-                f"site-packages/{name}" for name in found if File.read(target / name).executable
+                f"site-packages/{name}" for name in found if is_executable(target / name)
             ],
         }
         (scratch / "known").write_text(json.dumps(known), encoding="utf-8")
@@ -379,7 +379,9 @@ class Bundle:
             "unpacked_bytes": sum(map(len, files.values())) + known["unpacked_bytes"],
             "packages": known["packages"],
             # Of whom nobody says so, a host lets nobody run it.
-            "executable": sorted([*executable(read), *known["executable"]]),
+            "executable": sorted(
+                [*(name for name, file in read.items() if file.executable), *known["executable"]]
+            ),
             "files": dict(sorted(digests.items())),
         }
         text = json.dumps(manifest, indent=1) + "\n"
