@@ -84,6 +84,7 @@ class ActionModule(KeptModules):
     ) -> dict[str, Any]:
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
+        self._roles: dict[str, Described] = {}
         _, args = self.validate_argument_spec(
             argument_spec={
                 "state": {"type": "str", "default": "kept", "choices": ["kept", "set"]},
@@ -216,7 +217,7 @@ class ActionModule(KeptModules):
         """What a description says of where its application comes from, over what its role says."""
         base: dict[str, Any] = {}
         if entry.get("role"):
-            role = role_that_describes(self._loader, task_vars, str(entry["role"]))
+            role = self._described(str(entry["role"]), task_vars)
             templar = self._templar.copy_with_new_env(available_variables=role.variables(task_vars))
             if "source" in role.told:
                 base = {"source": templar.template(role.told["source"])}
@@ -280,7 +281,13 @@ class ActionModule(KeptModules):
         entries = told.values() if isinstance(told, Mapping) else ()
         named = {each.get("role") for each in entries if isinstance(each, Mapping)}
         for role in sorted(str(name) for name in named if name):
-            yield role_that_describes(self._loader, task_vars, role)
+            yield self._described(role, task_vars)
+
+    def _described(self, role: str, task_vars: Mapping[str, Any]) -> Described:
+        """A role that describes an application, whose files are read once in a look."""
+        if role not in self._roles:
+            self._roles[role] = role_that_describes(self._loader, task_vars, role)
+        return self._roles[role]
 
     def _of_the_database(
         self, groups: Mapping[str, Any], hostvars: Mapping[str, Any], task_vars: Mapping[str, Any]
