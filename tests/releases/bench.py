@@ -182,6 +182,11 @@ class Load:
         return ledger.summarize(ledger.between(self.records, self.start, self.began))
 
     @property
+    def failed(self) -> list[str]:
+        """A line for each request that failed; a slow answer is none."""
+        return ledger.failed(self.records, self.began)
+
+    @property
     def answered_by(self) -> set[str]:
         """The marks of the releases that answered."""
         return {record.release for record in self.records if record.release}

@@ -130,6 +130,32 @@ def summarize(records: Sequence[Record]) -> Summary:
     )
 
 
+def failed(records: Sequence[Record], began: float = 0.0) -> list[str]:
+    """A line for each request with an error, with what tells a request from a bad moment.
+
+    Args:
+        records: of a run, in the order in which they were due.
+        began: when what was tried began, CLOCK_MONOTONIC.
+
+    Returns:
+        The error, when the request was due, counted from `began`, and the slowest answer to those
+        that were due within a second of it.
+    """
+    lines = []
+    for record in records:
+        if not record.error:
+            continue
+        about = between(records, record.due - 1.0, record.due + 1.0)
+        slowest = max((near.seconds for near in about if not near.error), default=0.0)
+        what = record.plate or "quote"
+        lines.append(
+            f"{record.error} (request {record.number}, {what}, due {record.due - began:+.1f} s, "
+            f"took {record.seconds:.1f} s; of {len(about)} near it the slowest answer took "
+            f"{slowest:.1f} s)"
+        )
+    return lines
+
+
 def change_of_hands(records: Iterable[Record], mark: str) -> tuple[float, float]:
     """When a release began to answer, and when nobody else did any more; CLOCK_MONOTONIC.
 

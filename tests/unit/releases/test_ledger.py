@@ -65,6 +65,18 @@ def test_a_summary_counts_each_kind_of_failure():
     assert found.slowest == pytest.approx(2.5)
 
 
+def test_what_failed_is_told_with_what_its_neighbours_got():
+    """One stuck request, or a moment in which everything was?"""
+    records = [
+        record(number, 4.0 if number == 11 else 0.1 * number, plate="AA1") for number in range(13)
+    ]
+    records[12] = record(12, 30.0, status=0, error="no answer within 30 s", plate="AA2")
+    assert ledger.failed(records, began=100.0) == [
+        "no answer within 30 s (request 12, AA2, due +12.0 s, took 30.0 s; "
+        "of 2 near it the slowest answer took 4.0 s)"
+    ]
+
+
 def test_nothing_sent_has_no_figures():
     assert ledger.summarize([]) == ledger.Summary(0, 0, 0)
 
