@@ -101,6 +101,25 @@ def test_a_log_in_does_not_undo_a_password_that_is_set_meanwhile(
     assert accounts.verify_password(session, "anna", "another seven random words")
 
 
+def test_two_log_ins_replace_a_weaker_hash_at_once(session, anna, database_url, monkeypatch):
+    """Both have the right password: whoever comes second is not to be told that it is wrong."""
+    anna.password_hash = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
+    session.commit()
+
+    plain = accounts._hasher
+
+    class Slow(PasswordHasher):
+        def verify(self, *given):
+            verified = super().verify(*given)
+            monkeypatch.setattr(accounts, "_hasher", plain)
+            with Session(make_engine(database_url)) as other:
+                assert accounts.verify_password(other, "anna", PASSWORD)
+            return verified
+
+    monkeypatch.setattr(accounts, "_hasher", Slow())
+    assert accounts.verify_password(session, "anna", PASSWORD) is anna
+
+
 @pytest.mark.parametrize(
     ("name", "password", "role", "field"),
     [

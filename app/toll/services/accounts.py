@@ -95,7 +95,7 @@ def verify_password(s: Session, name: str, password: str) -> User | None:
     if user is None or not user.active:
         return None
     if _hasher.check_needs_rehash(stored):
-        # Unless somebody has set another password meanwhile.
+        # Unless there is another one by now.
         replace = (
             sa.update(User)
             .where(User.id == user.id, User.password_hash == stored)
@@ -104,8 +104,11 @@ def verify_password(s: Session, name: str, password: str) -> User | None:
             .execution_options(synchronize_session="fetch")
         )
         with writing(s):
-            if s.scalar(replace) is None:
-                return None
+            replaced = s.scalar(replace) is not None
+        if not replaced:
+            # Of the same password, by another log-in, or of one that somebody has set.
+            s.expire(user, ["password_hash"])
+            return verify_password(s, name, password)
     return user
 
 
