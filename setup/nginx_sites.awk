@@ -3,28 +3,39 @@
 # hold nothing else: the distribution's own, and redirects to a name of ours.
 
 /^# configuration file .*:$/ {
-  read_file()
   file = substr($0, 22, length($0) - 22)
+  place[++files_read] = file
   next
 }
 
-file != "" { text = text $0 "\n" }
+file != "" { content[file] = content[file] $0 "\n" }
 
 END {
-  read_file()
+  for (f = 1; f <= files_read; f++) read_file(place[f])
   for (b = 1; b <= blocks; b++)
     if (leads[b] || leads_by_upstream(passes[b])) {
       ours[b] = 1
-      count = split(names[b], name)
-      for (i = 1; i <= count; i++) known[name[i]] = 1
+      know(names[b])
     }
   known["_"] = known["localhost"] = known["$host"] = known["$http_host"] = known["$server_name"] = 1
   for (b = 1; b <= blocks; b++)
-    print files[b] "\t" (ours[b] || !others[b] && all_known(names[b] targets[b]) ? "ours" : "other") "\t" names[b]
+    if (roots[b] && !others[b] && all_known(names[b] targets[b])) ours[b] = 1
+  # A redirect may lead to another one, from a name of its own.
+  do {
+    more = 0
+    for (b = 1; b <= blocks; b++)
+      if (!ours[b] && !others[b] && !roots[b] && all_known(targets[b] (names_matter(targets[b]) ? names[b] : ""))) {
+        ours[b] = more = 1
+        know(names[b])
+      }
+  } while (more)
+  for (b = 1; b <= blocks; b++) print files[b] "\t" (ours[b] ? "ours" : "other") "\t" names[b]
 }
 
 # nginx wants each block to end in the file in which it began.
-function read_file(  token) {
+function read_file(path,  token) {
+  file = path
+  text = content[file]
   words = depth = block = skipped = 0
   upstream = ""
   while (match(text, /^([ \t\r\n]+|#[^\n]*|"([^"\\]|\\.)*"|'([^'\\]|\\.)*'|[;{}]|([$][{][A-Za-z0-9_]*[}]|\\.|[^ \t\r\n;{}])+)/)) {
@@ -41,7 +52,6 @@ function read_file(  token) {
     else end_block()
     words = 0
   }
-  text = ""
 }
 
 function begin_block() {
@@ -62,19 +72,42 @@ function end_block() {
   depth--
 }
 
-function directive(  i, target) {
+function directive(  i, target, included) {
   if (upstream != "" && word[1] == "server" && is_ours(word[2])) our_upstream[upstream] = 1
   if (!block || skipped || word[1] == "listen") return
+  # What it includes is a part of the block.
+  if (word[1] == "include" && (included = included_by(word[2])) != "") {
+    text = included text
+    return
+  }
   for (i = 2; i <= words; i++) {
     if (word[1] == "server_name") names[block] = names[block] word[i] " "
     if (word[1] ~ /_pass$/) passes[block] = passes[block] word[i] " "
     if (word[1] ~ /^(return|rewrite)$/ && word[i] ~ /:\/\//) target = host_of(word[i])
-    if (is_port(word[i]) || word[1] ~ /_pass$/ && is_ours(word[i])) leads[block] = 1
+    if (word[1] == "set" && is_port(word[i]) || word[1] ~ /_pass$/ && is_ours(word[i])) leads[block] = 1
   }
   if (target != "") targets[block] = targets[block] target " "
   else if (word[1] == "return") others[block] += word[2] !~ /^4/
-  else if (word[1] == "root") others[block] += word[2] !~ /^\/(var\/www|usr\/share\/nginx)\/html\/?$/
+  else if (word[1] == "root") {
+    roots[block] = 1
+    others[block] += word[2] !~ /^\/(var\/www|usr\/share\/nginx)\/html\/?$/
+  }
   else others[block] += word[1] !~ /^(server_(name|tokens)|if|location|index|internal|try_files|error_page|charset|add_header|http2|(access|error)_log|ssl_.*)$/
+}
+
+# As nginx does, from the folder of its first file on.
+function included_by(pattern,  f, found) {
+  if (pattern !~ /^\//) {
+    found = place[1]
+    sub(/[^\/]*$/, "", found)
+    pattern = found pattern
+  }
+  gsub(/[.+()$|]/, "[&]", pattern)
+  gsub(/[*]/, "[^/]*", pattern)
+  gsub(/[?]/, "[^/]", pattern)
+  found = ""
+  for (f = 1; f <= files_read; f++) if (place[f] ~ "^" pattern "$") found = found content[place[f]]
+  return found
 }
 
 function is_port(text) {
@@ -100,6 +133,16 @@ function leads_by_upstream(urls,  count, url, i) {
     if (url[i] in our_upstream) return 1
   }
   return 0
+}
+
+# A redirect to a name of ours that is written out is one from any name.
+function names_matter(list) {
+  return list == "" || list ~ /[$]|localhost/
+}
+
+function know(list,  count, name, i) {
+  count = split(list, name)
+  for (i = 1; i <= count; i++) known[name[i]] = 1
 }
 
 function all_known(list,  count, name, i) {

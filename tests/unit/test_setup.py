@@ -390,12 +390,20 @@ TO_HTTPS = "return 301 https://$host$request_uri;"
         f" server {{ if ($host = a.example.com) {{ {TO_HTTPS} }} # managed by Certbot\n"
         " server_name a.example.com; listen 80; return 404; }",
         f"server {{ {TO_HTTPS} location /.well-known/acme-challenge/ {{ root /srv/acme; }} }}",
+        # What leads from another name to ours, and over TLS, as certbot leaves it.
+        f"server {{ server_name a.example.com www.a.example.com; {TO_HTTPS} }}"
+        " server { server_name www.a.example.com; return 301 https://a.example.com$request_uri;"
+        " include /etc/letsencrypt/options-ssl-nginx.conf; }"
+        f" server {{ server_name a.example.com; {APPLICATION} }}\n"
+        "# configuration file /etc/letsencrypt/options-ssl-nginx.conf:\nssl_protocols TLSv1.3;",
+        "server { include snippets/app*.conf; }\n"
+        f"# configuration file {{nginx}}/snippets/app.conf:\n{APPLICATION}",
         "map $a $b { '{' 1; } log_format x 'server {' \"$a}\"; # server {\n",
     ],
 )
 def test_sites_that_may_go(call: Call, tmp_path: Path, blocks: str) -> None:
     site(tmp_path, "nginx.conf", "user www-data;\n")
-    site(tmp_path, "conf.d/site.conf", f"{blocks}\n")
+    site(tmp_path, "conf.d/site.conf", f"{blocks}\n".replace("{nginx}", f"{tmp_path}/nginx"))
     done = call("look_at_nginx; refuse_problems; echo ${#found[@]}")
     assert (done.stdout, done.stderr) == ("1\n", "")
 
@@ -436,6 +444,35 @@ def test_sites_that_may_go(call: Call, tmp_path: Path, blocks: str) -> None:
             "conf.d/old.conf",
             "server { server_name old; return 301 https://new.example.org$request_uri; }",
             "old",
+        ),
+        (
+            "conf.d/www.conf",
+            f"server {{ server_name a; {APPLICATION} }}"
+            " server { server_name www; return 301 https://a/; location /wiki { root /srv; } }",
+            "www",
+        ),
+        (
+            "conf.d/wiki.conf",
+            f"server {{ server_name a; {APPLICATION} }} server {{ server_name wiki;"
+            " root /var/www/html; location /toll { return 301 https://a/; } }",
+            "wiki",
+        ),
+        (
+            "conf.d/wiki.conf",
+            "server { server_name wiki; root /srv/wiki;"
+            " add_header Content-Security-Policy \"connect-src 'self' http://localhost:5000\"; }",
+            "wiki",
+        ),
+        (
+            "conf.d/wiki.conf",
+            "server { server_name wiki; include /srv/wiki.conf; }\n"
+            "# configuration file /srv/wiki.conf:\nlocation / { root /srv/wiki; }",
+            "wiki",
+        ),
+        (
+            "conf.d/shop.conf",
+            "server { server_name shop; return 301 http://localhost:8080/; }",
+            "shop",
         ),
         ("nginx.conf", "http { server { server_name wiki; root /srv/wiki; } }", "wiki"),
         (
