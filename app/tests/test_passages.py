@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import multiprocessing
 import os
 import signal
@@ -121,6 +122,29 @@ def test_a_passage_waits_for_a_tariff_that_is_being_ended(session, database_url,
         with pytest.raises(InvalidParameters) as error:
             recording[0].result()
     assert "has no tariff for car" in error.value.errors[0].problem
+
+
+# SQLite has one writer at a time.
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_an_import_keeps_passages_from_being_recorded_at_its_end_alone(
+    session, database_url, monkeypatch
+):
+    """One of many lines takes longer than a request waits for a lock."""
+    create = tariffs._create
+
+    def slowly(*given):
+        made = create(*given)
+        with Session(make_engine(database_url)) as other:
+            other.execute(select(func.set_config("lock_timeout", "1000", False)))
+            passages.record(other, new(passed_at=None), "key:test")
+        return made
+
+    monkeypatch.setattr(tariffs, "_create", slowly)
+    columns = "plaza,class,name,amount,valid_from"
+    line = f"harbour-bridge,car,New,250,{(now() - MOMENT).isoformat(timespec='seconds')}"
+    (error,) = tariffs.import_csv(session, io.StringIO(f"{columns}\n{line}\n")).errors
+    assert (error.line, error.field) == (2, "valid_from")
+    assert "is before 1 passages that were charged by" in error.problem
 
 
 def test_without_a_time_it_is_now(session):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
-from typing import IO
+from typing import IO, TypeAlias
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
@@ -38,6 +38,8 @@ LOCK = "tariffs"
 # Whoever records shares it from the charge to the end; whoever ends a tariff has it alone.
 CHARGES = "charges"
 EVERY_DAY = (1 << len(DAYS)) - 1
+# Tariffs, and the moments at which a transaction ends them.
+Ended: TypeAlias = list[tuple[Tariff, datetime]]
 
 
 # Made once, and of columns instead of objects: building a statement and objects from its rows takes
@@ -363,8 +365,12 @@ def create_tariff(s: Session, new: NewTariff) -> Tariff:
         InvalidParameters: with every error; also if it overlaps another tariff, or if passages were
             charged by the one that it would end.
     """
+    ended: Ended = []
     with writing(s, LOCK):
-        return _create(s, new)
+        tariff = _create(s, new, ended)
+        if errors := _charged_meanwhile(s, ended):
+            raise InvalidParameters(errors)
+    return tariff
 
 
 def end_tariff(s: Session, tariff: Tariff, at: datetime) -> Tariff:
@@ -395,6 +401,8 @@ def end_tariff(s: Session, tariff: Tariff, at: datetime) -> Tariff:
                 )
             )
         else:
+            # Until the transaction ends, none will be.
+            take_lock(s, CHARGES)
             errors += _charged(s, tariff, at, "valid_until")
         if errors:
             raise InvalidParameters(errors)
@@ -493,8 +501,8 @@ def _windows(windows: Iterable[NewWindow]) -> list[FieldError]:
     return errors
 
 
-def _create(s: Session, new: NewTariff) -> Tariff:
-    """Make a tariff inside a writing transaction under the lock."""
+def _create(s: Session, new: NewTariff, ended: Ended) -> Tariff:
+    """Make a tariff inside a writing transaction under the lock, and note which ones it ends."""
     errors: list[FieldError] = []
     plaza = vehicle_class = None
     try:
@@ -533,6 +541,7 @@ def _create(s: Session, new: NewTariff) -> Tariff:
         if other.valid_until is None and other.valid_from < new.valid_from:
             errors += _charged(s, other, new.valid_from, "valid_from")
             other.valid_until = new.valid_from
+            ended.append((other, new.valid_from))
         elif other.valid_from >= new.valid_from:
             errors.append(
                 FieldError(
@@ -580,11 +589,7 @@ def _create(s: Session, new: NewTariff) -> Tariff:
 
 
 def _charged(s: Session, tariff: Tariff, at: datetime, field: str) -> list[FieldError]:
-    """Return an error if passages were charged by the tariff at or after a moment.
-
-    Until the transaction ends, none will be.
-    """
-    take_lock(s, CHARGES)
+    """Return an error if passages were charged by the tariff at or after a moment."""
     count, last = s.execute(
         sa.select(sa.func.count(), sa.func.max(Passage.passed_at)).where(
             Passage.tariff_id == tariff.id, Passage.passed_at >= at
@@ -601,6 +606,13 @@ def _charged(s: Session, tariff: Tariff, at: datetime, field: str) -> list[Field
             f"Take {after.isoformat(timespec='minutes')} or later",
         )
     ]
+
+
+def _charged_meanwhile(s: Session, ended: Ended) -> list[FieldError]:
+    """Look again at what a transaction ends, as its last act: whoever records waits for the end."""
+    if ended:
+        take_lock(s, CHARGES)
+    return [error for each, at in ended for error in _charged(s, each, at, "valid_from")]
 
 
 # Import from CSV
@@ -663,15 +675,22 @@ def import_csv(s: Session, file: IO[str], *, dry_run: bool = False) -> ImportRes
             LineError(1, "file", None, f"cannot be read as CSV: {error}", "Save it as CSV in UTF-8")
         )
         return result
+    made: list[tuple[int, Ended]] = []
     try:
         with writing(s, LOCK):
             for line, new in groups:
+                ended: Ended = []
+                made.append((line, ended))
                 try:
-                    _create(s, new)
+                    _create(s, new, ended)
                     result.created += 1
                 except InvalidParameters as error:
                     result.errors += _lines(line, error.errors)
             if result.errors or dry_run:
+                raise _DryRun
+            for line, ended in made:
+                result.errors += _lines(line, _charged_meanwhile(s, ended))
+            if result.errors:
                 raise _DryRun
     except _DryRun:
         pass
