@@ -107,18 +107,20 @@ look_at_firewall() {
   [[ $probe == true ]] && command -v ufw >/dev/null || return 0
   case $(ufw status verbose | port_80) in
     closed) problem "the firewall ufw lets nobody reach port 80: \`ufw allow 80,443/tcp\`." ;;
+    denied) problem "a rule of the firewall ufw denies everybody port 80: find it with \`ufw status numbered\`, and delete it." ;;
     unknown)
       note="Whether the firewall ufw lets everybody reach port 80 cannot be told from its rules: see \`ufw status\`."
       ;;
   esac
 }
 
-# What ufw's rules make of port 80: open, closed, or unknown where one may open it to some.
+# What ufw's rules make of port 80: open, closed, denied by one, or unknown where one may open it to some.
 port_80() {
   awk '
     /^Status: / {active = $2 == "active"}
-    /^Default: allow \(incoming\)/ {open = 1}
-    match($0, / +(ALLOW|LIMIT)( IN)?  +/) {
+    /^Default: allow \(incoming\)/ {policy = "open"}
+    match($0, / +(ALLOW|LIMIT|DENY|REJECT)( IN)?  +/) {
+      rule = substr($0, RSTART, RLENGTH) ~ /DENY|REJECT/ ? "denied" : "open"
       to = substr($0, 1, RSTART - 1)
       everybody = substr($0, RSTART + RLENGTH) ~ /^Anywhere *(\(log(-all)?\) *)?(#.*)?$/
       if (to ~ / on [^ ]+$|\(v6\)/) everybody = 0
@@ -128,8 +130,9 @@ port_80() {
         if (sub(/^[^ ]+ /, "", to)) everybody = 0
         if (!has_80(to)) next
       } else if (to != "Anywhere") everybody = 0
-      if (everybody) open = 1
-      unknown = 1
+      # The first one decides.
+      if (everybody && !decided) decided = rule
+      if (!everybody && rule == "open") unknown = 1
     }
     function has_80(ports,  count, range, end, ends, i) {
       if (ports ~ /\/udp$/) return 0
@@ -141,7 +144,10 @@ port_80() {
       }
       return 0
     }
-    END {print !active || open ? "open" : unknown ? "unknown" : "closed"}
+    END {
+      if (!decided) decided = policy ? policy : "closed"
+      print !active ? "open" : decided != "open" && unknown ? "unknown" : decided
+    }
   '
 }
 

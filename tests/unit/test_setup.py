@@ -986,7 +986,7 @@ def test_an_open_firewall_is_not_spoken_of(call: Call, tmp_path: Path, status: s
         RULE.format("192.0.2.1 22/tcp on eth0", "ALLOW IN", "Anywhere"),
         RULE.format("443,8000:9000/tcp", "ALLOW IN", "Anywhere"),
         RULE.format("80/udp", "ALLOW IN", "Anywhere"),
-        RULE.format("80/tcp", "DENY IN", "Anywhere"),
+        RULE.format("80/tcp", "DENY IN", "203.0.113.7"),
         RULE.format("80/tcp", "ALLOW OUT", "Anywhere"),
         RULE.format("22/tcp (OpenSSH (v6))", "ALLOW IN", "Anywhere (v6)"),
         RULE.format("443/tcp (Nginx HTTPS)", "ALLOW IN", "Anywhere"),
@@ -999,6 +999,23 @@ def test_a_closed_firewall_is_found(call: Call, tmp_path: Path, rule: str) -> No
     ]
     # Such as one that its provider's firewall keeps apart from the world.
     assert firewall(call, tmp_path, ACTIVE + rule, "--no-probe").returncode == 0
+
+
+@pytest.mark.parametrize("status", [ACTIVE, ACTIVE.replace("deny", "allow")])
+@pytest.mark.parametrize("verb", ["DENY IN", "REJECT IN"])
+def test_a_port_that_somebody_has_closed_is_closed(
+    call: Call, tmp_path: Path, status: str, verb: str
+) -> None:
+    """The first rule that fits decides, and then the policy."""
+    rules = (
+        RULE.format("80/tcp", verb, "203.0.113.7"),
+        RULE.format("80,443/tcp", verb, "Anywhere"),
+        RULE.format("80/tcp", "ALLOW IN", "Anywhere"),
+    )
+    (problem,) = problems(firewall(call, tmp_path, status + "\n".join(rules)))
+    assert problem.startswith("a rule of the firewall ufw denies everybody port 80")
+    done = firewall(call, tmp_path, status + "\n".join([rules[0], rules[2], rules[1]]))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
 
 
 @pytest.mark.parametrize(
