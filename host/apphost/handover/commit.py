@@ -40,6 +40,7 @@ def finish_commit(service: Service, state: State) -> None:
     facts: dict[str, Any] = {"verdict": records.HEALTHY, "verdict_at": stamp(), "failure": None}
     unknown = workers.unknown(service, state)
     facts["workers"] = [each.name for each in config.workers if each.name not in unknown]
+    facts["workers_not_judged"] = unknown
     record = service.record(state.release)
     if state.release != state.previous or not record.get("activated_at"):
         facts |= {"activated_at": stamp(), "activated_by": state.by, "reason": state.reason}

@@ -82,14 +82,22 @@ def unknown(service: Service, state: State) -> list[str]:
     """Kinds that a release did not have when it was healthy, where it goes live again.
 
     A way back changes the release and not the description. It may lack what these run, which is no
-    reason to stay with what somebody wants to leave: they are started, and not judged.
+    reason to stay with what somebody wants to leave: they are started, and not judged. Nor are they
+    when the same release is started again, unless their units have changed since.
     """
-    if state.release is None or state.release == state.previous:
-        return []
     record = service.record(state.release)
     if record.get("verdict") != records.HEALTHY or "workers" not in record:
         return []
-    return [each.name for each in service.config.workers if each.name not in record["workers"]]
+    kinds = [each.name for each in service.config.workers if each.name not in record["workers"]]
+    if state.release != state.previous:
+        return kinds
+    left_out = record.get("workers_not_judged", [])
+    return [each for each in kinds if each in left_out and not _is_changed(service, state, each)]
+
+
+def _is_changed(service: Service, state: State, kind: str) -> bool:
+    config = service.config
+    return str(config.units / config.application.worker_unit(kind, "")) in state.settings
 
 
 def _judged(service: Service, state: State, alone: bool | None = None) -> list[str]:

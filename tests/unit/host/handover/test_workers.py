@@ -252,6 +252,11 @@ def test_the_way_back_is_not_barred_by_a_worker_that_came_later(
     assert (back.code, back.verdict, live.current) == (0, "healthy", "old")
     assert any("export: not judged, old was healthy without" in line for line in live.reported)
     assert set(live.running("[im]*")) == names("gen3")
+    # A restore of data starts the same release again, and would fail for it.
+    again = live.run("old", "again", restart=True)
+    assert (again.code, again.verdict, live.current) == (0, "healthy", "old")
+    live.put("/etc/systemd/system/shop-worker-export@.service", "[Service]\nNice=1\n")
+    assert live.run("old", "changed").verdict == "bad"
     # Nor does it count as one that the release has had.
     assert live.run("new", "gen4").code == 0
     assert live.run("old", "gen5").code == 0
