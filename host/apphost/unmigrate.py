@@ -50,10 +50,13 @@ def restore_copy(application: Application, name: str, by: str) -> Answer:
                 replace(application, on_server, told)
         except (HostError, OSError) as error:
             restore.start(application, f"after a failed restore of {name}", by)
-            raise HostError(
-                f"{name} was not restored: {error}\nThe data are as they were before, and the "
-                f"service runs."
-            ) from None
+            fate = "The data are as they were before, and the service runs."
+            if on_server and before and not isinstance(error, (RefusedError, OSError)):
+                # PostgreSQL may have committed before the connection was lost.
+                fate = (
+                    f"The service runs: look at what data it has. Those from before are in {before}"
+                )
+            raise HostError(f"{name} was not restored: {error}\n{fate}") from None
         replaced = f"The data that it replaced: {before}"
         try:
             restore.start(application, f"restore of {name}", by)

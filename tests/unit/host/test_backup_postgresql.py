@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from apphost import migration
 from apphost.backup import engine
 from apphost.backup.examine import COPIED, merged
 from apphost.backup.inside import common
@@ -198,6 +199,29 @@ def test_a_connection_that_is_lost_at_the_end_leaves_the_outcome_open(host: Whol
     host.mend("psql")
     host.good("restore", kept)
     host.good("backup")
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        (3, "The data are as they were before, and the service runs."),
+        (2, "The service runs: look at what data it has. Those from before are in {copy}"),
+    ],
+)
+def test_a_copy_of_a_migration_says_what_it_does_not_know(
+    host: WholeHost, monkeypatch: pytest.MonkeyPatch, ends: int, words: str
+) -> None:
+    """PostgreSQL may have committed before the connection was lost."""
+    monkeypatch.setattr(migration.sandbox, "run", host.run_as_text)
+    host.describe(directories=[], commands={})
+    wanted = migration.back_up(host.store().application, "r1", "before_r1", 10)
+    path = host.root / "bin/psql"
+    path.write_text(path.read_text().replace("exit 3", f"exit {ends}"))
+    host.break_("psql", "no luck")
+    code, answer = host.run("migrate", "--restore", Path(wanted).name)
+    assert code == 1
+    [copy] = {*(host.data / "backups").iterdir()} - {Path(wanted)}
+    assert answer["msg"].endswith(f"PostgreSQL says: no luck\n{words.format(copy=copy)}")
 
 
 def test_rights_that_cannot_be_granted_are_no_failure(
