@@ -315,13 +315,16 @@ def test_a_url_of_several_is_read_alike_by_what_connects(addresses: list[str]) -
 
 
 def test_data_need_not_move_to_the_databases_that_join_theirs() -> None:
-    one, three = (databases.url(SECRET, each, "shop") for each in (ADDRESSES[:1], ADDRESSES))
-    six = databases.url(SECRET, ["2001:db8::31", "2001:db8::32"], "shop")
-    assert holdings.place(one, ADDRESSES) == holdings.place(three, ADDRESSES)
-    assert holdings.place(one, []) != holdings.place(three, [])
-    other = databases.url(SECRET, ["192.0.2.77"], "shop")
-    assert holdings.place(other, ADDRESSES) != holdings.place(three, ADDRESSES)
-    assert holdings.place(six, ["2001:db8::32"]) == "postgresql://2001:db8::32/shop"
+    def is_same(one: list[str], other: list[str], names: list[str]) -> bool:
+        first, second = (databases.url(SECRET, each, "shop") for each in (one, other))
+        return holdings.is_same(holdings.place(first, names), holdings.place(second, names))
+
+    assert is_same(ADDRESSES[:1], ADDRESSES, ADDRESSES)
+    # The first one has left.
+    assert is_same(ADDRESSES[:1], ADDRESSES[1:], ADDRESSES)
+    assert not is_same(ADDRESSES[:1], ADDRESSES[1:], [])
+    assert not is_same(["192.0.2.77"], ADDRESSES, ADDRESSES)
+    assert is_same(["2001:db8::31"], ["2001:db8::31", "2001:db8::32"], ["2001:db8::32"])
 
 
 # A pooler in front of it --------------------------------------------------------------------------

@@ -98,7 +98,10 @@ def test_settings_that_an_interrupted_move_left_do_not_hide_the_file(host: Host)
         ("postgresql://ben@/toll?host=db1.example.com", False),
         ("postgresql://toll:hush-7f3a@db2.example.com/toll", True),
         ("postgresql://toll:hush-7f3a@db1.example.com:5433/toll", True),
+        ("postgresql://toll@/toll?host=db1.example.com&port=5433", True),
         ("postgresql://toll:hush-7f3a@db1.example.com/other", True),
+        # Another server that copies it has joined it, which the engine takes for the same as well.
+        ("postgresql://toll:hush-7f3a@db1.example.com,db2.example.com/toll", False),
         ("postgresql://toll@/toll?host=/run/postgresql", True),
         ("", True),
     ],

@@ -94,13 +94,13 @@ unmounted:
 import os
 import re
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wsgi.host.plugins.module_utils.apphost import environment
+from ansible_collections.wsgi.host.plugins.module_utils.apphost.database import is_same, place
 from ansible_collections.wsgi.host.plugins.module_utils.apphost.files import read_json_if_possible
 
 COPY = re.compile(r"\d{8}T\d{6}Z-\w+(-before-restore)?\.(sqlite|dump|tar)(\.age)?")
@@ -124,17 +124,11 @@ def holds(path: str) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
-def place(url: str, names: Sequence[str] = ()) -> str:
-    """Which database a URL of PostgreSQL names, whoever logs in to it with what password.
-
-    `names` are of one server, or of several that copy one another. It goes by the first of them,
-    whichever of them the URL has.
-    """
+def shown(url: str) -> str:
+    """Which database a URL of PostgreSQL names, for people."""
     parts = urlsplit(url)
     hosts = [*parse_qs(parts.query).get("host", []), parts.netloc.rpartition("@")[2]]
     host = next((each for each in hosts if each), "localhost")
-    known = any(each.strip("[]") in names for each in unquote(host).split(","))
-    host = names[0] if known else host
     port = "" if re.search(r":\d+$", host) or "/" in host else ":5432"
     return f"postgresql://{unquote(host)}{port}/{unquote(parts.path.lstrip('/'))}"
 
@@ -147,9 +141,9 @@ def database(options: dict[str, Any]) -> dict[str, Any]:
     current = direct or read_text(options["credential"])
     wanted, files = options["url"], options["files"]
     if current and stamp.startswith("url:"):
-        where, names = place(current), options["names"]
-        moves = not wanted or place(wanted, names) != place(current, names)
-        return {"kind": "postgresql", "where": where, "moves": moves, "gone": False}
+        names = options["names"]
+        moves = not wanted or not is_same(place(wanted, names), place(current, names))
+        return {"kind": "postgresql", "where": shown(current), "moves": moves, "gone": False}
     # Settings of a server whose database was never made do not count.
     first = files[0] if files else ""
     if first and holds(first):
