@@ -220,7 +220,8 @@ def write(host: Path, seen: Mapping[str, Any], told: Mapping[str, Any], now: flo
 
     Args:
         told: what the next run is to know again: `inputs`, `sources`, `questions`, `notices`; and
-            `releases`, the live one by application; and `run`, the token of the run that ends.
+            `releases`, the live one by application; `locked`, those whose lock is on this host; and
+            `run`, the token of the run that ends.
         now: seconds since the epoch.
     """
     why = _unfit(host, seen, told)
@@ -246,7 +247,8 @@ def note_run(state: Path, token: str) -> None:
 
 def _unfit(host: Path, seen: Mapping[str, Any], told: Mapping[str, Any]) -> str:
     """Why a host is not as the run that ends wanted it."""
-    for name in told["releases"]:
+    # A host that had the lock once has noted a run that was the last one there alone.
+    for name in told["locked"]:
         # What that one has written looks as whole as what this one has.
         last = files.read_json_if_possible(Application(name, host).state / LAST_RUN)
         if last and last.get("token") != told["run"]:

@@ -33,6 +33,7 @@ QUESTION = {
 TOLD = {
     **{"inputs": "abc", "sources": {"shop": "c"}, "releases": {"shop": "new"}},
     **{"questions": [QUESTION], "notices": ["shop: served"], "run": "a"},
+    **{"locked": ["shop"]},
 }
 NOW = 1_800_000_000.0
 
@@ -342,6 +343,12 @@ def test_the_run_that_had_the_lock_last_may_seal(host: Path) -> None:
     assert seal.write(host, SEEN, TOLD, NOW) == ""
 
 
+def test_a_host_that_had_the_lock_before_another_one_is_sealed(host: Path) -> None:
+    """What it noted then stays for good, and each run would be a whole one."""
+    seal.note_run(host / "opt/shop/state", "b")
+    assert seal.write(host, SEEN, {**TOLD, "locked": []}, NOW) == ""
+
+
 def test_a_worker_that_does_not_stay_up_is_not_sealed(host: Path) -> None:
     units = {"shop-worker-mail@a-1.service": {"enabled": True, "state": "activating"}}
     why = seal.write(host, {**SEEN, "units": units}, TOLD, NOW)
@@ -382,7 +389,10 @@ HELPER_TREES = {
     "firewall": ["etc/host-firewall/rules.nft", "etc/systemd/system/host-firewall.service"],
     "monitoring": ["etc/monitoring/peers.pem", "etc/systemd/system/haproxy-metrics.timer"],
 }
-HELPER_TOLD = {"inputs": "abc", "sources": {}, "releases": {}, "questions": [], "notices": []}
+HELPER_TOLD = {
+    **{"inputs": "abc", "sources": {}, "releases": {}, "questions": [], "notices": []},
+    **{"run": "a", "locked": []},
+}
 
 
 @pytest.fixture

@@ -76,7 +76,8 @@ class Project:
     def made_of(self) -> dict[str, Any]:
         """What the role says of the application at the end."""
         content = source_content(str(self.folder.parent / "shop"), None)
-        return {"name": "shop", "release": "new", "question": QUESTION, "content": content}
+        told = {"name": "shop", "release": "new", "question": QUESTION, "content": content}
+        return {**told, "locked": True}
 
     def act(self, **arguments: Any) -> dict[str, Any]:
         self._monkeypatch.setattr(context, "CLIARGS", CLIArgs(self.arguments))

@@ -44,6 +44,13 @@ def test_what_is_live_at_the_end_is_recorded_with_what_the_source_is(left: bool,
     assert found["question"]["json"] == {"release": live}
 
 
+@pytest.mark.parametrize(("place", "locked"), [("web1", True), ("web2", False)])
+def test_which_run_had_the_lock_last_is_known_on_one_host(place: str, locked: bool) -> None:
+    told = after(False, shop(), inventory_hostname="web1", application_lock_host=place)
+    found = evaluate("application", "__application_outcome.made_of", "Debian", **told)
+    assert found["locked"] is locked
+
+
 def test_hooks_want_to_be_run_each_time() -> None:
     hooks = [{"on": "after_handover", "argv": ["/bin/true"]}]
     told = after(False, shop(), __application_entry=described(hooks))

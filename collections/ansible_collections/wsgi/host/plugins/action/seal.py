@@ -169,6 +169,7 @@ class ActionModule(KeptModules):
                 "releases": {each["name"]: each["release"] for each in args["applications"]},
                 "questions": [each["question"] for each in args["applications"]],
                 "notices": args["notices"],
+                "locked": [each["name"] for each in args["applications"] if each["locked"]],
                 "run": this_run().token(),
             }
             result = probed(self, task_vars, seal={"record": told})

@@ -35,8 +35,8 @@ options:
   applications:
     description:
       - The applications, each with C(name), C(directory) and C(lock) of its source on the control node, C(content), the hash of what
-        was built of them, and C(question), what is asked through the web server (C(connect), C(name), C(path), C(status),
-        C(json)).
+        was built of them, C(locked), whether the lock of its deploys is on this host, and C(question), what is asked through the
+        web server (C(connect), C(name), C(path), C(status), C(json)).
       - If the content of one cannot be determined again, as with a repository or build steps, nothing is recorded.
     type: list
     elements: dict
