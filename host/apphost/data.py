@@ -30,7 +30,7 @@ from typing import Any
 from . import files, reach, readiness, schema, seeds, unmigrate
 from .answer import Answer
 from .application import Application
-from .database import emptied, identity, is_emptied, is_noted, seeded, write_stamp
+from .database import emptied, identity, is_emptied, is_noted, note_served, seeded, write_stamp
 from .errors import RefusedError, UsageError
 from .migration import migrate
 from .schema import Schema
@@ -68,6 +68,9 @@ def prepare(application: Application, options: argparse.Namespace, wanted: list[
         return Answer(msg, changed=True, facts={**facts, "did": ["migrate"]})
     same = live is not None and (release == live or schema.is_that_of(application, release, live))
     if live and same and is_done(application, wanted) and readiness.is_ready(application, live):
+        if not options.check:
+            # An earlier version noted what another password makes another database.
+            note_served(application)
         return Answer(as_needed, facts=facts)
     shipped = (application.releases / release / "bin/python").exists()
     if shipped and not schema.is_known(application, release):
@@ -92,7 +95,9 @@ def alone(application: Application) -> contextlib.AbstractContextManager[None]:
 
 def note_seeded(application: Application, wanted: list[Seed], check: bool) -> Answer:
     """Keep that another host of the same database has run the seeds."""
-    if not check and not is_done(application, wanted):
+    if not check and is_done(application, wanted):
+        note_served(application)
+    elif not check:
         with alone(application):
             write_stamp(
                 application, {**seeded(application), **{seed.name: seed.key for seed in wanted}}

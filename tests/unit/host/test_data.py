@@ -277,6 +277,23 @@ def test_a_stamp_of_an_earlier_version_is_of_this_database(host: Host) -> None:
     assert host.run("--release", "1", seeds=[DEMO])["did"] == []
 
 
+@pytest.mark.parametrize("words", [("--release", "1"), ("--seeded-elsewhere",)])
+def test_a_stamp_of_an_earlier_version_outlasts_another_secret(
+    host: Host, words: tuple[str, ...]
+) -> None:
+    """The first run of this version has nothing to do, and the next one has another password."""
+    host.credential.write_text("postgresql://u:first@db/shop")
+    host.run("--release", "1", seeds=[DEMO])
+    host.go_live("1")
+    told = {**host.stamp(), "database": f"url:{files.digest(host.credential)}"}
+    files.write_json(host.application.state / "data.json", told)
+    host.run(*words, "--check", seeds=[DEMO])
+    assert host.stamp() == told
+    host.run(*words, seeds=[DEMO])
+    host.credential.write_text("postgresql://u:second@db/shop")
+    assert host.run("--release", "1", seeds=[DEMO])["did"] == []
+
+
 def test_a_host_that_takes_over_runs_no_seed_again(host: Host) -> None:
     """The first host of a fleet has prepared the database, and is gone one day."""
     host.credential.write_text("postgresql://u:p@db/shop")
