@@ -668,6 +668,16 @@ def test_what_was_seen_holds_while_there_are_only_checks(project: Project, name:
     assert len(project.asked) == 1
 
 
+def test_what_an_earlier_run_saw_is_looked_at_again(project: Project) -> None:
+    """Without a first look, as with --limit or --tags, a fact cache may still have it."""
+    host = project.act()["ansible_facts"]["wsgi_host"]
+    seen = {"kept": False, "why": "it is run for some hosts", "inputs": ""}
+    project.variables["ansible_facts"] = {"wsgi_host": host}
+    assert project.act(seen=seen)["ansible_facts"] == {"wsgi_host": host}
+    project.variables["ansible_facts"] = {"wsgi_host": {**host, "play": "other-1"}}
+    assert project.act(seen=seen)["ansible_facts"] == {}
+
+
 def test_a_variable_that_is_made_of_others_names_a_file(project: Project) -> None:
     project.put("ca.pem", "one")
     project.variables |= {"place": str(project.folder), "certbot_ca_file": "{{ place }}/ca.pem"}

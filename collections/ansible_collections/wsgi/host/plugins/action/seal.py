@@ -111,10 +111,8 @@ class ActionModule(KeptModules):
         kinds = (BALANCERS, databases.DATABASES, databases.VOTERS)
         others = (task_vars["groups"].get(group, ()) for group in kinds)
         has_changed = any(task_vars["inventory_hostname"] in group for group in others)
-        if unchanged:
-            # A fact cache may have what an earlier run saw.
-            has_changed = not seen_in_this_run(self, host)
-        if host and not has_changed:
+        # A fact cache may have what an earlier run saw.
+        if host and seen_in_this_run(self, host) and (unchanged or not has_changed):
             facts = {FACT: {**host, "play": play_of(self)}}
         else:
             facts = {}
