@@ -668,6 +668,23 @@ def test_what_was_seen_holds_while_there_are_only_checks(project: Project, name:
     assert len(project.asked) == 1
 
 
+@pytest.mark.parametrize("name", ["lb1", "db1", "vote1", "watch1"])
+def test_who_serves_nothing_need_not_know_what_applications_are_made_of(
+    project: Project, name: str
+) -> None:
+    """Variables of all hosts may have them, and refer to what only the group web knows."""
+    groups = {"lb1": "balancers", "db1": "databases", "vote1": "database_voters"}
+    project.helps(name, groups.get(name, "monitoring"))
+    shop = project.variables["applications"]["shop"]
+    told = {"applications": {"shop": {**shop, "environment": {"KEY": "{{ only_of_web }}"}}}}
+    project.variables |= told
+    for each in project.others.values():
+        each.update(told)
+    for each in ("web1", "web2"):
+        project.others[each]["only_of_web"] = "key"
+    assert project.act()["inputs"]
+
+
 def test_what_an_earlier_run_saw_is_looked_at_again(project: Project) -> None:
     """Without a first look, as with --limit or --tags, a fact cache may still have it."""
     host = project.act()["ansible_facts"]["wsgi_host"]

@@ -276,7 +276,9 @@ class ActionModule(KeptModules):
         self, own: Mapping[str, Any], task_vars: Mapping[str, Any]
     ) -> Iterator[Described]:
         """The roles that describe applications of this host."""
-        told = self._templar.template(own.get("applications"))
+        # Where none is served, variables may refer to what only others know.
+        serves = task_vars["inventory_hostname"] in task_vars["groups"].get(SERVING, ())
+        told = self._templar.template(own.get("applications")) if serves else None
         entries = told.values() if isinstance(told, Mapping) else ()
         named = {each.get("role") for each in entries if isinstance(each, Mapping)}
         for role in sorted(str(name) for name in named if name):
