@@ -13,6 +13,7 @@ from ansible_collections.wsgi.host.plugins.plugin_utils.locks import (
     BundleError,
     as_requirements,
     lock_in,
+    pins_on,
     read_lock,
 )
 
@@ -84,6 +85,15 @@ def test_poetry_has_what_the_project_itself_needs(tmp_path: Path) -> None:
         f"flask==3.1.0 --hash=sha256:{A} --hash=sha256:{B}",
         f"tomli==2.0.1 ; python_version < '3.11' --hash=sha256:{B}",
     ]
+
+
+@pytest.mark.parametrize("marker", ["python_version", "'default' in dependency_groups"])
+def test_a_marker_that_no_host_can_tell_is_named(tmp_path: Path, marker: str) -> None:
+    """PDM writes the second one for each package, and uv installs none of them."""
+    requirements(tmp_path, "pylock.toml", PYLOCK.replace("sys_platform == 'win32'", marker))
+    with pytest.raises(BundleError) as error:
+        pins_on(tmp_path / "requirements.txt", "3.13", "x86_64")
+    assert f"{marker!r}, the marker of colorama, is none" in str(error.value)
 
 
 def test_an_older_poetry_does_not_say_what_a_package_is_for(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from packaging.markers import InvalidMarker, Marker
+from packaging.markers import Marker
 from packaging.requirements import InvalidRequirement, Requirement
 
 from .addresses import without_login
@@ -160,7 +160,8 @@ def pins_on(lock: Path, python: str, architecture: str) -> dict[str, str]:
         try:
             if match["marker"] and not Marker(match["marker"]).evaluate(host):
                 continue
-        except InvalidMarker:
+        except (ValueError, LookupError):
+            # Also of a name that says something of the lock file, and nothing of a host (PEP 751).
             raise BundleError(
                 f"{lock}: {match['marker']!r}, the marker of {match['name']}, is none. Write the "
                 f"lock file anew: {COMPILE.format(lock=lock.name)}"
