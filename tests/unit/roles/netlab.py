@@ -25,6 +25,15 @@ NFT = "/usr/sbin/nft"
 WAIT_SECONDS = 2.0
 CONNECTED, REFUSED, SILENT = "connected", "refused", "silent"
 CLONE_NEWNET = 0x40000000
+# Without a word about connections, which the kernel would begin to follow.
+MISSES_ACK = """
+table ip misses_ack {
+    chain input {
+        type filter hook input priority 0; policy accept;
+        tcp flags & (syn | ack) == ack drop
+    }
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -163,13 +172,26 @@ def ip(*commands: str) -> None:
 
 
 def spoken_first(lab: Lab, wanted: Mapping[str, Any]) -> str:
-    """What a server says on an idle connection that is older than its client's rules."""
+    """What a server says first on a connection that is older than its client's rules.
+
+    Where `half` is set, the server has missed the last packet of the handshake. It sends its own
+    again when the rules are in force.
+    """
+    server, place = wanted["server"], (wanted["server"], wanted["port"])
+    if wanted["half"]:
+        lab.load(server, MISSES_ACK)
     lab.enter(wanted["client"])
-    server = lab.hosts[wanted["server"]]["addresses"][0]
     _, _, port = wanted["port"].partition("/")
-    with socket.create_connection((server, int(port)), WAIT_SECONDS) as client:
-        accepted, _ = lab.listeners[wanted["server"], wanted["port"]].accept()
+    address = lab.hosts[server]["addresses"][0], int(port)
+    with socket.create_connection(address, WAIT_SECONDS) as client:
         lab.load(wanted["client"], wanted["rules"])
+        if wanted["half"]:
+            lab.load(server, "delete table ip misses_ack")
+        lab.listeners[place].settimeout(2 * WAIT_SECONDS)
+        try:
+            accepted, _ = lab.listeners[place].accept()
+        except TimeoutError:
+            return SILENT
         with accepted:
             accepted.send(b"still here")
             return client.recv(100).decode()

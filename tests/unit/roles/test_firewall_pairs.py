@@ -10,6 +10,8 @@ import functools
 import itertools
 from typing import Any
 
+import pytest
+
 from . import netlab
 from .firewalls import rules
 from .netlab import CONNECTED, REFUSED, Host
@@ -133,10 +135,12 @@ def test_without_rules_everything_is_reached() -> None:
     assert netlab.tried(bare, pairs) == dict.fromkeys(pairs, CONNECTED)
 
 
-def test_a_connection_that_was_there_stays() -> None:
+@pytest.mark.parametrize("half", [False, True], ids=["open", "half open"])
+def test_a_connection_that_was_there_stays(half: bool) -> None:
     """The host that it leads to may be the one that speaks first, which looks like a new one."""
     bare = {name: vars(Host(lab()[name].addresses, "", PORTS)) for name in ("web2", "db1")}
-    wanted = {"client": "web2", "server": "db1", "port": "tcp/5432", "rules": lab()["web2"].rules}
+    wanted: dict[str, Any] = {"client": "web2", "server": "db1", "port": "tcp/5432", "half": half}
+    wanted["rules"] = lab()["web2"].rules
     found = netlab.run({"hosts": bare, "tries": [], "spoken_first": wanted})
     assert found["spoken_first"] == "still here"
 
