@@ -173,6 +173,7 @@ def test_what_is_not_answered_beforehand_keeps_nothing_else_waiting(tmp_path: Pa
         {"gunicorn_systemd_worker_class": "asgi"},
         # What is late with its answer would run beside a client's request.
         {"gunicorn_systemd_worker_class": "sync"},
+        {"gunicorn_systemd_threads": 1},
     ],
 )
 def test_nothing_is_asked_where_nothing_is_to_be(variables: dict[str, object]) -> None:
