@@ -83,6 +83,11 @@ def test_a_host_backs_up_what_is_its_own_or_what_it_is_first_of() -> None:
     assert backing_up(told, "web1", ["web1"]) == []
     shared["web2"]["monitoring_backups"] = True
     assert backing_up(shared, "web2", hosts) == ["shop", "blog"]
+    # What the inventory names, whoever watches.
+    shared["web2"]["monitoring_backed_up"] = ["blog"]
+    assert backing_up(shared, "web2", hosts) == ["blog"]
+    shared["web2"]["monitoring_backups"] = False
+    assert backing_up(shared, "web2", hosts) == []
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ short_description: List the applications of whose data a host makes copies
 version_added: "0.1.0"
 description:
   - A host makes copies of an application's data if they are its own, or if it is the first of the
-    hosts that share them. With C(monitoring_backups) the host says that it makes all or none.
+    hosts that share them. With C(monitoring_backups) the host says that it makes all or none, and
+    with C(monitoring_backed_up) which ones.
 positional: name, hosts
 options:
   _input:
@@ -53,6 +54,9 @@ def backing_up(hostvars: Mapping[str, Any], name: str, hosts: Sequence[str]) -> 
     own = hostvars[name]
     if not own.get("monitoring_backups", True):
         return []
+    if "monitoring_backed_up" in own:
+        named: list[str] = own["monitoring_backed_up"]
+        return named
 
     def makes(application: str) -> bool:
         url = database_url(own, application)
