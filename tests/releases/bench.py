@@ -61,6 +61,8 @@ COMMAND = "/usr/local/sbin/toll-app"
 FLASK = f"{COMMAND} flask"
 # Requests a second: two systems, their control node and the sender may share two cores.
 RATE = float(os.environ.get("RELEASES_RATE", "30"))
+# Requests under way. Whoever measures has no limit: it would hide how many an outage meets.
+AT_ONCE = int(os.environ.get("RELEASES_AT_ONCE", "0"))
 # Before and after what is done, for the figures next to it.
 STEADY_SECONDS = 4.0
 SETTLE_SECONDS = 90.0
@@ -407,6 +409,7 @@ class Host:
                 "run": run,
                 "passed_at": datetime.now(UTC).isoformat(timespec="seconds"),
                 "rate": RATE,
+                "at_once": AT_ONCE,
                 **given,
             }
         )

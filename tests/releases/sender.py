@@ -57,6 +57,10 @@ class Plan:
         rate: requests a second.
         seconds: after which no more are sent.
         time_limit: seconds until a request is given up.
+        at_once: how many requests may be under way, 0 for any number. Beyond it the next one is
+            sent when one of them has ended, and is timed from when it was due all the same. Where
+            the machine has less time than the rate takes, the queue would grow until nobody is
+            answered within the limit.
         port: where to connect to.
         plaza: code of the plaza.
         vehicle_class: code of the class.
@@ -83,6 +87,7 @@ class Plan:
     again: tuple[int, ...] = ()
     others: tuple[str, ...] = ()
     resend: bool = False
+    at_once: int = 0
 
 
 def nonblocking() -> socket.socket:
@@ -346,6 +351,8 @@ class Sender:
             task = asyncio.create_task(self._one(number, due))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
+            while plan.at_once and len(tasks) >= plan.at_once:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.gather(*tasks)
         for connection in self._idle:
             connection.close()

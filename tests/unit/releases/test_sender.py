@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -175,6 +176,29 @@ def test_the_sender_does_not_wait_for_answers(server, plan):
     # All were answered at the end, and each is timed from its own beginning.
     assert records[0].seconds > records[-1].seconds
     assert records[0].done >= records[-1].sent
+
+
+def test_no_more_are_under_way_than_the_plan_allows(server, plan):
+    """Or they would wait for one another ever longer, where the machine has no time for them."""
+    lock = threading.Lock()
+    under_way: list[int] = [0]
+
+    def slow(handler: Handler) -> bool:
+        with lock:
+            under_way.append(under_way[-1] + 1)
+        time.sleep(0.05)
+        with lock:
+            under_way.append(under_way[-1] - 1)
+        return False
+
+    server.behave = slow
+    records = send(plan(at_once=3))
+    assert len(records) == 40
+    assert errors(records) == []
+    assert max(under_way) == 3
+    # Whoever had to wait is timed from when it was due.
+    assert records[-1].due < records[-1].sent
+    assert records[-1].seconds > 0.3
 
 
 @pytest.mark.parametrize("status", [302, 400, 409, 429, 500, 502, 503])
