@@ -60,7 +60,8 @@ def call(tmp_path: Path) -> Call:
             }}
         """
         return subprocess.run(
-            ["bash", "-c", f"{prelude}\n{code}", "bash", *arguments],
+            # What a shell starts in the background ignores SIGINT, and so do its children.
+            ["env", "--default-signal=INT", "bash", "-c", f"{prelude}\n{code}", "bash", *arguments],
             capture_output=True,
             text=True,
             stdin=stdin,
