@@ -197,12 +197,15 @@ def spoken_first(lab: Lab, wanted: Mapping[str, Any]) -> str:
             return client.recv(100).decode()
 
 
-def known_connections(lab: Lab, wanted: Mapping[str, Any]) -> int:
-    """How many connections a host's kernel remembers after so many from another one."""
+def known_connections(lab: Lab, wanted: Mapping[str, Any]) -> dict[str, int]:
+    """How many connections the kernels of both hosts remember after so many of them."""
     for _ in range(wanted["count"]):
         lab.connect(wanted["client"], wanted["server"], wanted["port"], 4)
-    lab.enter(wanted["server"])
-    return int(Path("/proc/sys/net/netfilter/nf_conntrack_count").read_text())
+    counts = {}
+    for name in (wanted["client"], wanted["server"]):
+        lab.enter(name)
+        counts[name] = int(Path("/proc/sys/net/netfilter/nf_conntrack_count").read_text())
+    return counts
 
 
 def main() -> None:

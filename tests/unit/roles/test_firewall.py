@@ -237,7 +237,7 @@ def test_what_a_role_says_has_its_form(path: Path) -> None:
     assert said["groups"]
     for opening in said["openings"]:
         assert {"ports", "sources", "reason"} <= set(opening)
-        assert set(opening) <= {"ports", "sources", "reason", "protocol", "when"}
+        assert set(opening) <= {"ports", "sources", "reason", "protocol", "when", "untracked"}
 
 
 def test_roles_that_others_come_to_say_so() -> None:

@@ -33,7 +33,7 @@ EXAMPLES = r"""
 RETURN = r"""
 openings:
   description: >-
-    What is open, each with C(role), C(reason), C(protocol), C(ports), whether it is for C(everybody), and C(matches), how nft knows
+    What is open, each with C(role), C(reason), C(protocol), C(ports), whether it is C(untracked), and C(matches), how nft knows
     what is let in.
   type: list
   elements: dict
@@ -44,8 +44,16 @@ ssh:
   elements: str
   returned: success
 untracked:
-  description: Ports that are open to everybody, by protocol.
+  description: >-
+    Ports whose connections take no place in the kernel's table, by protocol, such as those that are open to everybody.
   type: dict
+  returned: success
+far:
+  description: >-
+    The same of other hosts, where this one connects, each with C(role), C(reason), and how nft knows what is C(sent) there and
+    C(answered).
+  type: list
+  elements: dict
   returned: success
 known:
   description: Addresses of the hosts of the inventory, C(ipv4) and C(ipv6).

@@ -7,9 +7,11 @@ A role says it in `meta/openings.yml`: `groups`, whose hosts it is for, and `ope
 * `sources`: `everybody`, `clients` (whoever `firewall_clients` says), addresses, networks, and
   names of groups and hosts of the inventory;
 * `reason`: what it is for;
-* `when`: whether it is open, if that depends.
+* `when`: whether it is open, if that depends;
+* `untracked`: true where its connections are too many for the kernel's table, at both ends.
 
-Values are templates over the host's variables and the role's.
+Values are templates over the host's variables and the role's. One that is untracked is looked at
+for other hosts too, and reads what belongs to its host from `hostvars[inventory_hostname]`.
 """
 
 from __future__ import annotations
@@ -140,8 +142,9 @@ def openings(loader: DataLoader, templar: Templar, task_vars: Mapping[str, Any])
     Returns:
         `openings`, each with `role`, `reason`, `protocol`, `ports`, whether it is for `everybody`,
         and `matches`, how nft knows what is let in; `ssh`, the networks from which one may log in;
-        `untracked`, ports that are open to everybody, by protocol; `known`, the addresses of all
-        hosts; and `problems`.
+        `untracked`, ports whose connections take no place in the kernel's table, by protocol;
+        `far`, the same of other hosts: each with `role`, `reason`, and how nft knows what is `sent`
+        there and `answered`; `known`, the addresses of all hosts; and `problems`.
     """
     directory = role_directory(loader, task_vars, ROLE)
     own = _Variables(loader, templar, {**defaults_of(loader, directory), **task_vars})
@@ -156,11 +159,15 @@ def openings(loader: DataLoader, templar: Templar, task_vars: Mapping[str, Any])
     found.append(_opening(told, may_log_in))
     # What is being taken off a host that the inventory still has in their groups.
     gone = task_vars.get(GONE) or ()
+    far: list[dict[str, Any]] = []
     for path in sorted(directory.parent.glob(f"*/meta/{FILE}")):
-        said = content_of(loader, path)
-        if not any(inventory.name in (inventory.groups.get(each) or ()) for each in said["groups"]):
+        said, role = content_of(loader, path), path.parents[1]
+        hosts = {host for each in said["groups"] for host in inventory.groups.get(each) or ()}
+        for each in said["openings"]:
+            if each.get("untracked"):
+                far += _far(loader, templar, task_vars, role, each, sorted(hosts))
+        if inventory.name not in hosts:
             continue
-        role = path.parents[1]
         if role.name in gone:
             continue
         theirs = _Variables(loader, templar, _of_role(loader, role, task_vars))
@@ -191,10 +198,10 @@ def openings(loader: DataLoader, templar: Templar, task_vars: Mapping[str, Any])
             continue
         found.append(_opening({"role": "firewall_open", **each, "ports": ports}, networks))
     # Connections to SSH are few, and worth a place in the kernel's table.
-    public = [each for each in found[1:] if each["everybody"] and each["ports"]]
+    many = [each for each in found[1:] if each["untracked"] and each["ports"]]
     untracked = {
         protocol: joined(
-            port for each in public if each["protocol"] == protocol for port in each["ports"]
+            port for each in many if each["protocol"] == protocol for port in each["ports"]
         )
         for protocol in ("tcp", "udp")
     }
@@ -202,6 +209,7 @@ def openings(loader: DataLoader, templar: Templar, task_vars: Mapping[str, Any])
         "openings": [each for each in found if each["matches"]],
         "ssh": [str(each) for each in may_log_in] if may_log_in is not None else list(ANYWHERE),
         "untracked": {protocol: ports for protocol, ports in untracked.items() if ports},
+        "far": far,
         "known": _by_family(inventory.known()),
         "problems": inventory.problems,
     }
@@ -227,6 +235,40 @@ def _of_role(loader: DataLoader, role: Any, task_vars: Mapping[str, Any]) -> dic
     }
 
 
+def _far(
+    loader: DataLoader,
+    templar: Templar,
+    task_vars: Mapping[str, Any],
+    role: Any,
+    told: Any,
+    hosts: Iterable[str],
+) -> Iterator[dict[str, Any]]:
+    """Where an untracked opening of others has a host among its sources: how nft knows that."""
+    name, hostvars = str(task_vars["inventory_hostname"]), task_vars["hostvars"]
+    own = address_of(hostvars[name], name)
+    there: dict[tuple[str, ...], list[Network]] = {}
+    for host in hosts:
+        address = address_of(hostvars[host], host)
+        if host == name or not own or not address:
+            continue
+        other = {**task_vars, "inventory_hostname": host}
+        each = _Variables(loader, templar, _of_role(loader, role, other))(told)
+        networks = Inventory(host, task_vars["groups"], hostvars).networks(each["sources"], "")
+        mine = ipaddress.ip_address(own)
+        if each.get("when", True) and (networks is None or any(mine in net for net in networks)):
+            ports = tuple(joined(each["ports"]))
+            there.setdefault(ports, []).append(ipaddress.ip_network(address))
+    for ports, networks in there.items():
+        for family, addresses in zip(("ip", "ip6"), _by_family(networks).values(), strict=True):
+            if addresses:
+                yield {
+                    "role": role.name,
+                    "reason": told["reason"],
+                    "sent": f"{family} daddr {_set(addresses)} tcp dport {_set(list(ports))}",
+                    "answered": f"{family} saddr {_set(addresses)} tcp sport {_set(list(ports))}",
+                }
+
+
 def _opening(told: Mapping[str, Any], networks: list[Network] | None) -> dict[str, Any]:
     protocol, ports = str(told.get("protocol", "tcp")), joined(told.get("ports", ()))
     return {
@@ -234,7 +276,7 @@ def _opening(told: Mapping[str, Any], networks: list[Network] | None) -> dict[st
         "reason": told["reason"],
         "protocol": protocol,
         "ports": ports,
-        "everybody": networks is None,
+        "untracked": networks is None or bool(told.get("untracked")),
         "matches": list(_matches(protocol, ports, networks)),
     }
 
