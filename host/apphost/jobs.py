@@ -189,11 +189,16 @@ def releases_in_use(application: Application) -> set[str]:
     """Releases that a process of a worker may still need, or that a timer's run works in."""
     found = {os.path.basename(os.readlink(slot)) for slot in slots(application)}
     systemd = Systemd(application.host)
-    known = os.path.realpath(application.releases)
+    known = Path(os.path.realpath(application.releases))
     for unit in systemd.loaded(application.timer_unit("*", "service")):
-        directory = systemd.directory(systemd.show(unit).pid)
-        if directory is not None and Path(known) in directory.parents:
-            found.add(directory.relative_to(known).parts[0])
+        pid = systemd.show(unit).pid
+        # A run may go elsewhere. Its command was found in the release as well.
+        places = [systemd.directory(pid), *map(Path, systemd.command(pid))]
+        found |= {
+            place.relative_to(known).parts[0]
+            for place in places
+            if place and known in place.parents
+        }
     return found
 
 

@@ -211,6 +211,14 @@ class Systemd:
         except OSError:
             return None
 
+    def command(self, pid: int) -> list[str]:
+        """The words that a process was started with; none if it is gone."""
+        try:
+            said = (self._processes / str(pid) / "cmdline").read_bytes()
+        except OSError:
+            return []
+        return os.fsdecode(said).rstrip("\0").split("\0")
+
     def signal(self, pid: int, number: int) -> None:
         """Send a process a signal."""
         os.kill(pid, number)

@@ -213,13 +213,21 @@ def test_prometheus_learns_what_runs_and_what_is_late(world: Jobs) -> None:
     assert f"app_timer_last_run_failed{{{of_nightly}}} 0.0" in world.metrics()
 
 
+@pytest.mark.parametrize("stays", [True, False])
 def test_no_release_of_a_job_is_pruned(
-    world: Jobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    world: Jobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stays: bool
 ) -> None:
-    """A worker that still finishes something imports from it, and so does a timer's run."""
+    """A worker that still finishes something imports from it, and so does a timer's run.
+
+    Args:
+        stays: whether the run still works in its release, or has gone elsewhere.
+    """
     processes = world.application.host / "proc/42"
     processes.mkdir(parents=True)
-    (processes / "cwd").symlink_to(world.application.releases.resolve() / "b/app")
+    release = world.application.releases.resolve() / "b"
+    (processes / "cwd").symlink_to(release / "app" if stays else tmp_path)
+    program = "/usr/bin/sleep" if stays else f"{release}/bin/report"
+    (processes / "cmdline").write_text(f"/usr/bin/python3\0{program}\0--all\0")
     world.put("shop-timer-nightly.service", "ActiveState=activating", "MainPID=42")
     assert jobs.releases_in_use(world.application) == {"b", "c", "d"}
     known = releases.all_of(world.application)
