@@ -25,6 +25,8 @@ CAP_SYS_RESOURCE = 24
 # Enough for any test; more than this many processes was refused in the engine even below the limit.
 MOST_FILES = 1_048_576
 MOST_PROCESSES = 32_768
+# Of a host, where a process of this machine that is in no group has 1024 (`weight`).
+WEIGHT = 4096
 
 
 class TestHostsError(Exception):
@@ -69,10 +71,25 @@ def containers_conf(cgroup_filesystem: str, limits: Sequence[str]) -> str | None
     text = ""
     if cgroup_filesystem != "cgroup2fs":
         # crun refuses cgroup v1 and hybrid hierarchies.
-        text += '[engine]\nruntime = "runc"\n'
+        text += '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\n'
     if limits:
         text += f"[containers]\ndefault_ulimits = {json.dumps(list(limits))}\n"
     return text or None
+
+
+def weight(cgroup_filesystem: str) -> list[str]:
+    """What makes a host compete for processors as a machine does, as options of `podman create`.
+
+    By cgroup v1, all hosts together would have the share of a single process of this machine: the
+    engine puts them into one group, and processes beside them are in none. On a busy machine hosts
+    would then hardly run. With v2 the machine's processes are in groups as well.
+
+    Args:
+        cgroup_filesystem: as for `containers_conf`.
+    """
+    if cgroup_filesystem == "cgroup2fs":
+        return []
+    return ["--cgroup-parent=/", f"--cpu-shares={WEIGHT}"]
 
 
 def look() -> tuple[str, list[str]]:
@@ -120,6 +137,7 @@ class Engine:
         # podman 5 says with every call that v1 is old.
         self._environment = ["env", "PODMAN_IGNORE_CGROUPSV1_WARNING=1"]
         kind, self.ulimits = look()
+        self.weight = weight(kind)
         wanted = containers_conf(kind, self.ulimits)
         conf = CACHE / "containers.conf"
         if wanted:

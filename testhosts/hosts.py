@@ -410,6 +410,7 @@ class Hosts:
                 # Units' sandboxes make mount namespaces.
                 "--privileged",
                 "--systemd=always",
+                *self.engine.weight,
                 # Otherwise a tmpfs, and the journal would not survive a reboot.
                 "--volume=/var/log/journal",
                 *([f"--volume={self.scope}-share:{spec.share}"] if spec.share else []),

@@ -13,7 +13,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import yaml
-from engine import TestHostsError, containers_conf, ulimits
+from engine import TestHostsError, containers_conf, ulimits, weight
 from hosts import (
     Hosts,
     Spec,
@@ -47,6 +47,12 @@ class TestEngine:
         assert conf is not None
         assert 'runtime = "runc"' in conf
         assert "ulimits" not in conf
+
+    @pytest.mark.parametrize("kind", ["tmpfs", "cgroupfs"])
+    def test_hosts_do_not_share_the_weight_of_one_process(self, kind):
+        """Of processors, where the machine's own processes are in no group."""
+        assert weight(kind) == ["--cgroup-parent=/", "--cpu-shares=4096"]
+        assert weight("cgroup2fs") == []
 
     def test_limits_are_never_raised_without_the_capability(self):
         """Asking for one more than the hard limit is `Operation not permitted`."""
