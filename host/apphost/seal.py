@@ -300,6 +300,8 @@ def broken(
             given.
     """
     hours = wanted["hours"]
+    if not seal and (host / SEAL).parent.is_dir():
+        return "the last run was not a whole one, or did not end well"
     if not seal:
         return "no whole run has ended well on this host yet"
     if not 0 <= now - seal["at"] < hours * 3600:

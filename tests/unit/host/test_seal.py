@@ -542,7 +542,7 @@ def test_it_is_not_believed_for_ever(host: Path) -> None:
 def test_a_seal_that_cannot_be_read_is_none(host: Path, text: str | None) -> None:
     path = host / seal.SEAL
     path.unlink() if text is None else path.write_text(text)
-    assert broken(host) == "no whole run has ended well on this host yet"
+    assert broken(host) == "the last run was not a whole one, or did not end well"
 
 
 @pytest.mark.parametrize(
@@ -576,6 +576,13 @@ def test_other_inputs_break_it(host: Path) -> None:
 def test_it_can_be_removed_twice(host: Path) -> None:
     seal.remove(host)
     seal.remove(host)
+    assert broken(host) == "the last run was not a whole one, or did not end well"
+
+
+def test_a_host_that_never_had_one_is_told_from_one_that_lost_it(host: Path) -> None:
+    """An operator would look for a run that failed, or forget that one did."""
+    seal.remove(host)
+    (host / seal.SEAL).parent.rmdir()
     assert broken(host) == "no whole run has ended well on this host yet"
 
 
