@@ -8,7 +8,8 @@ A role says it in `meta/openings.yml`: `groups`, whose hosts it is for, and `ope
   names of groups and hosts of the inventory;
 * `reason`: what it is for;
 * `when`: whether it is open, if that depends;
-* `untracked`: true where its connections are too many for the kernel's table, at both ends.
+* `untracked`: groups whose hosts open more connections there than the kernel's table has room for,
+  at either end.
 
 Values are templates over the host's variables and the role's. One that is untracked is looked at
 for other hosts too, and reads what belongs to its host from `hostvars[inventory_hostname]`.
@@ -57,6 +58,10 @@ class Inventory:
     hostvars: Mapping[str, Any]
     clients: Sequence[str] = (EVERYBODY,)
     problems: list[dict[str, str]] = field(default_factory=list)
+
+    def of(self, groups: Iterable[str]) -> set[str]:
+        """The hosts of these groups, which need not be in the inventory."""
+        return {host for group in groups for host in self.groups.get(group) or ()}
 
     def networks(self, sources: Iterable[str], variable: str) -> list[Network] | None:
         """Whom these sources stand for; None for everybody.
@@ -162,9 +167,10 @@ def openings(loader: DataLoader, templar: Templar, task_vars: Mapping[str, Any])
     far: list[dict[str, Any]] = []
     for path in sorted(directory.parent.glob(f"*/meta/{FILE}")):
         said, role = content_of(loader, path), path.parents[1]
-        hosts = {host for each in said["groups"] for host in inventory.groups.get(each) or ()}
+        hosts = inventory.of(said["groups"])
         for each in said["openings"]:
-            if each.get("untracked"):
+            # Few hosts look at many others: balancers.
+            if inventory.name in inventory.of(each.get("untracked", ())):
                 far += _far(loader, templar, task_vars, role, each, sorted(hosts))
         if inventory.name not in hosts:
             continue
@@ -247,12 +253,12 @@ def _far(
     name, hostvars = str(task_vars["inventory_hostname"]), task_vars["hostvars"]
     own = address_of(hostvars[name], name)
     there: dict[tuple[str, ...], list[Network]] = {}
+    variables = _of_role(loader, role, task_vars)
     for host in hosts:
         address = address_of(hostvars[host], host)
         if host == name or not own or not address:
             continue
-        other = {**task_vars, "inventory_hostname": host}
-        each = _Variables(loader, templar, _of_role(loader, role, other))(told)
+        each = _Variables(loader, templar, {**variables, "inventory_hostname": host})(told)
         networks = Inventory(host, task_vars["groups"], hostvars).networks(each["sources"], "")
         mine = ipaddress.ip_address(own)
         if each.get("when", True) and (networks is None or any(mine in net for net in networks)):
