@@ -55,7 +55,9 @@ function read_file(path,  token) {
 }
 
 function begin_block() {
-  depth++
+  # Whether what is within holds for all that the block around it is asked for.
+  whole[++depth] = word[1] == "server" || word[1] == "if" && word[2] ~ /^\([$](http_)?host$/ || \
+    word[1] == "location" && words == 2 && word[2] == "/"
   if (word[1] == "server" && words == 1) {
     files[block = ++blocks] = file
     block_depth = depth
@@ -86,13 +88,18 @@ function directive(  i, target, included) {
     if (word[1] ~ /^(return|rewrite)$/ && word[i] ~ /:\/\//) target = host_of(word[i])
     if (word[1] == "set" && is_port(word[i]) || word[1] ~ /_pass$/ && is_ours(word[i])) leads[block] = 1
   }
-  if (target != "") targets[block] = targets[block] target " "
+  if (target != "") {
+    targets[block] = targets[block] target " "
+    # What leads somewhere from a part of itself is a site besides.
+    for (i = block_depth; i <= depth; i++) if (!whole[i]) roots[block] = 1
+  }
   else if (word[1] == "return") others[block] += word[2] !~ /^4/
   else if (word[1] == "root") {
     roots[block] = 1
     others[block] += word[2] !~ /^\/(var\/www|usr\/share\/nginx)\/html\/?$/
   }
-  else others[block] += word[1] !~ /^(server_(name|tokens)|if|location|index|internal|try_files|error_page|charset|add_header|http2|(access|error)_log|ssl_.*)$/
+  else if (word[1] ~ /^(index|try_files)$/) roots[block] = 1
+  else others[block] += word[1] !~ /^(server_(name|tokens)|if|location|internal|error_page|charset|add_header|http2|(access|error)_log|ssl_.*)$/
 }
 
 # As nginx does, from the folder of its first file on.
@@ -118,11 +125,14 @@ function is_ours(text) {
   return is_port(text) || text ~ /(^|[\/:])toll.?app/
 }
 
+# With a port that is not that of sites, it is a name of nobody's.
 function host_of(url) {
-  sub(/^.*:\/\//, "", url)
+  sub(/^[^:]*:\/\//, "", url)
   gsub(/[{}]/, "", url)
-  match(url, /^[$]?[A-Za-z0-9_.-]*/)
-  return substr(url, 1, RLENGTH)
+  match(url, /^[$]?[A-Za-z0-9_.-]*(:[0-9$][A-Za-z0-9_]*)?/)
+  url = substr(url, 1, RLENGTH)
+  sub(/:(80|443)$/, "", url)
+  return url
 }
 
 function leads_by_upstream(urls,  count, url, i) {

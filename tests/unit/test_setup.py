@@ -397,6 +397,8 @@ TO_HTTPS = "return 301 https://$host$request_uri;"
         " include /etc/letsencrypt/options-ssl-nginx.conf; }"
         f" server {{ server_name a.example.com; {APPLICATION} }}\n"
         "# configuration file /etc/letsencrypt/options-ssl-nginx.conf:\nssl_protocols TLSv1.3;",
+        f"server {{ server_name a.example.com; {APPLICATION} }} server {{ server_name www;"
+        " location / { return 301 https://a.example.com:443$request_uri; } }",
         "server { include snippets/app*.conf; }\n"
         f"# configuration file {{nginx}}/snippets/app.conf:\n{APPLICATION}",
         "map $a $b { '{' 1; } log_format x 'server {' \"$a}\"; # server {\n",
@@ -414,6 +416,23 @@ def test_sites_that_may_go(call: Call, tmp_path: Path, blocks: str) -> None:
     [
         ("sites-enabled/blog", "server { server_name blog; root /srv/blog; }", "blog"),
         ("sites-enabled/default", "server { server_name wiki; root /srv/wiki; }", "wiki"),
+        # Not to the application, or not all of it.
+        *(
+            (
+                "conf.d/sites.conf",
+                f"server {{ server_name a.example.com; {APPLICATION} }}"
+                f" server {{ server_name wiki; {text} }}",
+                "wiki",
+            )
+            for text in (
+                "return 301 https://a.example.com:8443$request_uri;",
+                "return 302 https://sso.example.org/?rd=https://a.example.com/;",
+                "location /old { return 301 https://a.example.com/; }",
+                "location = / { return 301 https://a.example.com/; }",
+                "if ($request_uri ~ /old) { return 301 https://a.example.com/; }",
+                "return 301 https://a.example.com/; location /wiki { try_files $uri =404; }",
+            )
+        ),
         ("sites-enabled/default", "server { root /srv/wiki; }", "a site without a name"),
         ("sites-enabled/default", "server { server_name wiki; root /var/www/html; }", "wiki"),
         (
