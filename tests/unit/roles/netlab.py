@@ -156,7 +156,10 @@ class Lab:
                     client.recv(1)
                 if listener not in ready:
                     return SILENT
-                listener.recv(1)
+                _, address = listener.recvfrom(1)
+                # What was asked for comes back, though nobody has opened that port.
+                listener.sendto(b"!", address)
+                client.recv(1)
                 return CONNECTED
             except TimeoutError:
                 return SILENT
@@ -187,7 +190,7 @@ def spoken_first(lab: Lab, wanted: Mapping[str, Any]) -> str:
         lab.load(wanted["client"], wanted["rules"])
         if wanted["half"]:
             lab.load(server, "delete table ip misses_ack")
-        lab.listeners[place].settimeout(2 * WAIT_SECONDS)
+        lab.listeners[place].settimeout(4 * WAIT_SECONDS)
         try:
             accepted, _ = lab.listeners[place].accept()
         except TimeoutError:

@@ -226,6 +226,17 @@ def test_clients_that_are_known_may_have_every_port() -> None:
     assert let_in("firewall_open: tunnels", text) == ["ip saddr { 192.0.2.0/24 } accept"]
 
 
+def test_a_host_that_cannot_be_computed_here_is_tracked() -> None:
+    """A run of the balancer alone has no facts of others."""
+    own = {"nginx_trusted_proxies": ["{{ ansible_facts.default_ipv4.address }}"]}
+    hosts = {"web1": {**HOSTS["web1"], **own}, "web2": {"ansible_host": "192.0.2.9"}}
+    hosts["lb1"] = {"ansible_host": "192.0.2.2"}
+    found = opened("lb1", hosts, {"web": ["web1", "web2"], "balancers": ["lb1"]})
+    assert [each["sent"] for each in found["far"]] == [
+        "ip daddr { 192.0.2.9 } tcp dport { 10080, 10443 }"
+    ]
+
+
 SAID = sorted(ROLES.glob("*/meta/openings.yml"))
 
 
@@ -238,6 +249,10 @@ def test_what_a_role_says_has_its_form(path: Path) -> None:
     for opening in said["openings"]:
         assert {"ports", "sources", "reason"} <= set(opening)
         assert set(opening) <= {"ports", "sources", "reason", "protocol", "when", "untracked"}
+        if "untracked" in opening:
+            assert "protocol" not in opening, "the rules for the other end are those of TCP"
+            assert opening["ports"]
+            assert all(name.isidentifier() for name in opening["untracked"])
 
 
 def test_roles_that_others_come_to_say_so() -> None:

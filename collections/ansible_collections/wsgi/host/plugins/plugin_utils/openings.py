@@ -8,11 +8,12 @@ A role says it in `meta/openings.yml`: `groups`, whose hosts it is for, and `ope
   names of groups and hosts of the inventory;
 * `reason`: what it is for;
 * `when`: whether it is open, if that depends;
-* `untracked`: groups whose hosts open more connections there than the kernel's table has room for,
-  at either end.
+* `untracked`: names of groups whose hosts open more connections there, over TCP, than the kernel's
+  table has room for, at either end.
 
-Values are templates over the host's variables and the role's. One that is untracked is looked at
-for other hosts too, and reads what belongs to its host from `hostvars[inventory_hostname]`.
+Values are templates over the host's variables and the role's, but those of `untracked`. What has
+that is looked at for other hosts too, and reads what belongs to its host from
+`hostvars[inventory_hostname]`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
@@ -145,8 +147,8 @@ def openings(loader: DataLoader, templar: Templar, task_vars: Mapping[str, Any])
     """What a host opens, as `rules.nft.j2` writes it, and what is wrong with it.
 
     Returns:
-        `openings`, each with `role`, `reason`, `protocol`, `ports`, whether it is for `everybody`,
-        and `matches`, how nft knows what is let in; `ssh`, the networks from which one may log in;
+        `openings`, each with `role`, `reason`, `protocol`, `ports`, whether it is `untracked`, and
+        `matches`, how nft knows what is let in; `ssh`, the networks from which one may log in;
         `untracked`, ports whose connections take no place in the kernel's table, by protocol;
         `far`, the same of other hosts: each with `role`, `reason`, and how nft knows what is `sent`
         there and `answered`; `known`, the addresses of all hosts; and `problems`.
@@ -258,7 +260,11 @@ def _far(
         address = address_of(hostvars[host], host)
         if host == name or not own or not address:
             continue
-        each = _Variables(loader, templar, {**variables, "inventory_hostname": host})(told)
+        try:
+            each = _Variables(loader, templar, {**variables, "inventory_hostname": host})(told)
+        except AnsibleError:
+            # Its own run needs what this one may lack, such as its facts. To track does no harm.
+            continue
         networks = Inventory(host, task_vars["groups"], hostvars).networks(each["sources"], "")
         mine = ipaddress.ip_address(own)
         if each.get("when", True) and (networks is None or any(mine in net for net in networks)):
