@@ -30,7 +30,16 @@ from typing import Any
 from . import files, reach, readiness, schema, seeds, unmigrate
 from .answer import Answer
 from .application import Application
-from .database import emptied, identity, is_emptied, is_noted, note_served, seeded, write_stamp
+from .database import (
+    emptied,
+    identity,
+    is_emptied,
+    is_noted,
+    note_served,
+    read_stamp,
+    seeded,
+    write_stamp,
+)
 from .errors import RefusedError, UsageError
 from .migration import migrate
 from .schema import Schema
@@ -69,8 +78,7 @@ def prepare(application: Application, options: argparse.Namespace, wanted: list[
     same = live is not None and (release == live or schema.is_that_of(application, release, live))
     if live and same and is_done(application, wanted) and readiness.is_ready(application, live):
         if not options.check:
-            # An earlier version noted what another password makes another database.
-            note_served(application)
+            _note_anew(application)
         return Answer(as_needed, facts=facts)
     shipped = (application.releases / release / "bin/python").exists()
     if shipped and not schema.is_known(application, release):
@@ -93,10 +101,17 @@ def alone(application: Application) -> contextlib.AbstractContextManager[None]:
     return files.held(application.state / "data.lock", LOCK_SECONDS, busy)
 
 
+def _note_anew(application: Application) -> None:
+    """An earlier version noted what another password makes another database."""
+    if read_stamp(application).get("database") != identity(application):
+        with alone(application):
+            note_served(application)
+
+
 def note_seeded(application: Application, wanted: list[Seed], check: bool) -> Answer:
     """Keep that another host of the same database has run the seeds."""
     if not check and is_done(application, wanted):
-        note_served(application)
+        _note_anew(application)
     elif not check:
         with alone(application):
             write_stamp(

@@ -60,17 +60,28 @@ def place(url: str, names: Collection[str]) -> str:
         names: of one server, or of several that copy one another.
     """
     parts = urlsplit(url.strip())
-    options = dict(parse_qsl(parts.query))
-    listed = unquote(parts.netloc.rpartition("@")[2]).split(",")
-    written = [match.groups() for match in map(HOST.fullmatch, listed) if match]
-    hosts = options["host"].split(",") if options.get("host") else [host for host, _ in written]
-    ports = options["port"].split(",") if options.get("port") else [port for _, port in written]
+    options = parse_qsl(parts.query)
+    # Several are one list, or the same word again, each with a port or without.
+    asked = [each for key, value in options if key == "host" for each in value.split(",")]
+    listed = asked or unquote(parts.netloc.rpartition("@")[2]).split(",")
+    written = [_host_and_port(each) for each in listed]
+    hosts = [host for host, _ in written]
+    asked = [each for key, value in options if key == "port" for each in value.split(",")]
+    ports = asked or [port for _, port in written]
     # One port may be that of all.
     ports = ports * len(hosts) if len(ports) == 1 else ports
     pairs = zip(hosts, ports)  # noqa: B905 (Python 3.9)
     each = {(host or "localhost", port or "5432") for host, port in pairs}
     each |= {(name, port) for host, port in each if host in names for name in names}
-    return ",".join(sorted(map(":".join, each))) + "/" + parts.path.lstrip("/")
+    return ",".join(sorted(map(":".join, each))) + "/" + unquote(parts.path.lstrip("/"))
+
+
+def _host_and_port(text: str) -> tuple[str, str]:
+    match = HOST.fullmatch(text)
+    # A bare address of IPv6 has no port.
+    if match is None or (text.count(":") > 1 and not text.startswith("[")):
+        return text, ""
+    return match[1], match[2] or ""
 
 
 def is_same(one: str, other: str) -> bool:

@@ -103,6 +103,11 @@ def test_settings_that_an_interrupted_move_left_do_not_hide_the_file(host: Host)
         # Another server that copies it has joined it, which the engine takes for the same as well.
         ("postgresql://toll:hush-7f3a@db1.example.com,db2.example.com/toll", False),
         ("postgresql://toll@/toll?host=/run/postgresql", True),
+        # A word that is there twice, as SQLAlchemy has it, and a port beside each.
+        ("postgresql://toll@/toll?host=db1.example.com&host=db2.example.com", False),
+        ("postgresql://toll@/toll?host=db1.example.com:5432&host=db2.example.com:5432", False),
+        ("postgresql://toll@/toll?host=db1.example.com:5433", True),
+        ("postgresql://db1.example.com/t%6Fll", False),
         ("", True),
     ],
 )
