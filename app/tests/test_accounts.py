@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from argon2 import PasswordHasher, extract_parameters
 from sqlalchemy import select
@@ -76,47 +78,48 @@ def test_a_weaker_hash_is_replaced_at_the_next_log_in(session, anna):
     assert accounts.verify_password(session, "anna", PASSWORD)
 
 
-def test_a_log_in_does_not_undo_a_password_that_is_set_meanwhile(
-    session, anna, database_url, monkeypatch
-):
-    """Whoever set it may have done so because the old one is known to others."""
+@pytest.fixture
+def during_a_log_in(session, anna, database_url, monkeypatch):
+    """Has something done once, after a password was found right and before its hash is replaced."""
     anna.password_hash = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
     session.commit()
-
     plain = accounts._hasher
 
-    class Slow(PasswordHasher):
-        def verify(self, *given):
-            verified = super().verify(*given)
-            monkeypatch.setattr(accounts, "_hasher", plain)
-            with Session(make_engine(database_url)) as other:
-                found = accounts.find_user(other, "anna")
-                accounts.set_password(other, found, "another seven random words")
-            return verified
+    def have(act: Callable[[Session], None]) -> None:
+        class Slow(PasswordHasher):
+            def verify(self, *given):
+                verified = super().verify(*given)
+                monkeypatch.setattr(accounts, "_hasher", plain)
+                with Session(make_engine(database_url)) as other:
+                    act(other)
+                return verified
 
-    monkeypatch.setattr(accounts, "_hasher", Slow())
+        monkeypatch.setattr(accounts, "_hasher", Slow())
+
+    return have
+
+
+def test_a_log_in_does_not_undo_a_password_that_is_set_meanwhile(session, during_a_log_in):
+    """Whoever set it may have done so because the old one is known to others."""
+
+    def replace(other: Session) -> None:
+        found = accounts.find_user(other, "anna")
+        accounts.set_password(other, found, "another seven random words")
+
+    during_a_log_in(replace)
     assert accounts.verify_password(session, "anna", PASSWORD) is None
     session.expire_all()
     assert accounts.verify_password(session, "anna", PASSWORD) is None
     assert accounts.verify_password(session, "anna", "another seven random words")
 
 
-def test_two_log_ins_replace_a_weaker_hash_at_once(session, anna, database_url, monkeypatch):
+def test_two_log_ins_replace_a_weaker_hash_at_once(session, anna, during_a_log_in):
     """Both have the right password: whoever comes second is not to be told that it is wrong."""
-    anna.password_hash = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
-    session.commit()
 
-    plain = accounts._hasher
+    def log_in(other: Session) -> None:
+        assert accounts.verify_password(other, "anna", PASSWORD)
 
-    class Slow(PasswordHasher):
-        def verify(self, *given):
-            verified = super().verify(*given)
-            monkeypatch.setattr(accounts, "_hasher", plain)
-            with Session(make_engine(database_url)) as other:
-                assert accounts.verify_password(other, "anna", PASSWORD)
-            return verified
-
-    monkeypatch.setattr(accounts, "_hasher", Slow())
+    during_a_log_in(log_in)
     assert accounts.verify_password(session, "anna", PASSWORD) is anna
 
 
